@@ -1,0 +1,4 @@
+"""Backbones."""
+from mmbignas.models.backbones.big_resnet import BigResNet
+
+__all__ = ['BigResNet']

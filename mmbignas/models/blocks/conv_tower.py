@@ -1,0 +1,96 @@
+"""The convolutions of a dense head, shared by all pyramid levels, each level with its own normalisation."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmbignas.models.layers import build_conv, build_norm, set_active, set_depth
+from mmbignas.ops import shared_weights
+from mmbignas.space import ModuleSettings, ModuleSpace
+
+
+class TowerLayer(nn.Module):
+    """One convolution for all levels, one normalisation a level, ReLU.
+
+    Args:
+        in_channels: greatest input width.
+        out_channels, kernel_sizes: ascending choices.
+        num_levels: number of pyramid levels.
+        dynamic: whether the layer is part of a supernet.
+        conv_cfg, norm_cfg: as in mmcv; without ``norm_cfg`` the convolution has a bias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequence[int], num_levels: int, *,
+                 dynamic: bool, conv_cfg: Mapping[str, Any] | None, norm_cfg: Mapping[str, Any] | None) -> None:
+        super().__init__()
+        self.conv = build_conv(in_channels, out_channels, kernel_sizes, dynamic=dynamic, conv_cfg=conv_cfg,
+                               bias=norm_cfg is None)
+        self.bns = nn.ModuleList(
+            nn.Identity() if norm_cfg is None else build_norm(norm_cfg, out_channels, dynamic=dynamic)
+            for _ in range(num_levels))
+
+    def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        """Map one tensor ``(N, C, H, W)`` a level to ``(N, out_channel, H, W)`` a level."""
+        with shared_weights(self.conv):
+            return [F.relu(bn(self.conv(x)), inplace=True) for x, bn in zip(feats, self.bns, strict=True)]
+
+
+class ConvTower(nn.Sequential):
+    """A chain of :class:`TowerLayer`; searchable, with one stage.
+
+    Args:
+        in_channels: greatest input width.
+        num_levels: number of pyramid levels.
+        depth, out_channel, kernel_size: elements of the search space, one stage each. ``out_channel`` and
+            ``kernel_size`` may differ from block to block.
+        conv_cfg, norm_cfg: as in mmcv.
+        key: how messages name the tower.
+
+    Attributes:
+        search_space: the tower's :class:`~mmbignas.space.ModuleSpace`; ``None`` in a tower that follows another.
+    """
+
+    def __init__(self, in_channels: int, num_levels: int, *, depth: Any, out_channel: Any, kernel_size: Any,
+                 conv_cfg: Mapping[str, Any] | None, norm_cfg: Mapping[str, Any] | None, key: str) -> None:
+        space = ModuleSpace(dict(depth=depth, out_channel=out_channel, kernel_size=kernel_size), num_stages=1,
+                            block_elements=('out_channel', 'kernel_size'), key=key)
+        layers = []
+        for block in range(int(space.choices('depth', 0)[-1])):
+            widths = space.choices('out_channel', 0, block)
+            layers.append(TowerLayer(in_channels, widths, space.choices('kernel_size', 0, block), num_levels,
+                                     dynamic=space.is_supernet, conv_cfg=conv_cfg, norm_cfg=norm_cfg))
+            in_channels = int(widths[-1])
+        super().__init__(*layers)
+        self.search_space: ModuleSpace | None = space
+        self.out_channels = in_channels
+        self.is_supernet = space.is_supernet
+        self._followers: list[ConvTower] = []
+
+    def lead(self, follower: ConvTower) -> None:
+        """Let another tower take this one's settings; it has no space of its own any more."""
+        follower.search_space = None
+        self._followers.append(follower)
+
+    def apply_subnet(self, settings: ModuleSettings) -> None:
+        """Compute as this subnet from now on.
+
+        Args:
+            settings: canonical settings of :attr:`search_space`.
+        """
+        assert self.search_space is not None
+        blocks = self.search_space.blocks(settings)[0]
+        for tower in (self, *self._followers):
+            set_depth(tower, len(blocks))
+            for layer, values in zip(tower, blocks):
+                set_active(layer.conv, **values)
+
+    def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        """Map one tensor ``(N, C, H, W)`` a level to ``(N, out_channel, H, W)`` a level."""
+        feats = list(feats)
+        for layer in self:
+            if getattr(layer, 'is_active', True):
+                feats = layer(feats)
+        return feats

@@ -1,0 +1,124 @@
+"""Convolutions and normalisations that are dynamic in a supernet and plain torch layers in a subnet.
+
+Every network of this package is one class. What makes it a supernet is decided here and nowhere else: the same
+``conv_cfg`` and ``norm_cfg`` name dynamic layers when ``dynamic`` is true, and the plain ones otherwise.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmcv.cnn import ConvModule, build_conv_layer, build_norm_layer
+from torch import nn
+
+from mmbignas.errors import ConfigError
+from mmbignas.ops import DynamicConv2d
+
+DYNAMIC_NORMS = {
+    'BN': 'DynamicBatchNorm2d',
+    'BN2d': 'DynamicBatchNorm2d',
+    'DynamicBatchNorm2d': 'DynamicBatchNorm2d',
+    'SyncBN': 'DynamicSyncBatchNorm2d',
+    'DynamicSyncBatchNorm2d': 'DynamicSyncBatchNorm2d',
+    'SwitchableBatchNorm2d': 'SwitchableBatchNorm2d',
+}
+PLAIN_NORMS = {'DynamicBatchNorm2d': 'BN', 'SwitchableBatchNorm2d': 'BN', 'DynamicSyncBatchNorm2d': 'SyncBN'}
+DYNAMIC_CONVS = ('Conv2d', 'Conv', 'DynamicConv2d')
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    """The class name of a ``type``, without its scope."""
+    return str(config['type']).rsplit('.', 1)[-1]
+
+
+def resolve_norm(norm_cfg: Mapping[str, Any] | None, widths: Sequence[int], dynamic: bool) -> dict[str, Any] | None:
+    """The ``norm_cfg`` of one layer.
+
+    Args:
+        norm_cfg: as a user of MMDetection writes it, e.g. ``dict(type='BN')``; ``None`` for no normalisation.
+        widths: all widths that its input may have.
+        dynamic: for a supernet, else for a plain network.
+
+    Raises:
+        ConfigError: for a normalisation that has no dynamic counterpart.
+    """
+    if norm_cfg is None:
+        return None
+    name = _name(norm_cfg)
+    if not dynamic:
+        return {**norm_cfg, 'type': PLAIN_NORMS.get(name, norm_cfg['type'])}
+    if name not in DYNAMIC_NORMS:
+        raise ConfigError(f'norm_cfg.type: {norm_cfg["type"]!r} cannot change its width; allowed in a supernet: '
+                          f'{", ".join(DYNAMIC_NORMS)}')
+    resolved = {**norm_cfg, 'type': f'mmbignas.{DYNAMIC_NORMS[name]}'}
+    if name == 'SwitchableBatchNorm2d':
+        resolved['widths'] = sorted(set(widths))
+    return resolved
+
+
+def resolve_conv(conv_cfg: Mapping[str, Any] | None, kernel_sizes: Sequence[int],
+                 dynamic: bool) -> dict[str, Any] | None:
+    """The ``conv_cfg`` of one layer; arguments as for :func:`resolve_norm`.
+
+    Raises:
+        ConfigError: for a convolution that has no dynamic counterpart.
+    """
+    if not dynamic:
+        return None if conv_cfg is None or _name(conv_cfg) == 'DynamicConv2d' else dict(conv_cfg)
+    if conv_cfg is not None and _name(conv_cfg) not in DYNAMIC_CONVS:
+        raise ConfigError(f'conv_cfg.type: {conv_cfg["type"]!r} cannot change its width; allowed in a supernet: '
+                          f'{", ".join(DYNAMIC_CONVS)}')
+    return {**(conv_cfg or {}), 'type': 'mmbignas.DynamicConv2d', 'kernel_sizes': tuple(kernel_sizes)}
+
+
+def build_conv(in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequence[int], *, dynamic: bool,
+               conv_cfg: Mapping[str, Any] | None = None, stride: int = 1, bias: bool = False) -> nn.Module:
+    """A convolution with same padding.
+
+    Args:
+        in_channels: greatest input width.
+        out_channels, kernel_sizes: ascending choices.
+        dynamic: whether it can change its width and kernel.
+        conv_cfg, stride, bias: as in mmcv.
+    """
+    kernel_size = kernel_sizes[-1]
+    return build_conv_layer(resolve_conv(conv_cfg, kernel_sizes, dynamic), in_channels, out_channels[-1], kernel_size,
+                            stride=stride, padding=kernel_size // 2, bias=bias)
+
+
+def build_norm(norm_cfg: Mapping[str, Any], widths: Sequence[int], *, dynamic: bool) -> nn.Module:
+    """A normalisation of inputs whose ascending widths are ``widths``."""
+    return build_norm_layer(resolve_norm(norm_cfg, widths, dynamic), max(widths))[1]
+
+
+def build_conv_module(in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequence[int], *, dynamic: bool,
+                      conv_cfg: Mapping[str, Any] | None, norm_cfg: Mapping[str, Any] | None,
+                      act_cfg: Mapping[str, Any] | None, stride: int = 1) -> ConvModule:
+    """mmcv's ``ConvModule`` (convolution, normalisation, activation); arguments as for :func:`build_conv`."""
+    kernel_size = kernel_sizes[-1]
+    return ConvModule(in_channels, out_channels[-1], kernel_size, stride=stride, padding=kernel_size // 2,
+                      conv_cfg=resolve_conv(conv_cfg, kernel_sizes, dynamic),
+                      norm_cfg=resolve_norm(norm_cfg, out_channels, dynamic), act_cfg=act_cfg)
+
+
+def set_active(conv: nn.Module, out_channel: int, kernel_size: int | None = None) -> None:
+    """Set width and kernel of a convolution; a plain one has but one of each and stays as it is.
+
+    Args:
+        conv: a layer from :func:`build_conv`.
+        out_channel: output channels.
+        kernel_size: kernel size; ``None`` leaves it.
+    """
+    if isinstance(conv, DynamicConv2d):
+        conv.active_out_channels = out_channel
+        if kernel_size is not None:
+            conv.active_kernel_size = kernel_size
+
+
+def set_depth(blocks: Iterable[nn.Module], depth: int) -> None:
+    """Mark the first ``depth`` blocks as in use.
+
+    Every walk over the current subnet (BN calibration, for one) passes over modules whose ``is_active`` is False.
+    """
+    for index, block in enumerate(blocks):
+        block.is_active = index < depth  # type: ignore[assignment]

@@ -1,0 +1,4 @@
+"""Necks."""
+from mmbignas.models.necks.big_fpn import BigFPN
+
+__all__ = ['BigFPN']

@@ -1,0 +1,110 @@
+"""A convolution whose width, kernel size and number of groups can be reduced."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmbignas.errors import ConfigError
+from mmbignas.ops.dynamic_layer import DynamicLayer, crop
+from mmbignas.registry import MODELS
+
+
+@MODELS.register_module()
+class DynamicConv2d(nn.Conv2d, DynamicLayer):
+    """``nn.Conv2d`` that computes with its first output and input channels and a smaller kernel.
+
+    The padding follows the kernel, so the output has the size that it has with the full kernel. A smaller kernel is
+    the centre of the full one; with ``kernel_transform`` it is the centre times a learned ``k^2 x k^2`` matrix, step
+    by step from each size in ``kernel_sizes`` to the next smaller (Once-for-All, arXiv 1908.09791, section 3.3).
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: of the full layer, as for
+            ``nn.Conv2d``.
+        kernel_sizes: the sizes that the kernel may take; needed for ``kernel_transform`` only.
+        kernel_transform: learn a matrix for each step from one kernel size to the next smaller one.
+
+    Attributes:
+        active_out_channels: output channels in use.
+        active_kernel_size: kernel size in use.
+        active_groups: groups in use.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], *args: Any,
+                 kernel_sizes: Sequence[int] | None = None, kernel_transform: bool = False, **kwargs: Any) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)
+        if self.padding_mode != 'zeros' or isinstance(self.padding, str):
+            raise ConfigError(f'DynamicConv2d.padding: {self.padding!r} with padding_mode {self.padding_mode!r} is '
+                              "not allowed; allowed: numbers, with padding_mode 'zeros'")
+        if self.kernel_size[0] != self.kernel_size[1]:
+            raise ConfigError(f'DynamicConv2d.kernel_size: {self.kernel_size} is not allowed; allowed: square kernels')
+        self.active_out_channels = self.out_channels
+        self.active_kernel_size = self.kernel_size[0]
+        self.active_groups = self.groups
+        self.transforms = nn.ParameterDict()
+        if kernel_transform:
+            sizes = sorted({self.kernel_size[0], *(kernel_sizes or ())}, reverse=True)
+            for large, small in zip(sizes, sizes[1:]):
+                self.transforms[f'{large}to{small}'] = nn.Parameter(torch.eye(small * small))
+        self._shared: dict[tuple[int, ...], Tensor] | None = None
+
+    def active_weight(self, in_channels: int) -> Tensor:
+        """The weight in use for an input of ``in_channels`` channels, shape ``(out, in / groups, k, k)``."""
+        size = self.active_kernel_size
+        shape = (self.active_out_channels, in_channels // self.active_groups, size, size)
+        if self._shared is None:
+            return self._cut(shape)
+        if shape not in self._shared:
+            self._shared[shape] = self._cut(shape)
+        return self._shared[shape]
+
+    def _cut(self, shape: Sequence[int]) -> Tensor:
+        if not self.transforms or shape[2] == self.kernel_size[0]:
+            return crop(self.weight, shape)
+        weight = crop(self.weight, (*shape[:2], *self.kernel_size))
+        for name, matrix in self.transforms.items():
+            small = int(name.split('to')[1])
+            if small < shape[2]:
+                break
+            weight = crop(weight, (*shape[:2], small, small))
+            weight = F.linear(weight.flatten(2), matrix).view(*shape[:2], small, small)
+        if weight.shape[2] != shape[2]:
+            raise ValueError(f'kernel size {shape[2]} has no transform; there are: {", ".join(self.transforms)}')
+        return weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``x`` of shape ``(N, C, H, W)``; ``C`` decides how many input channels are in use."""
+        weight = self.active_weight(x.shape[1])
+        bias = None if self.bias is None else self.bias[:self.active_out_channels]
+        surplus = (self.kernel_size[0] - self.active_kernel_size) // 2
+        assert not isinstance(self.padding, str)
+        padding = [pad - surplus * dilation for pad, dilation in zip(self.padding, self.dilation)]
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.active_groups)
+
+    @torch.no_grad()
+    def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+        state = {'weight': self._cut(shapes['weight']).detach().clone()}
+        if 'bias' in shapes and self.bias is not None:
+            state['bias'] = crop(self.bias, shapes['bias']).detach().clone()
+        return state
+
+
+@contextmanager
+def shared_weights(*layers: nn.Module) -> Iterator[None]:
+    """Within the context each dynamic convolution among ``layers`` cuts its weight once and keeps it.
+
+    For layers that are called several times in one forward pass, such as a head's on all pyramid levels: one slice
+    and one zero-filled gradient instead of one a level.
+    """
+    dynamic = [layer for layer in layers if isinstance(layer, DynamicConv2d)]
+    for layer in dynamic:
+        layer._shared = {}
+    try:
+        yield
+    finally:
+        for layer in dynamic:
+            layer._shared = None

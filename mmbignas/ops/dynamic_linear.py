@@ -1,0 +1,35 @@
+"""A linear layer whose width can be reduced."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmbignas.ops.dynamic_layer import DynamicLayer, crop
+from mmbignas.registry import MODELS
+
+
+@MODELS.register_module()
+class DynamicLinear(nn.Linear, DynamicLayer):
+    """``nn.Linear`` that computes with its first output and input features.
+
+    Args:
+        in_features, out_features, bias: of the full layer, as for ``nn.Linear``.
+
+    Attributes:
+        active_out_features: output features in use.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(in_features, out_features, *args, **kwargs)
+        self.active_out_features = out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` of shape ``(..., C)`` to ``(..., active_out_features)``; ``C`` decides the input features."""
+        bias = None if self.bias is None else self.bias[:self.active_out_features]
+        return F.linear(x, crop(self.weight, (self.active_out_features, x.shape[-1])), bias)
+
+    def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+        return {name: crop(getattr(self, name), shape).detach().clone() for name, shape in shapes.items()}

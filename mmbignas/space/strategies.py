@@ -1,0 +1,251 @@
+"""The eight sampling strategies, and the sets of values that they draw from.
+
+A strategy turns the choices of an element (and, for elements other than ``depth``, the depth that was drawn) into the
+set of its admissible values, a :class:`Variants`. Drawing, listing and checking happen on that set: a draw is uniform
+over it, which is what drawing again until an ordering rule holds would give, without the drawing again.
+"""
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Union
+
+from mmbignas.errors import ConfigError
+
+Value = Union[int, float]
+Values = tuple[Value, ...]
+
+
+class Variants(ABC):
+    """The admissible values of one element, as a set that is never enumerated unless it is tiny."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many there are."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Values:
+        """The variant with number ``index``, ``0 <= index < size``, in lexicographic order."""
+
+    @abstractmethod
+    def explain(self, values: Values, unit: str = 'stage') -> str | None:
+        """Why ``values`` is not among the variants: one clause that names the position (a ``unit``) and the allowed
+        values; ``None`` where it is."""
+
+    @abstractmethod
+    def middle(self) -> Values:
+        """The variant in the middle of the choices."""
+
+    def sample(self, rng: random.Random) -> Values:
+        """Draw uniformly."""
+        return self[rng.randrange(self.size)]
+
+
+class OneIndex(Variants):
+    """One index for all positions; a position with a single choice keeps it."""
+
+    def __init__(self, choices: Sequence[Values]) -> None:
+        count = max(len(stage) for stage in choices)
+        self.rows = [tuple(stage[min(i, len(stage) - 1)] for stage in choices) for i in range(count)]
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Values:
+        return self.rows[index]
+
+    def explain(self, values: Values, unit: str = 'stage') -> str | None:
+        if values in self.rows:
+            return None
+        return f'{list(values)} is not allowed; allowed: {[list(row) for row in self.rows]}'
+
+    def middle(self) -> Values:
+        return self.rows[self.size // 2]
+
+
+class Chain(Variants):
+    """One value per position, where a rule may bind a value to the one before it.
+
+    Args:
+        choices: ascending choices of each position.
+        slopes: per position, ``None`` (free) or ``(low, high)``: the value must lie between ``low`` and ``high``
+            times the value before.
+    """
+
+    def __init__(self, choices: Sequence[Values], slopes: Sequence[tuple[float, float] | None] | None = None) -> None:
+        self.choices = choices
+        self.slopes = slopes if slopes is not None else [None] * len(choices)
+
+    def _follows(self, position: int, previous: Value, value: Value) -> bool:
+        rule = self.slopes[position]
+        return rule is None or previous * rule[0] <= value <= previous * rule[1]
+
+    @cached_property
+    def _completions(self) -> list[list[int]]:
+        """For each position and choice, in how many ways the positions from it on can be filled."""
+        table = [[1] * len(self.choices[-1])]
+        for position in range(len(self.choices) - 1, 0, -1):
+            table.insert(0, [
+                sum(ways for value, ways in zip(self.choices[position], table[0])
+                    if self._follows(position, previous, value))
+                for previous in self.choices[position - 1]
+            ])
+        return table
+
+    @cached_property
+    def size(self) -> int:
+        return sum(self._completions[0])
+
+    def _open(self, position: int, previous: Value | None) -> list[tuple[Value, int]]:
+        """The values that may stand at ``position``, with the number of ways to go on from each."""
+        return [(value, ways) for value, ways in zip(self.choices[position], self._completions[position])
+                if ways and (previous is None or self._follows(position, previous, value))]
+
+    def __getitem__(self, index: int) -> Values:
+        values: list[Value] = []
+        for position in range(len(self.choices)):
+            for value, ways in self._open(position, values[-1] if values else None):
+                if index < ways:
+                    values.append(value)
+                    break
+                index -= ways
+        return tuple(values)
+
+    def sample(self, rng: random.Random) -> Values:
+        if all(rule is None for rule in self.slopes):
+            return tuple(stage[rng.randrange(len(stage))] if len(stage) > 1 else stage[0] for stage in self.choices)
+        return super().sample(rng)
+
+    def explain(self, values: Values, unit: str = 'stage') -> str | None:
+        for position, (value, stage) in enumerate(zip(values, self.choices)):
+            if value not in stage:
+                return f'{value} in {unit} {position} is not allowed; allowed: {list(stage)}'
+            if position and not self._follows(position, values[position - 1], value):
+                low, high = self.slopes[position] or (0, 0)
+                return (f'{value} in {unit} {position} breaks the ordering rule: it must lie between {low:g} and '
+                        f'{high:g} times the value before it, {values[position - 1]}')
+        return None
+
+    def middle(self) -> Values:
+        values: list[Value] = []
+        for position, stage in enumerate(self.choices):
+            target = stage[len(stage) // 2]
+            admissible = [value for value, _ in self._open(position, values[-1] if values else None)]
+            values.append(min(admissible, key=lambda value: abs(value - target)))
+        return tuple(values)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A sampling strategy of the reference, by name.
+
+    Args:
+        name: one of :data:`STRATEGIES`.
+        min_slope, max_slope: bounds of an ordered value as multiples of the stage before it.
+        start_stage, end_stage: the ordering binds stages ``start_stage + 1 .. end_stage`` (inclusive; ``None`` is the
+            last) to the stage before them.
+    """
+
+    name: str
+    min_slope: float = 1
+    max_slope: float = 1000
+    start_stage: int = 0
+    end_stage: int | None = None
+
+    @property
+    def per_block(self) -> bool:
+        """Whether it draws one value a block."""
+        return self.name.endswith('block_wise')
+
+    def check(self, element: str, choices: Sequence[Values], key: str) -> None:
+        """Refuse choices that the strategy cannot draw from.
+
+        Raises:
+            ConfigError: naming key, strategy and what is wrong.
+        """
+        if self.per_block and element == 'depth':
+            raise ConfigError(f'{key}: sample_strategy {self.name!r} draws per block, but depth is the number of '
+                              'blocks; allowed: the net-wise and stage-wise strategies')
+        if self.name == 'ordered_stage_wise_depth' and element != 'depth':
+            raise ConfigError(f"{key}: sample_strategy 'ordered_stage_wise_depth' is for depth only; allowed here: "
+                              f"'ordered_stage_wise', 'stage_wise_depth'")
+        if self.name == 'net_wise' and len(set(choices)) > 1:
+            raise ConfigError(f"{key}: sample_strategy 'net_wise' needs the same choices in every stage, got "
+                              f'{[list(stage) for stage in choices]}')
+        lengths = {len(stage) for stage in choices} - {1}
+        if self.name == 'net_wise_index' and len(lengths) > 1:
+            raise ConfigError(f"{key}: sample_strategy 'net_wise_index' needs as many choices in every stage that has "
+                              f'more than one, got {[list(stage) for stage in choices]}')
+        last = len(choices) - 1
+        end = last if self.end_stage is None else self.end_stage
+        if not 0 <= self.start_stage <= end <= last:
+            raise ConfigError(f'{key}.sample_strategy.kwargs: needs 0 <= start_stage <= end_stage <= {last}, got '
+                              f'start_stage={self.start_stage}, end_stage={self.end_stage}')
+        if 'ordered' in self.name:
+            for label, index in (('largest', -1), ('smallest', 0)):
+                extreme = tuple(stage[index] for stage in choices)
+                problem = Chain(choices, self._slopes(len(choices))).explain(extreme)
+                if problem:
+                    raise ConfigError(f'{key}: the {label} subnet {list(extreme)} cannot be drawn by '
+                                      f'{self.name!r}: {problem}')
+
+    def _slopes(self, count: int) -> list[tuple[float, float] | None]:
+        end = count - 1 if self.end_stage is None else self.end_stage
+        rule = (self.min_slope, self.max_slope)
+        return [rule if self.start_stage < stage <= end else None for stage in range(count)]
+
+    def variants(self, choices: Sequence[Values], depth: Sequence[int] | None = None,
+                 depth_choices: Sequence[Values] | None = None) -> Variants:
+        """The set of values that the strategy draws from.
+
+        Args:
+            choices: ascending choices of each stage.
+            depth: the depth of each stage; ``None`` when the element is the depth itself.
+            depth_choices: the choices that depth was drawn from.
+        """
+        if self.name.startswith('net_wise'):
+            return OneIndex(choices)
+        if self.per_block:
+            assert depth is not None
+            blocks = [choices[stage] for stage, count in enumerate(depth) for _ in range(count)]
+            ordered = self.name == 'ordered_block_wise'
+            return Chain(blocks, [None] + [(1, float('inf'))] * (len(blocks) - 1) if ordered else None)
+        if self.name.startswith('ordered'):
+            return Chain(choices, self._slopes(len(choices)))
+        if self.name == 'stage_wise_depth' and depth is not None and depth_choices is not None:
+            return Chain([(stage[depths.index(count)],) if len(stage) == len(depths) else stage
+                          for stage, depths, count in zip(choices, depth_choices, depth)])
+        return Chain(choices)
+
+
+STRATEGIES = ('net_wise', 'net_wise_index', 'stage_wise', 'ordered_stage_wise', 'stage_wise_depth',
+              'ordered_stage_wise_depth', 'block_wise', 'ordered_block_wise')
+STAGE_ORDERED = ('ordered_stage_wise', 'ordered_stage_wise_depth')
+ORDER_KWARGS = ('min_slope', 'max_slope', 'start_stage', 'end_stage')
+
+
+def parse_strategy(config: Any, key: str) -> Strategy:
+    """Read ``sample_strategy``: a name, or ``dict(name=..., kwargs=...)``.
+
+    Raises:
+        ConfigError: for an unknown name or keyword, naming those that exist.
+    """
+    kwargs: Any = {}
+    name = config
+    if isinstance(config, Mapping):
+        if set(config) - {'name', 'kwargs'} or 'name' not in config:
+            raise ConfigError(f'{key}: expected a name or dict(name=..., kwargs=...), got {dict(config)}')
+        name, kwargs = config['name'], config.get('kwargs') or {}
+    if name not in STRATEGIES:
+        raise ConfigError(f'{key}: unknown strategy {name!r}; allowed: {", ".join(STRATEGIES)}')
+    allowed = ORDER_KWARGS if name in STAGE_ORDERED else ()
+    unknown = sorted(set(kwargs) - set(allowed))
+    if unknown:
+        raise ConfigError(f'{key}.kwargs: {name!r} does not take {", ".join(unknown)}; '
+                          f'allowed: {", ".join(allowed) or "none"}')
+    return Strategy(name, **kwargs)

@@ -1,0 +1,114 @@
+"""The facade through which everything else handles a model with searchable modules."""
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmbignas.errors import ConfigError
+from mmbignas.space import ModuleSettings, ModuleSpace, SearchSpace, Subnet
+
+NAMED_SUBNETS = ('max', 'min', 'middle', 'random')
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """What a module needs to be searched: a space, and a way to take settings from it.
+
+    It is built as its largest subnet. Blocks that the current subnet leaves out must have ``is_active = False``
+    (see :func:`mmbignas.models.layers.set_depth`), so that BN calibration does not wait for them.
+    """
+
+    search_space: ModuleSpace
+
+    def apply_subnet(self, settings: ModuleSettings) -> None:
+        """Compute as this subnet from now on; ``settings`` are canonical."""
+
+
+class Supernet:
+    """A model seen as a search space: applies a subnet to all searchable modules and answers the current one.
+
+    Searchable modules are found by :class:`Searchable`'s two members, under their path in the model, so a module
+    from outside this package takes part without being registered anywhere. The model itself is not changed, and
+    several facades of one model agree with each other.
+
+    Args:
+        model: a model, or a wrapper such as DDP around one.
+
+    Raises:
+        ConfigError: when the model has no searchable module.
+
+    Attributes:
+        space: the :class:`~mmbignas.space.SearchSpace` of the model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.module if is_model_wrapper(model) else model
+        self._modules = {path: module for path, module in self.model.named_modules()
+                         if isinstance(getattr(module, 'search_space', None), ModuleSpace)}
+        if not self._modules:
+            raise ConfigError(f'model: {type(self.model).__name__} has no searchable module; at least one, such as '
+                              "backbone=dict(type='mmbignas.BigResNet'), is needed")
+        self.space = SearchSpace({path: module.search_space for path, module in self._modules.items()})
+
+    @property
+    def current(self) -> Subnet:
+        """The subnet that the model computes as; the largest one until another was applied."""
+        return Subnet({path: getattr(module, 'current_subnet', None) or module.search_space.max()
+                       for path, module in self._modules.items()})
+
+    def apply(self, subnet: Subnet | Mapping[str, Mapping[str, Sequence]]) -> Subnet:
+        """Let the model compute as this subnet from now on.
+
+        Args:
+            subnet: a canonical subnet, or settings in any accepted form, which are checked first.
+
+        Returns:
+            Subnet: the canonical subnet.
+
+        Raises:
+            ConfigError: for settings outside the space; the model is then as it was.
+        """
+        if not isinstance(subnet, Subnet):
+            subnet = self.space.canonical(subnet)
+        for path, module in self._modules.items():
+            module.apply_subnet(subnet[path])
+            module.current_subnet = subnet[path]
+        return subnet
+
+    def pick(self, choice: str | Mapping[str, Any], rng: random.Random | None = None) -> Subnet:
+        """The subnet that a config names.
+
+        Args:
+            choice: ``max``, ``min``, ``middle``, ``random``, or settings.
+            rng: generator for ``random``.
+
+        Raises:
+            ConfigError: for an unknown name or settings outside the space.
+        """
+        if isinstance(choice, Mapping):
+            return self.space.canonical(choice)
+        if choice not in NAMED_SUBNETS:
+            raise ConfigError(f'subnet: {choice!r} is not allowed; allowed: {", ".join(NAMED_SUBNETS)}, or settings')
+        if choice == 'random':
+            if rng is None:
+                raise ValueError("'random' needs a generator")
+            return self.space.sample(rng)
+        return getattr(self.space, choice)()
+
+
+def live_modules(model: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.Module]]:
+    """The modules that the current subnet uses, with their paths: all but those below an inactive block.
+
+    Args:
+        model: where to begin.
+        prefix: path of ``model``.
+    """
+    if not getattr(model, 'is_active', True):
+        return
+    yield prefix, model
+    for name, child in model.named_children():
+        yield from live_modules(child, f'{prefix}.{name}' if prefix else name)
