@@ -77,9 +77,12 @@ def build_conv(in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequ
 
     Args:
         in_channels: greatest input width.
-        out_channels, kernel_sizes: ascending choices.
+        out_channels: ascending choices.
+        kernel_sizes: ascending choices.
         dynamic: whether it can change its width and kernel.
-        conv_cfg, stride, bias: as in mmcv.
+        conv_cfg: as in mmcv.
+        stride: as in mmcv.
+        bias: as in mmcv.
     """
     kernel_size = kernel_sizes[-1]
     return build_conv_layer(resolve_conv(conv_cfg, kernel_sizes, dynamic), in_channels, out_channels[-1], kernel_size,
@@ -94,7 +97,7 @@ def build_norm(norm_cfg: Mapping[str, Any], widths: Sequence[int], *, dynamic: b
 def build_conv_module(in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequence[int], *, dynamic: bool,
                       conv_cfg: Mapping[str, Any] | None, norm_cfg: Mapping[str, Any] | None,
                       act_cfg: Mapping[str, Any] | None, stride: int = 1) -> ConvModule:
-    """mmcv's ``ConvModule`` (convolution, normalisation, activation); arguments as for :func:`build_conv`."""
+    """A ``ConvModule`` of mmcv (convolution, normalisation, activation); arguments as for :func:`build_conv`."""
     kernel_size = kernel_sizes[-1]
     return ConvModule(in_channels, out_channels[-1], kernel_size, stride=stride, padding=kernel_size // 2,
                       conv_cfg=resolve_conv(conv_cfg, kernel_sizes, dynamic),

@@ -36,9 +36,14 @@ def crop(parameter: Tensor, shape: Sequence[int]) -> Tensor:
     Args:
         parameter: shape ``(out, in, k, k)``, ``(out, in)`` or ``(out,)``.
         shape: the shape to cut to.
+
+    Raises:
+        ValueError: when the parameter is smaller than that in some dimension.
     """
     if tuple(parameter.shape) == tuple(shape):
         return parameter
+    if any(have < want for have, want in zip(parameter.shape, shape, strict=True)):
+        raise ValueError(f'cannot cut {tuple(shape)} out of a parameter of shape {tuple(parameter.shape)}')
     if tuple(parameter.shape[1:]) == tuple(shape[1:]):
         return parameter[:shape[0]]
     pads: list[int] = []

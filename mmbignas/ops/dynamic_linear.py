@@ -32,4 +32,5 @@ class DynamicLinear(nn.Linear, DynamicLayer):
         return F.linear(x, crop(self.weight, (self.active_out_features, x.shape[-1])), bias)
 
     def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        return {name: crop(getattr(self, name), shape).detach().clone() for name, shape in shapes.items()}
+        state = self.state_dict()
+        return {name: crop(state[name], shape).clone() for name, shape in shapes.items() if name in state}

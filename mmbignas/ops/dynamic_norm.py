@@ -38,18 +38,17 @@ class DynamicBatchNorm2d(nn.BatchNorm2d, DynamicLayer):
 
     def _statistics(self, width: int) -> tuple[Tensor | None, Tensor | None]:
         """Views of the running statistics, ``None`` where they are neither used nor to be moved."""
-        if self.running_mean is None or self.running_var is None:
+        if self.running_mean is None or self.running_var is None or self.training and not self.track_running_stats:
             return None, None
         return self.running_mean[:width], self.running_var[:width]
 
     def _affine(self, width: int) -> tuple[Tensor | None, Tensor | None]:
-        if not self.affine:
-            return None, None
-        return self.weight[:width], self.bias[:width]
+        weight, bias = (None if value is None else value[:width] for value in (self.weight, self.bias))
+        return weight, bias
 
     def _next_momentum(self) -> float:
         """Count the batch when training and return the share that it has in the running statistics."""
-        if not self.training or self.num_batches_tracked is None:
+        if not self.training or not self.track_running_stats or self.num_batches_tracked is None:
             return self.momentum if self.momentum is not None else 0.0
         self.num_batches_tracked.add_(1)
         return self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
@@ -57,7 +56,7 @@ class DynamicBatchNorm2d(nn.BatchNorm2d, DynamicLayer):
     def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         state = self.state_dict()
         return {name: (state[name][:shape[0]] if shape else state[name]).detach().clone()
-                for name, shape in shapes.items()}
+                for name, shape in shapes.items() if name in state}
 
 
 @MODELS.register_module()
@@ -81,27 +80,32 @@ class SwitchableBatchNorm2d(DynamicBatchNorm2d):
         self.narrow = nn.ModuleDict({
             str(width): nn.BatchNorm2d(width, **kwargs) for width in sorted(set(widths)) if width != num_features})
 
+    def layer(self, width: int) -> nn.BatchNorm2d:
+        """The normalisation of inputs with ``width`` channels: the module itself for the full width, else a child.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        if width == self.num_features:
+            return self
+        if str(width) not in self.narrow:
+            raise ValueError(f'SwitchableBatchNorm2d has no statistics for width {width}; it has: '
+                             f'{", ".join([*self.narrow, str(self.num_features)])}')
+        return self.narrow[str(width)]  # type: ignore[return-value]
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` of shape ``(N, C, H, W)`` by the normalisation that belongs to ``C``.
 
         Raises:
             ValueError: when there is none for ``C``.
         """
-        width = x.shape[1]
-        if width == self.num_features:
-            return nn.BatchNorm2d.forward(self, x)
-        if str(width) not in self.narrow:
-            raise ValueError(f'SwitchableBatchNorm2d has no statistics for width {width}; it has: '
-                             f'{", ".join([*self.narrow, str(self.num_features)])}')
-        return self.narrow[str(width)](x)
+        layer = self.layer(x.shape[1])
+        return nn.BatchNorm2d.forward(self, x) if layer is self else layer(x)
 
     def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         widths = {shape[0] for shape in shapes.values() if shape}
-        layer: nn.Module = self
-        if widths and widths != {self.num_features}:
-            layer = self.narrow[str(widths.pop())]
-        state = layer.state_dict()
-        return {name: state[name].detach().clone() for name in shapes}
+        state = self.layer(widths.pop() if widths else self.num_features).state_dict()
+        return {name: state[name].detach().clone() for name in shapes if name in state}
 
 
 @MODELS.register_module()

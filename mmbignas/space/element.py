@@ -1,14 +1,16 @@
 """One element of a search space (depth, out_channel, kernel_size, ...): its choices per stage and how it is drawn."""
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from numbers import Integral, Real
+from typing import Any
 
 from mmbignas.errors import ConfigError
 from mmbignas.space.strategies import Strategy, parse_strategy
 
-Value = Union[int, float]
+Value = int | float
 Choices = tuple[tuple[Value, ...], ...]
 
 INTEGER_ELEMENTS = ('depth', 'out_channel', 'kernel_size', 'group_width')
@@ -65,13 +67,10 @@ def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
         unknown = set(config) - {'space', 'sample_strategy'}
         if unknown or 'space' not in config:
             raise ConfigError(f'{key}: expected a list or dict(space=..., sample_strategy=...), got {dict(config)}')
-        choices = _parse_space(config['space'], num_stages, key)
-        for stage in choices:
-            _check_values(name, stage, key)
+        choices = tuple(read_values(name, stage, key) for stage in _parse_space(name, config['space'], num_stages, key))
         strategy = parse_strategy(config.get('sample_strategy', 'stage_wise'), f'{key}.sample_strategy')
         return Element(name, choices, strategy, key)
-    values = _value_list(config, key)
-    _check_values(name, values, key)
+    values = read_values(name, config, key)
     if len(values) == num_stages:
         return Element(name, tuple((value,) for value in values), None, key)
     if name == 'depth':
@@ -79,28 +78,42 @@ def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
     return Element(name, (), None, key, blocks=values)
 
 
-def _value_list(values: Any, key: str) -> tuple[Value, ...]:
-    """A non-empty list of numbers as a tuple."""
+def read_values(name: str, values: Any, key: str) -> tuple[Value, ...]:
+    """Read a list of values of an element, and refuse what no layer can be built with.
+
+    Args:
+        name: the element's name.
+        values: what stands in a config or in settings.
+        key: where it stands, for messages.
+
+    Returns:
+        tuple: plain numbers; whole ones are integers, so that equal values are also written equally.
+
+    Raises:
+        ConfigError: naming key, value and what is allowed.
+    """
+    numbers = _number_list(values, key)
+    for value in numbers:
+        if value <= 0:
+            raise ConfigError(f'{key}: {value} is not allowed, values must be greater than 0')
+        if name in INTEGER_ELEMENTS and not isinstance(value, Integral):
+            raise ConfigError(f'{key}: {value} is not allowed, {name} takes integers')
+        if name == 'kernel_size' and value % 2 == 0:
+            raise ConfigError(f'{key}: {value} is not allowed, kernel sizes must be odd')
+    return tuple(int(value) if value == int(value) else float(value) for value in numbers)
+
+
+def _number_list(values: Any, key: str) -> tuple[Value, ...]:
+    """A non-empty list of finite numbers as a tuple."""
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise ConfigError(f'{key}: expected a non-empty list of numbers, got {values!r}')
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise ConfigError(f'{key}: expected numbers, got {value!r} in {list(values)}')
     return tuple(values)
 
 
-def _check_values(name: str, values: Sequence[Value], key: str) -> None:
-    """Refuse what no layer can be built with."""
-    for value in values:
-        if value <= 0:
-            raise ConfigError(f'{key}: {value} is not allowed, values must be greater than 0')
-        if name in INTEGER_ELEMENTS and not isinstance(value, int):
-            raise ConfigError(f'{key}: {value} is not allowed, {name} takes integers')
-        if name == 'kernel_size' and value % 2 == 0:
-            raise ConfigError(f'{key}: {value} is not allowed, kernel sizes must be odd')
-
-
-def _parse_space(space: Any, num_stages: int, key: str) -> Choices:
+def _parse_space(name: str, space: Any, num_stages: int, key: str) -> Choices:
     """Turn ``min``/``max``/``stride`` or ``dynamic_range`` into ascending choices per stage."""
     if not isinstance(space, Mapping) or set(space) - set(SPACE_KEYS):
         raise ConfigError(f'{key}.space: expected a dict with keys among {list(SPACE_KEYS)}, got {space!r}')
@@ -111,18 +124,18 @@ def _parse_space(space: Any, num_stages: int, key: str) -> Choices:
         if not isinstance(stages, Sequence) or isinstance(stages, str):
             raise ConfigError(f'{key}.space.dynamic_range: expected a list of lists, got {stages!r}')
         _check_length(f'{key}.space.dynamic_range', stages, num_stages)
-        ranges = [_value_list(stage, f'{key}.space.dynamic_range[{i}]') for i, stage in enumerate(stages)]
+        ranges = [read_values(name, stage, f'{key}.space.dynamic_range[{i}]') for i, stage in enumerate(stages)]
         return tuple(tuple(sorted(set(stage))) for stage in ranges)
     if 'min' not in space or 'max' not in space:
         raise ConfigError(f'{key}.space: needs min and max, or dynamic_range; got {dict(space)}')
-    low, high = _value_list(space['min'], f'{key}.space.min'), _value_list(space['max'], f'{key}.space.max')
+    low, high = (read_values(name, space[end], f'{key}.space.{end}') for end in ('min', 'max'))
     _check_length(f'{key}.space.min', low, num_stages)
     _check_length(f'{key}.space.max', high, num_stages)
     stride = space.get('stride')
     if stride is None or isinstance(stride, (int, float)):
         stride = [stride] * num_stages
     else:
-        stride = _value_list(stride, f'{key}.space.stride')
+        stride = _number_list(stride, f'{key}.space.stride')
         _check_length(f'{key}.space.stride', stride, num_stages)
     return tuple(_stage_range(*args, stage, key) for stage, args in enumerate(zip(low, high, stride)))
 
@@ -138,7 +151,7 @@ def _stage_range(low: Value, high: Value, stride: Value | None, stage: int, key:
         return (low,)
     if low > high:
         raise ConfigError(f'{key}.space: min {low} is greater than max {high} in stage {stage}')
-    if stride is None or isinstance(stride, bool) or stride <= 0:
+    if stride is None or isinstance(stride, bool) or not stride > 0:
         raise ConfigError(f'{key}.space.stride: stage {stage} goes from {low} to {high} and needs a stride greater '
                           f'than 0, got {stride!r}')
     steps = round((high - low) / stride)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmbignas.errors import ConfigError
-from mmbignas.space.element import Element, Value, parse_element
+from mmbignas.space.element import Element, Value, parse_element, read_values
 from mmbignas.space.strategies import Chain, Values, Variants
 
 ModuleSettings = Mapping[str, Values]
@@ -132,7 +132,7 @@ class ModuleSpace:
         key = key or self.key
         if not isinstance(settings, Mapping):
             raise ConfigError(f'{key}: expected a dict of elements, got {settings!r}')
-        unknown = sorted(set(settings) - set(self.elements))
+        unknown = sorted(str(name) for name in set(settings) - set(self.elements))
         if unknown:
             raise ConfigError(f'{key}: unknown element {", ".join(unknown)}; allowed: {", ".join(self.elements)}')
         result: dict[str, Values] = {}
@@ -153,9 +153,7 @@ class ModuleSpace:
 
     def _align(self, values: Sequence[Value], element: Element, depth: Values | None, key: str) -> Values:
         """From one value a stage or one a block to the form that this element is kept in."""
-        if isinstance(values, str) or not isinstance(values, Sequence):
-            raise ConfigError(f'{key}: expected a list of numbers, got {values!r}')
-        values = tuple(values)
+        values = read_values(element.name, values, key)
         counts = [int(count) for count in depth] if depth is not None else [1] * self.num_stages
         if len(values) == self.num_stages:
             if not element.per_block:
@@ -173,7 +171,7 @@ class ModuleSpace:
                                   f'{list(blocks_of_stage)}')
         return tuple(stage[0] for stage in stages)
 
-    def blocks(self, settings: ModuleSettings) -> list[list[dict[str, Value]]]:
+    def blocks(self, settings: ModuleSettings) -> list[list[dict[str, Any]]]:
         """Canonical settings block by block: per stage, per active block, element -> value (without depth)."""
         counts = [int(count) for count in settings['depth']]
         columns = {}
@@ -189,7 +187,8 @@ class ModuleSpace:
 
         Args:
             name: an element.
-            stage, block: where; ``block`` matters for a fixed element that was given per block.
+            stage: where.
+            block: where in the stage; it matters for a fixed element that was given per block.
         """
         element = self.elements[name]
         if element.blocks is None:
@@ -223,7 +222,8 @@ class Subnet(Mapping[str, ModuleSettings]):
     """
 
     def __init__(self, settings: Mapping[str, ModuleSettings]) -> None:
-        self._settings = {path: dict(elements) for path, elements in settings.items()}
+        self._settings = {path: {name: tuple(values) for name, values in elements.items()}
+                          for path, elements in settings.items()}
         self._key = tuple((path, tuple(elements.items())) for path, elements in self._settings.items())
 
     def __getitem__(self, path: str) -> ModuleSettings:
@@ -293,7 +293,7 @@ class SearchSpace:
             settings = settings.to_dict()
         if not isinstance(settings, Mapping):
             raise ConfigError(f'subnet settings: expected a dict from module path to elements, got {settings!r}')
-        unknown = sorted(set(settings) - set(self.modules))
+        unknown = sorted(str(path) for path in set(settings) - set(self.modules))
         if unknown:
             raise ConfigError(f'subnet settings: no searchable module {", ".join(unknown)}; allowed: '
                               f'{", ".join(self.modules)}')

@@ -11,11 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Union
+from typing import Any
 
 from mmbignas.errors import ConfigError
 
-Value = Union[int, float]
+Value = int | float
 Values = tuple[Value, ...]
 
 
@@ -33,8 +33,10 @@ class Variants(ABC):
 
     @abstractmethod
     def explain(self, values: Values, unit: str = 'stage') -> str | None:
-        """Why ``values`` is not among the variants: one clause that names the position (a ``unit``) and the allowed
-        values; ``None`` where it is."""
+        """Why ``values`` is not among the variants, ``None`` where it is.
+
+        One clause that names the position (a ``unit``) and the allowed values.
+        """
 
     @abstractmethod
     def middle(self) -> Values:
@@ -196,10 +198,10 @@ class Strategy:
 
     def _slopes(self, count: int) -> list[tuple[float, float] | None]:
         end = count - 1 if self.end_stage is None else self.end_stage
-        rule = (self.min_slope, self.max_slope)
+        rule = (self.min_slope, float('inf') if self.per_block else self.max_slope)
         return [rule if self.start_stage < stage <= end else None for stage in range(count)]
 
-    def variants(self, choices: Sequence[Values], depth: Sequence[int] | None = None,
+    def variants(self, choices: Sequence[Values], depth: Sequence[Value] | None = None,
                  depth_choices: Sequence[Values] | None = None) -> Variants:
         """The set of values that the strategy draws from.
 
@@ -212,7 +214,7 @@ class Strategy:
             return OneIndex(choices)
         if self.per_block:
             assert depth is not None
-            blocks = [choices[stage] for stage, count in enumerate(depth) for _ in range(count)]
+            blocks = [choices[stage] for stage, count in enumerate(depth) for _ in range(int(count))]
             ordered = self.name == 'ordered_block_wise'
             return Chain(blocks, [None] + [(1, float('inf'))] * (len(blocks) - 1) if ordered else None)
         if self.name.startswith('ordered'):
@@ -243,9 +245,17 @@ def parse_strategy(config: Any, key: str) -> Strategy:
         name, kwargs = config['name'], config.get('kwargs') or {}
     if name not in STRATEGIES:
         raise ConfigError(f'{key}: unknown strategy {name!r}; allowed: {", ".join(STRATEGIES)}')
+    if not isinstance(kwargs, Mapping):
+        raise ConfigError(f'{key}.kwargs: expected a dict, got {kwargs!r}')
     allowed = ORDER_KWARGS if name in STAGE_ORDERED else ()
-    unknown = sorted(set(kwargs) - set(allowed))
+    unknown = sorted(str(label) for label in set(kwargs) - set(allowed))
     if unknown:
         raise ConfigError(f'{key}.kwargs: {name!r} does not take {", ".join(unknown)}; '
                           f'allowed: {", ".join(allowed) or "none"}')
+    for label, value in kwargs.items():
+        stage = label.endswith('stage')
+        if isinstance(value, bool) or not isinstance(value, int if stage else (int, float)) and not (
+                value is None and label == 'end_stage'):
+            raise ConfigError(f'{key}.kwargs.{label}: expected {"a stage index" if stage else "a number"}, '
+                              f'got {value!r}')
     return Strategy(name, **kwargs)

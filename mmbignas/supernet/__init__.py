@@ -1,5 +1,7 @@
-"""Handling a model as a supernet: applying subnets, cutting them out."""
+"""Handling a model as a supernet: applying subnets, calibrating them, cutting them out."""
+from mmbignas.supernet.choice import NAMED_SUBNETS, SubnetChoice, parse_choices
 from mmbignas.supernet.export import subnet_config, subnet_state_dict
 from mmbignas.supernet.supernet import Searchable, Supernet, live_modules
 
-__all__ = ['Searchable', 'Supernet', 'live_modules', 'subnet_config', 'subnet_state_dict']
+__all__ = ['NAMED_SUBNETS', 'Searchable', 'SubnetChoice', 'Supernet', 'live_modules', 'parse_choices',
+           'subnet_config', 'subnet_state_dict']

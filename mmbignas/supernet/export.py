@@ -24,7 +24,7 @@ def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet
 
     Args:
         model_cfg: the supernet's model config. A searchable module's config stands at the module's path in it.
-        model: the supernet that was built from it; it is left as it was.
+        model: the supernet that was built from it, or a wrapper such as DDP around it; it is left as it was.
         subnet: a canonical subnet.
 
     Returns:
@@ -33,7 +33,7 @@ def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet
     config = copy.deepcopy(dict(model_cfg))
     for path, elements in subnet.to_dict().items():
         _node(config, path).update(elements)
-    for path, width in _input_widths(config, model, subnet).items():
+    for path, width in _input_widths(config, Supernet(model), subnet).items():
         _node(config, path)['in_channels'] = width
     return config
 
@@ -54,7 +54,7 @@ def _widths(value: Any) -> int | list[int] | None:
 
 
 @torch.no_grad()
-def _input_widths(config: Mapping[str, Any], model: nn.Module, subnet: Subnet) -> dict[str, int | list[int]]:
+def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet) -> dict[str, int | list[int]]:
     """Path of each config node that has ``in_channels`` -> the width or widths of what its module is given."""
     widths: dict[str, int | list[int]] = {}
 
@@ -67,7 +67,7 @@ def _input_widths(config: Mapping[str, Any], model: nn.Module, subnet: Subnet) -
                 widths.setdefault(path, found)
         return hook
 
-    handles = []
+    handles, model = [], supernet.model
     for path, module in model.named_modules():
         try:
             node = _node(config, path) if path else {}
@@ -78,13 +78,13 @@ def _input_widths(config: Mapping[str, Any], model: nn.Module, subnet: Subnet) -
             # MMDetection calls a head's forward as a method, which fires no hook of the head: the first of its
             # layers to be called tells as much.
             handles += [part.register_forward_pre_hook(hook) for part in module.modules()]
-    supernet = Supernet(model)
     before, training = supernet.current, {module: module.training for module in model.modules()}
-    model.eval()
-    supernet.apply(subnet)
+    image_channels = config.get('backbone', {}).get('in_channels', 3)
     try:
+        model.eval()
+        supernet.apply(subnet)
         parameter = next(model.parameters())
-        model(parameter.new_zeros(1, 3, PROBE_SIZE, PROBE_SIZE), mode='tensor')
+        model(parameter.new_zeros(1, image_channels, PROBE_SIZE, PROBE_SIZE), mode='tensor')
     finally:
         supernet.apply(before)
         for module, mode in training.items():
@@ -101,7 +101,7 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
     all other entries must have equal shapes.
 
     Args:
-        supernet: the supernet, with any subnet applied.
+        supernet: the supernet, with any subnet applied, or a wrapper such as DDP around it.
         plain: the plain network; it only tells names and shapes.
 
     Returns:
@@ -110,6 +110,7 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
     Raises:
         ValueError: for an entry that the supernet lacks or has in another shape.
     """
+    supernet = Supernet(supernet).model
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in plain.state_dict().items():
         path, _, name = key.rpartition('.')
@@ -121,11 +122,17 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
         except AttributeError:
             raise ValueError(f'the supernet has no module {path}') from None
         if isinstance(module, DynamicLayer):
-            values = module.subnet_state({name: tuple(value.shape) for name, value in entries.items()})
+            try:
+                values = module.subnet_state({name: tuple(value.shape) for name, value in entries.items()})
+            except ValueError as error:
+                raise ValueError(f'{path}: {error}') from None
         else:
-            values = {name: source[f'{path}.{name}' if path else name].detach().clone() for name in entries}
+            keys = {name: f'{path}.{name}' if path else name for name in entries}
+            values = {name: source[key].detach().clone() for name, key in keys.items() if key in source}
         for name, value in entries.items():
             key = f'{path}.{name}' if path else name
+            if name not in values:
+                raise ValueError(f'the supernet has no {key}')
             if values[name].shape != value.shape:
                 raise ValueError(f'{key} has shape {tuple(values[name].shape)} in the supernet, but '
                                  f'{tuple(value.shape)} in the subnet')

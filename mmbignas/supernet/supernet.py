@@ -1,17 +1,14 @@
 """The facade through which everything else handles a model with searchable modules."""
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSettings, ModuleSpace, SearchSpace, Subnet
-
-NAMED_SUBNETS = ('max', 'min', 'middle', 'random')
 
 
 @runtime_checkable
@@ -46,7 +43,7 @@ class Supernet:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model.module if is_model_wrapper(model) else model
+        self.model: nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
         self._modules = {path: module for path, module in self.model.named_modules()
                          if isinstance(getattr(module, 'search_space', None), ModuleSpace)}
         if not self._modules:
@@ -64,7 +61,7 @@ class Supernet:
         """Let the model compute as this subnet from now on.
 
         Args:
-            subnet: a canonical subnet, or settings in any accepted form, which are checked first.
+            subnet: a subnet, or settings in any accepted form; either is checked first.
 
         Returns:
             Subnet: the canonical subnet.
@@ -72,32 +69,11 @@ class Supernet:
         Raises:
             ConfigError: for settings outside the space; the model is then as it was.
         """
-        if not isinstance(subnet, Subnet):
-            subnet = self.space.canonical(subnet)
+        subnet = self.space.canonical(subnet)
         for path, module in self._modules.items():
             module.apply_subnet(subnet[path])
             module.current_subnet = subnet[path]
         return subnet
-
-    def pick(self, choice: str | Mapping[str, Any], rng: random.Random | None = None) -> Subnet:
-        """The subnet that a config names.
-
-        Args:
-            choice: ``max``, ``min``, ``middle``, ``random``, or settings.
-            rng: generator for ``random``.
-
-        Raises:
-            ConfigError: for an unknown name or settings outside the space.
-        """
-        if isinstance(choice, Mapping):
-            return self.space.canonical(choice)
-        if choice not in NAMED_SUBNETS:
-            raise ConfigError(f'subnet: {choice!r} is not allowed; allowed: {", ".join(NAMED_SUBNETS)}, or settings')
-        if choice == 'random':
-            if rng is None:
-                raise ValueError("'random' needs a generator")
-            return self.space.sample(rng)
-        return getattr(self.space, choice)()
 
 
 def live_modules(model: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.Module]]:

@@ -22,8 +22,9 @@ class BigResNet(BaseModule):
     """ResNet-18/34 of any width, depth, kernel size and expand ratio.
 
     Stage 0 is the stem with the max-pool after it, stages 1 to 4 are ``layer1`` to ``layer4``. Each of ``out_channel``,
-    ``depth``, ``kernel_size`` and ``expand_ratio`` is a list of five values, or ``dict(space=..., sample_strategy=...)``.
-    With all of them lists, the network consists of plain torch layers; with a space, it is a supernet.
+    ``depth``, ``kernel_size`` and ``expand_ratio`` is a list of five values, or
+    ``dict(space=..., sample_strategy=...)``. With all of them lists, the network consists of plain torch layers; with
+    a space, it is a supernet.
 
     The first block of each stage always has a projection shortcut, so that the graph is the same for all widths.
     Parameter names are those of MMDetection's ResNet, with ``stem.0``, ``stem.1``, ... for the stem.

@@ -59,10 +59,11 @@ class ConvTower(nn.Sequential):
                             block_elements=('out_channel', 'kernel_size'), key=key)
         layers = []
         for block in range(int(space.choices('depth', 0)[-1])):
-            widths = space.choices('out_channel', 0, block)
-            layers.append(TowerLayer(in_channels, widths, space.choices('kernel_size', 0, block), num_levels,
-                                     dynamic=space.is_supernet, conv_cfg=conv_cfg, norm_cfg=norm_cfg))
-            in_channels = int(widths[-1])
+            widths, kernels = (tuple(int(value) for value in space.choices(name, 0, block))
+                               for name in ('out_channel', 'kernel_size'))
+            layers.append(TowerLayer(in_channels, widths, kernels, num_levels, dynamic=space.is_supernet,
+                                     conv_cfg=conv_cfg, norm_cfg=norm_cfg))
+            in_channels = widths[-1]
         super().__init__(*layers)
         self.search_space: ModuleSpace | None = space
         self.out_channels = in_channels
@@ -85,12 +86,12 @@ class ConvTower(nn.Sequential):
         for tower in (self, *self._followers):
             set_depth(tower, len(blocks))
             for layer, values in zip(tower, blocks):
-                set_active(layer.conv, **values)
+                set_active(layer.get_submodule('conv'), **values)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """Map one tensor ``(N, C, H, W)`` a level to ``(N, out_channel, H, W)`` a level."""
-        feats = list(feats)
+        outputs = list(feats)
         for layer in self:
             if getattr(layer, 'is_active', True):
-                feats = layer(feats)
-        return feats
+                outputs = layer(outputs)
+        return outputs

@@ -13,10 +13,13 @@ from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
+from mmbignas.errors import ConfigError
 from mmbignas.models.blocks import ConvTower
 from mmbignas.models.layers import build_conv
 from mmbignas.ops import shared_weights
 from mmbignas.registry import MODELS
+
+TOWER_ELEMENTS = ('depth', 'out_channel', 'kernel_size')
 
 
 class LevelwiseAssigner:
@@ -63,10 +66,14 @@ class BigRetinaHead(RetinaHead):
     def __init__(self, num_classes: int, in_channels: int, cls_tower: Mapping[str, Any],
                  reg_tower: Mapping[str, Any] | None = None, conv_cfg: Mapping[str, Any] | None = None,
                  norm_cfg: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        for name, tower in dict(cls_tower=cls_tower, reg_tower=reg_tower or cls_tower).items():
+            if not isinstance(tower, Mapping) or set(tower) != set(TOWER_ELEMENTS):
+                raise ConfigError(f'BigRetinaHead.{name}: expected a dict of {", ".join(TOWER_ELEMENTS)}, got {tower}')
         self._tower_cfgs = (cls_tower, reg_tower)
         super().__init__(num_classes, in_channels, conv_cfg=conv_cfg, norm_cfg=norm_cfg, **kwargs)
-        if isinstance(getattr(self, 'assigner', None), ATSSAssigner):
-            self.assigner = LevelwiseAssigner(self.assigner)
+        assigner = getattr(self, 'assigner', None)  # there is none without a train_cfg
+        if isinstance(assigner, ATSSAssigner):
+            self.assigner = LevelwiseAssigner(assigner)
 
     def _init_layers(self) -> None:
         cls_cfg, reg_cfg = self._tower_cfgs
@@ -122,8 +129,10 @@ class BigRetinaHead(RetinaHead):
             cls_score: shape ``(N, A * num_classes, H, W)``.
             bbox_pred: shape ``(N, A * 4, H, W)``.
             anchors: shape ``(N, H * W * A, 4)``.
-            labels, label_weights: shape ``(N, H * W * A)``.
-            bbox_targets, bbox_weights: shape ``(N, H * W * A, 4)``.
+            labels: shape ``(N, H * W * A)``.
+            label_weights: shape ``(N, H * W * A)``.
+            bbox_targets: shape ``(N, H * W * A, 4)``.
+            bbox_weights: shape ``(N, H * W * A, 4)``.
             avg_factor: what the sums are divided by.
 
         Returns:
@@ -145,6 +154,6 @@ class BigRetinaHead(RetinaHead):
         loss_cls = self.loss_cls(cls_score, (labels, quality), label_weights.reshape(-1), avg_factor=avg_factor)
         predictions = boxes if self.reg_decoded_bbox else deltas
         if len(positive) == 0:
-            return loss_cls, bbox_pred.sum() * 0
+            return loss_cls, deltas.sum()  # zero, with a zero gradient, also where a prediction is not finite
         weights = bbox_weights.reshape(-1, 4)[positive]
         return loss_cls, self.loss_bbox(predictions, targets, weights, avg_factor=avg_factor)

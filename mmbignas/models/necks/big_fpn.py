@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.model import BaseModule, ModuleList
-from torch import Tensor
+from mmengine.model import BaseModule
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas.errors import ConfigError
@@ -58,10 +58,11 @@ class BigFPN(BaseModule):
             key='BigFPN')
         widths = [tuple(int(value) for value in space.choices('out_channel', stage)) for stage in range(2)]
         common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.lateral_convs = ModuleList(
+        # Not MMEngine's ModuleList, which would let mmcv's ConvModule initialise itself once more, over the init_cfg.
+        self.lateral_convs = nn.ModuleList(
             build_conv_module(channels, widths[0], self._kernels(0, index), **common)
             for index, channels in enumerate(in_channels))
-        self.fpn_convs = ModuleList()
+        self.fpn_convs = nn.ModuleList()
         for index in range(num_outs):
             extra = index - len(in_channels)
             channels = widths[0][-1] if extra < 0 else widths[1][-1]

@@ -1,0 +1,51 @@
+# What a developer types. `make` alone lists the targets.
+#
+#   PYTHON=...       use this environment, as it is: nothing is built or installed (default: .venv, built when missing)
+#   BASE_PYTHON=...  the Python 3.11 that .venv is built with (default: python3.11)
+
+VENV := .venv
+PYTHON ?= $(VENV)/bin/python
+BASE_PYTHON ?= python3.11
+HAS_LINTERS = $(PYTHON) -c 'import mypy, ruff' 2>/dev/null
+
+# The package is used from this folder, also in an environment where it is not installed.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+# On few cores, threads that wait for each other cost more than they bring.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@sed -n 's/^#   /     /p' Makefile
+
+env: ## build .venv (8 minutes the first time; at once when it is there)
+ifeq ($(PYTHON),$(VENV)/bin/python)
+	@bash tools/build_env.sh $(VENV) $(BASE_PYTHON)
+else
+	@command -v $(PYTHON) >/dev/null || { echo "make: error: PYTHON=$(PYTHON) is not there" >&2; exit 1; }
+endif
+
+demo: env ## run the whole process on a toy data set
+	@echo "make demo: $(PYTHON) tools/demo.py"
+	@$(PYTHON) tools/demo.py
+
+test: env ## lint, then run all tests
+	@if $(HAS_LINTERS); then $(MAKE) --no-print-directory lint; \
+	    else echo "make test: LINT SKIPPED, $(PYTHON) has no ruff or no mypy ($(PYTHON) -m pip install ruff mypy)"; fi
+	@$(PYTHON) -c 'import pytest' 2>/dev/null || \
+	    { echo "make test: error: $(PYTHON) has no pytest ($(PYTHON) -m pip install pytest pytest-timeout)" >&2; exit 1; }
+	@echo "make test: pytest"
+	@$(PYTHON) -m pytest
+
+lint: env ## ruff and mypy
+	@$(HAS_LINTERS) || \
+	    { echo "make lint: error: $(PYTHON) has no ruff or no mypy ($(PYTHON) -m pip install ruff mypy)" >&2; exit 1; }
+	@echo "make lint: ruff check, mypy"
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m mypy
+
+clean: ## remove caches and build outputs; .venv stays
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

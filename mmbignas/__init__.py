@@ -1,0 +1,18 @@
+"""BigNAS for MMEngine, MMDetection and MMPretrain: train one supernet, take any of its subnets.
+
+Importing the package checks the packages that it builds on, registers its classes, and lets ``torch.load`` read
+MMEngine's checkpoints. So a config that has ``custom_imports = dict(imports=['mmbignas'])`` needs nothing else.
+"""
+
+from .dependencies import check_dependencies
+from .errors import ConfigError, DependencyError
+from .version import __version__
+
+check_dependencies()  # before anything below imports torch or an mm* package
+
+from . import distill, engine, models, ops
+from .safe_load import allow_mmengine_checkpoints
+
+allow_mmengine_checkpoints()
+
+__all__ = ['ConfigError', 'DependencyError', '__version__', 'distill', 'engine', 'models', 'ops']

@@ -1,0 +1,75 @@
+"""Recording what named modules put out."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from mmbignas.errors import ConfigError
+
+Outputs = dict[str, list[Tensor]]
+
+
+class OutputRecorder:
+    """Keeps the outputs of modules between :meth:`start` and :meth:`stop`.
+
+    A module that is called several times (a head's convolution on all pyramid levels) or puts out several tensors
+    leaves them in the order of the calls.
+
+    Args:
+        model: a model, or a wrapper such as DDP around one.
+        names: paths of modules in the model.
+        key: where the names stand in the config, for messages.
+
+    Raises:
+        ConfigError: for a name that is not in the model, with the nearest names that are.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str], key: str) -> None:
+        model = model.module if is_model_wrapper(model) else model
+        modules = dict(model.named_modules())
+        self._outputs: Outputs | None = None
+        for name in names:
+            if name not in modules:
+                raise ConfigError(f'{key}: the model has no module {name!r}; {_nearest(name, modules)}')
+        self._handles = [modules[name].register_forward_hook(self._hook(name)) for name in names]
+
+    def _hook(self, name: str) -> Any:
+        def record(module: nn.Module, inputs: Any, output: Any) -> None:
+            if self._outputs is not None:
+                # Copied: an activation that works in place may come next.
+                self._outputs.setdefault(name, []).extend(tensor.clone() for tensor in _tensors(output))
+        return record
+
+    def start(self) -> None:
+        """Begin to record, forgetting what was recorded before."""
+        self._outputs = {}
+
+    def stop(self) -> Outputs:
+        """End recording and return what was recorded: module name -> its output tensors."""
+        outputs, self._outputs = self._outputs or {}, None
+        return outputs
+
+    def remove(self) -> None:
+        """Take the recorder off the model."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, dict):
+        output = list(output.values())
+    return [tensor for item in output for tensor in _tensors(item)] if isinstance(output, (list, tuple)) else []
+
+
+def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
+    """The deepest part of a wrong path that exists, and what stands below it."""
+    path = name
+    while path and path not in modules:
+        path = path.rpartition('.')[0]
+    children = [child for child, _ in modules[path].named_children()]
+    return f'{path or "the model"} has: {", ".join(children) or "no children"}'

@@ -1,0 +1,38 @@
+"""Checks of a config that come before anything slow."""
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Mapping
+from typing import Any
+
+from mmbignas.errors import ConfigError
+
+
+def check_dataset_files(dataset_cfg: Any, key: str) -> None:
+    """Make sure that the files and folders a data set names are there.
+
+    Looks at ``ann_file`` and ``data_prefix`` (relative to ``data_root``, as MMEngine's data sets take them), also
+    inside wrappers. Paths with a scheme such as ``s3://`` are left to their file client.
+
+    Args:
+        dataset_cfg: a data set's config; anything else is passed over.
+        key: its place in the config, e.g. ``train_dataloader.dataset``.
+
+    Raises:
+        ConfigError: naming the key and the path that does not exist.
+    """
+    if not isinstance(dataset_cfg, Mapping):
+        return
+    check_dataset_files(dataset_cfg.get('dataset'), f'{key}.dataset')
+    for index, inner in enumerate(dataset_cfg.get('datasets') or ()):
+        check_dataset_files(inner, f'{key}.datasets[{index}]')
+    root = dataset_cfg.get('data_root') or ''
+    named = {'ann_file': dataset_cfg.get('ann_file')}
+    named.update({f'data_prefix.{name}': path for name, path in (dataset_cfg.get('data_prefix') or {}).items()})
+    for name, path in named.items():
+        if not isinstance(path, str) or not path and name != 'ann_file':
+            continue
+        full = osp.join(root, path)
+        if path and '://' not in full and not osp.exists(full):
+            raise ConfigError(f'{key}.{name}: {full} does not exist; give an existing path, relative to data_root '
+                              f'({root!r}) or absolute')

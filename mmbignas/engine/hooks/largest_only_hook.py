@@ -1,0 +1,51 @@
+"""Regularisation of the largest subnet alone."""
+from __future__ import annotations
+
+from typing import Any
+
+from mmcv.cnn.bricks import DropPath
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmbignas.engine.sandwich import SubnetPass
+from mmbignas.registry import HOOKS
+
+DROPS = (DropPath, nn.modules.dropout._DropoutNd)
+
+
+@HOOKS.register_module()
+class RegularizeLargestHook(Hook):
+    """Drop-path, dropout and weight decay for the largest subnet only (BigNAS, section 3.1).
+
+    In the passes of other subnets all drop layers let everything through. Weight decay needs less: the optimizer
+    applies it once per step, to all weights, which is what the gradient of a penalty in the largest subnet's loss
+    alone would do. So it is on in iterations that train the largest subnet, and off in those that do not.
+    """
+
+    def before_train(self, runner: Any) -> None:
+        """Find the drop layers and the weight decays."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._drops = [module for module in model.modules() if isinstance(module, DROPS)]
+        self._decays = [(group, group['weight_decay']) for group in runner.optim_wrapper.param_groups]
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Take the weight decay away until the largest subnet is trained."""
+        self._set_decay(False)
+
+    def before_subnet_forward(self, runner: Any, subnet_pass: SubnetPass) -> None:
+        """Set the drop layers for this pass."""
+        for module in self._drops:
+            module.train(subnet_pass.is_max)
+        if subnet_pass.is_max:
+            self._set_decay(True)
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Leave model and optimizer as they were, so that checkpoints hold the configured values."""
+        for module in self._drops:
+            module.train()
+        self._set_decay(True)
+
+    def _set_decay(self, on: bool) -> None:
+        for group, decay in self._decays:
+            group['weight_decay'] = decay if on else 0.

@@ -1,0 +1,151 @@
+"""Training loops that follow the sandwich rule."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.dist import broadcast_object_list
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mmbignas.engine.checks import check_dataset_files
+from mmbignas.engine.gradients import average_gradients
+from mmbignas.engine.sandwich import SandwichRule
+from mmbignas.errors import ConfigError
+from mmbignas.registry import LOOPS
+from mmbignas.supernet import Supernet
+
+
+class SandwichLoop(BaseLoop):
+    """What sandwich training by epoch and by iteration have in common.
+
+    In an iteration, the batch is preprocessed once. Then, for each subnet: hook point ``before_subnet_forward``,
+    forward, hook point ``after_subnet_forward`` (which may add entries to the dict ``losses``), backward. The
+    gradients add up; they are averaged over the processes once, clipped once, and followed by one optimizer step. It
+    is the sum of the passes' gradients, not their mean: for plain SGD a learning rate that suits one subnet is in
+    effect multiplied by the number of passes.
+
+    Both hook points are methods ``(self, runner, subnet_pass, ...)`` of a hook, where ``subnet_pass`` is a
+    :class:`~mmbignas.engine.sandwich.SubnetPass`; the second one also takes ``losses``. The subnets of an iteration
+    depend on the run's seed and the number of the iteration alone, so they are the same on all ranks and after a
+    resume.
+
+    Args:
+        runner: the runner.
+        dataloader: a dataloader or its config.
+        sample_subnet_num: subnets per iteration. With 1, ``sample_strategy`` is walked one entry per iteration.
+        sample_strategy: which subnets: ``max``, ``min``, ``middle``, ``random``, or settings; one entry per pass.
+        valid_before_train: validate once before the first iteration.
+        **kwargs: of the MMEngine loop.
+
+    Raises:
+        ConfigError: for a strategy that does not fit, or data files that do not exist, before data are loaded.
+    """
+
+    _iter: int
+
+    def __init__(self, runner: Any, dataloader: DataLoader | dict, *args: Any, sample_subnet_num: int = 4,
+                 sample_strategy: Sequence[str | Mapping[str, Any]] = ('max', 'min', 'random', 'random'),
+                 valid_before_train: bool = False, **kwargs: Any) -> None:
+        self.supernet = Supernet(runner.model)
+        self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy)
+        self.valid_before_train = valid_before_train
+        self._seed: int | None = None
+        if isinstance(dataloader, dict):
+            check_dataset_files(dataloader.get('dataset'), 'train_dataloader.dataset')
+        if runner.cfg.get('val_cfg') is not None:
+            check_dataset_files(runner.cfg.val_dataloader.get('dataset'), 'val_dataloader.dataset')
+        super().__init__(runner, dataloader, *args, **kwargs)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the draws: that of rank 0, as ``diff_rank_seed`` gives each rank its own."""
+        if self._seed is None:
+            shared = [self.runner.seed]
+            broadcast_object_list(shared)
+            self._seed = int(shared[0])
+        return self._seed
+
+    def _validate_first(self) -> None:
+        if self.valid_before_train and self._iter == 0 and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+            self.runner.model.train()
+
+    def _train_iter(self, batch_idx: int, data_batch: Any) -> None:
+        """Train all subnets of one iteration on a batch."""
+        self._validate_first()
+        self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=data_batch)
+        outputs = self._train_sandwich(data_batch)
+        self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
+        self._iter += 1
+
+    def _train_sandwich(self, data_batch: Any) -> dict[str, Tensor]:
+        runner, optim_wrapper = self.runner, self.runner.optim_wrapper
+        if not isinstance(optim_wrapper, OptimWrapper) or isinstance(optim_wrapper, OptimWrapperDict):
+            raise ConfigError(f'optim_wrapper: {type(optim_wrapper).__name__} is not allowed; allowed: OptimWrapper '
+                              'and its subclasses for one optimizer')
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        with optim_wrapper.optim_context(model):
+            data = model.data_preprocessor(data_batch, True)
+        total, log_vars = 0., {}
+        count = optim_wrapper._inner_count
+        for subnet_pass in self.rule.passes(self.seed, self._iter):
+            self.supernet.apply(subnet_pass.subnet)
+            runner.call_hook('before_subnet_forward', subnet_pass=subnet_pass)
+            with optim_wrapper.optim_context(model):
+                losses = model._run_forward(data, mode='loss')
+                runner.call_hook('after_subnet_forward', subnet_pass=subnet_pass, losses=losses)
+            loss, named = model.parse_losses(losses)
+            # The optimizer wrapper counts backward passes to know when accumulated gradients are due; to it, the
+            # passes of an iteration are one.
+            optim_wrapper._inner_count = count
+            optim_wrapper.backward(optim_wrapper.scale_loss(loss))
+            total = total + loss.detach()
+            log_vars.update({f'{subnet_pass.name}.{name}': value.detach() for name, value in named.items()})
+        if optim_wrapper.should_update():
+            average_gradients(model.parameters())
+            optim_wrapper.step()
+            optim_wrapper.zero_grad()
+        return {'loss': total, **log_vars}
+
+
+@LOOPS.register_module()
+class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
+    """Sandwich training by epoch: MMEngine's ``EpochBasedTrainLoop`` with the iteration of :class:`SandwichLoop`.
+
+    Args:
+        max_epochs: number of epochs.
+        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
+        val_begin, val_interval, dynamic_intervals: as in MMEngine.
+    """
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Train all subnets of one iteration.
+
+        Args:
+            idx: number of the batch in the epoch.
+            data_batch: a batch from the dataloader.
+        """
+        self._train_iter(idx, data_batch)
+
+
+@LOOPS.register_module()
+class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
+    """Sandwich training by iteration: MMEngine's ``IterBasedTrainLoop`` with the iteration of :class:`SandwichLoop`.
+
+    Args:
+        max_iters: number of iterations.
+        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
+        val_begin, val_interval, dynamic_intervals: as in MMEngine.
+    """
+
+    def run_iter(self, data_batch: Any) -> None:
+        """Train all subnets of one iteration.
+
+        Args:
+            data_batch: a batch from the dataloader.
+        """
+        self._train_iter(self._iter, data_batch)

@@ -1,0 +1,158 @@
+"""Validation and test of several subnets of one supernet."""
+from __future__ import annotations
+
+import json
+import os.path as osp
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.dist import master_only
+from mmengine.evaluator import Evaluator
+from mmengine.runner import ValLoop
+from mmengine.runner.amp import autocast
+from terminaltables import AsciiTable
+from torch.utils.data import DataLoader
+
+from mmbignas.engine.checks import check_dataset_files
+from mmbignas.engine.hooks import BNCalibrationHook
+from mmbignas.errors import ConfigError
+from mmbignas.registry import LOOPS
+from mmbignas.space import Subnet
+from mmbignas.supernet import Supernet, parse_choices
+
+
+@dataclass(frozen=True)
+class SubnetEval:
+    """One evaluation of one subnet.
+
+    Args:
+        name: prefix of its metrics: the subnet's name, with ``_calib`` if it is calibrated.
+        subnet: the subnet.
+        calib_bn: whether its BN statistics are calibrated first.
+    """
+
+    name: str
+    subnet: Subnet
+    calib_bn: bool
+
+
+@LOOPS.register_module()
+class SubnetValLoop(ValLoop):
+    """Evaluates subnets one after the other; serves as ``val_cfg`` and as ``test_cfg``.
+
+    The metrics of each subnet get its name in front: ``max/coco/bbox_mAP``, or ``max_calib/coco/bbox_mAP`` where its
+    BN statistics were calibrated. To MMEngine's hooks it is one validation with many metrics, so ``save_best`` takes
+    any of them. Around each subnet the hook points ``before_subnet_eval`` and ``after_subnet_eval`` are fired, methods
+    ``(self, runner, subnet_eval)`` of a hook with a :class:`SubnetEval`; BN calibration is the work of
+    :class:`~mmbignas.engine.hooks.BNCalibrationHook`. The model computes as before afterwards.
+
+    Each finished subnet is written at once as a line of ``subnets_val.jsonl`` (``subnets_test.jsonl``) in the run's
+    folder; at the end a table is logged.
+
+    Args:
+        runner: the runner.
+        dataloader: a dataloader or its config.
+        evaluator: an evaluator or its config.
+        subnets: ``max``, ``min``, ``middle``, ``random`` (the same ones each time), settings, or
+            ``dict(name=..., subnet_settings=...)``.
+        calib_bn: calibrate (``True``), do not (``False``), or evaluate each subnet both ways (``'both'``).
+        fp16: evaluate in half precision.
+
+    Raises:
+        ConfigError: for subnets outside the space, calibration without a ``BNCalibrationHook``, or data files that
+            do not exist.
+    """
+
+    def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list,
+                 subnets: Sequence[str | Mapping[str, Any]] = ('max', 'min'), calib_bn: bool | str = True,
+                 fp16: bool = False) -> None:
+        if calib_bn not in (True, False, 'both'):
+            raise ConfigError(f"val_cfg.calib_bn: {calib_bn!r} is not allowed; allowed: True, False, 'both'")
+        if calib_bn and not any(isinstance(hook, BNCalibrationHook) for hook in runner.hooks):
+            raise ConfigError(f'val_cfg.calib_bn: {calib_bn!r} needs a calibration hook; add '
+                              "custom_hooks=[dict(type='mmbignas.BNCalibrationHook')], or set calib_bn=False")
+        self.supernet = Supernet(runner.model)
+        modes = (False, True) if calib_bn == 'both' else (bool(calib_bn),)
+        self.evals = []
+        for index, choice in enumerate(parse_choices(subnets, self.supernet.space, 'val_cfg.subnets')):
+            subnet = choice.draw(self.supernet.space, random.Random(index))
+            self.evals += [SubnetEval(f'{choice.name}_calib' if mode else choice.name, subnet, mode) for mode in modes]
+        if isinstance(dataloader, dict):
+            check_dataset_files(dataloader.get('dataset'), 'val_dataloader.dataset')
+        super().__init__(runner, dataloader, evaluator, fp16)
+
+    def run(self) -> dict[str, float]:
+        """Evaluate all subnets.
+
+        Returns:
+            dict: ``'<subnet>/<metric>'`` -> value. Where no subnet but another got a metric (COCO's evaluation gives
+            none if nothing was detected), it is 0.
+        """
+        stage = 'test' if self.runner._test_loop is self else 'val'
+        self.runner.call_hook(f'before_{stage}')
+        self.runner.call_hook(f'before_{stage}_epoch')
+        self.runner.model.eval()
+        before = self.supernet.current
+        results: dict[str, dict[str, float]] = {}
+        try:
+            for subnet_eval in self.evals:
+                results[subnet_eval.name] = self._evaluate(subnet_eval, stage)
+                self._record(subnet_eval, results[subnet_eval.name], stage)
+        finally:
+            self.supernet.apply(before)
+        names = list(dict.fromkeys(name for metrics in results.values() for name in metrics))
+        results = {subnet: {name: metrics.get(name, 0.) for name in names} for subnet, metrics in results.items()}
+        self._report(results, names, stage)
+        merged = {f'{subnet}/{name}': value for subnet, metrics in results.items() for name, value in metrics.items()}
+        self.runner.call_hook(f'after_{stage}_epoch', metrics=merged)
+        self.runner.call_hook(f'after_{stage}')
+        return merged
+
+    def _evaluate(self, subnet_eval: SubnetEval, stage: str) -> dict[str, float]:
+        """Metrics of one subnet."""
+        self.supernet.apply(subnet_eval.subnet)
+        self.runner.call_hook('before_subnet_eval', subnet_eval=subnet_eval)
+        try:
+            for idx, data_batch in enumerate(self.dataloader):
+                self.run_iter(idx, data_batch, stage)
+            return self.evaluator.evaluate(len(self.dataloader.dataset))
+        finally:
+            self.runner.call_hook('after_subnet_eval', subnet_eval=subnet_eval)
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: Any, stage: str = 'val') -> None:
+        """Evaluate one batch of the current subnet.
+
+        Args:
+            idx: number of the batch.
+            data_batch: a batch from the dataloader.
+            stage: ``val`` or ``test``: whose hooks are called.
+        """
+        self.runner.call_hook(f'before_{stage}_iter', batch_idx=idx, data_batch=data_batch)
+        with autocast(enabled=self.fp16):
+            outputs = self.runner.model.val_step(data_batch)
+        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
+        self.runner.call_hook(f'after_{stage}_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
+
+    def _record_file(self, stage: str) -> str:
+        return osp.join(self.runner.log_dir, f'subnets_{stage}.jsonl')
+
+    @master_only
+    def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float], stage: str) -> None:
+        """Append one finished subnet to the record."""
+        # Not runner.iter, which would build the training loop and its data set in a test.
+        iteration = self.runner.message_hub.get_info('iter')
+        line = dict(name=subnet_eval.name, iter=iteration, calib_bn=subnet_eval.calib_bn,
+                    subnet_settings=subnet_eval.subnet.to_dict(), metrics={k: float(v) for k, v in metrics.items()})
+        with open(self._record_file(stage), 'a') as file:
+            file.write(json.dumps(line) + '\n')
+
+    @master_only
+    def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str], stage: str) -> None:
+        """Log one table of all subnets."""
+        rows = [['subnet', *names]]
+        rows += [[subnet, *(f'{metrics[name]:.3f}' for name in names)] for subnet, metrics in results.items()]
+        self.runner.logger.info(f'Subnets ({stage}), written to {self._record_file(stage)}\n{AsciiTable(rows).table}')

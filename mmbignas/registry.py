@@ -1,0 +1,20 @@
+"""The registries of scope ``mmbignas``, children of MMEngine's root registries.
+
+A config names a class of this package as ``type='mmbignas.X'``, which MMEngine resolves by itself: it imports this
+module and, at the first look-up, the packages listed in ``locations``.
+"""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+__all__ = ['HOOKS', 'LOOPS', 'MODELS']
+
+SCOPE = 'mmbignas'
+
+MODELS = Registry(
+    'model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmbignas.ops', 'mmbignas.models', 'mmbignas.distill']
+)
+LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=SCOPE, locations=['mmbignas.engine'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmbignas.engine'])

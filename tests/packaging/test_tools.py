@@ -1,0 +1,113 @@
+"""What a user of the tools can mend is said in one line; the options reach the config."""
+
+import runpy
+import sys
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmbignas import ConfigError
+from mmbignas.engine.launch import build_runner, run_tool
+from mmbignas.registry import MODELS
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'toy.py'
+    path.write_text("optim_wrapper = dict(type='OptimWrapper')\ndefault_hooks = dict(visualization=dict(type='V'))\n")
+    return str(path)
+
+
+def run(monkeypatch, tool, *args):
+    """Run a tool in this process, without a Runner; return the config that the Runner would get."""
+    configs = []
+    monkeypatch.setattr('mmbignas.engine.launch.build_runner', lambda cfg: configs.append(cfg) or Mock())
+    monkeypatch.setattr(sys, 'argv', [tool, *args])
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    runpy.run_path(str(TOOLS / tool), run_name='__main__')
+    return configs[0]
+
+
+@pytest.mark.parametrize(
+    ('command', 'message'),
+    [
+        ('train.py missing.py', 'config file not found: missing.py'),
+        ('train.py CONFIG --resume missing.pth', 'checkpoint not found: missing.pth'),
+        ('train.py CONFIG --auto-scale-lr', 'base_batch_size'),
+        ('test.py missing.py x.pth', 'config file not found: missing.py'),
+        ('test.py CONFIG', 'has no load_from'),
+        ('test.py CONFIG missing.pth', 'checkpoint not found: missing.pth'),
+        ('test.py CONFIG CONFIG --out x.json', '--out x.json: the file name must end'),
+    ],
+)
+def test_errors_are_one_line(monkeypatch, capsys, config, command, message):
+    tool, *args = command.replace('CONFIG', config).split()
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, tool, *args)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith('error: ')
+    assert message in lines[0]
+
+
+def test_an_error_in_a_constructor_is_one_line(capsys):
+    class Broken:
+        def __init__(self):
+            raise ConfigError('width 7 is not one of 8, 16')
+
+    with pytest.raises(SystemExit):
+        run_tool(lambda: MODELS.build(dict(type=Broken)))
+    assert capsys.readouterr().err == 'error: width 7 is not one of 8, 16\n'
+
+
+def test_other_errors_pass_through():
+    def broken():
+        raise KeyError('x')
+
+    with pytest.raises(KeyError):
+        run_tool(broken)
+
+
+def test_a_config_with_mmpretrain_needs_it(monkeypatch, capsys, config):
+    monkeypatch.setitem(sys.modules, 'mmpretrain', None)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, 'train.py', config, '--cfg-options', 'model.type=mmpretrain.ImageClassifier')
+    assert 'mmpretrain is not installed' in capsys.readouterr().err
+
+
+def test_options_of_training(monkeypatch, tmp_path, config):
+    checkpoint = tmp_path / 'x.pth'
+    checkpoint.touch()
+    cfg = run(monkeypatch, 'train.py', config, '--resume', '--cfg-options', 'optim_wrapper.lr=0.5', 'a=[1,2]')
+    assert (cfg.resume, cfg.load_from, cfg.launcher) == (True, None, 'none')
+    assert (cfg.optim_wrapper.lr, cfg.a, cfg.work_dir) == (0.5, [1, 2], 'work_dirs/toy')
+    cfg = run(monkeypatch, 'train.py', config, '--resume', str(checkpoint), '--work-dir', 'w', '--local-rank=0')
+    assert (cfg.resume, cfg.load_from, cfg.work_dir) == (True, str(checkpoint), 'w')
+    options = ['auto_scale_lr.base_batch_size=16']
+    cfg = run(monkeypatch, 'train.py', config, '--auto-scale-lr', '--cfg-options', *options)
+    assert cfg.auto_scale_lr.enable
+
+
+def test_options_of_testing(monkeypatch, config):
+    for checkpoint in ([config], ['--checkpoint', config], ['--cfg-options', f'load_from={config}', 'resume=True']):
+        cfg = run(monkeypatch, 'test.py', config, *checkpoint)
+        assert (cfg.load_from, cfg.resume) == (config, False)
+    cfg = run(monkeypatch, 'test.py', config, config, '--show-dir', 'pictures')
+    assert cfg.default_hooks.visualization == dict(
+        type='V', draw=True, show=False, wait_time=2, test_out_dir='pictures'
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='about machines without CUDA')
+def test_without_cuda(monkeypatch, capsys, config):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, 'train.py', config, '--amp')
+    assert '--amp needs CUDA' in capsys.readouterr().err
+    with pytest.raises(ConfigError, match='use --launcher pytorch'):
+        build_runner(Config(dict(launcher='slurm')))

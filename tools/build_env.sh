@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Build the virtual environment that the Makefile uses.
+#
+#   tools/build_env.sh DIR [PYTHON]
+#
+# Installs the versions of constraints.txt, and this package in editable mode, into DIR. Without an NVIDIA GPU the CPU
+# build of torch is taken where pip's configured indexes offer one (TORCH_INDEX_URL adds an index), else the default
+# build. DIR/.complete is written last, so an interrupted build is started again, and pip's caches make it quick.
+set -euo pipefail
+
+venv=${1:?usage: tools/build_env.sh DIR [PYTHON]}
+python=${2:-python3.11}
+root=$(cd "$(dirname "$0")/.." && pwd)
+constraints=$root/constraints.txt
+if [ -f "$venv/.complete" ] && cmp -s "$venv/.complete" "$constraints"; then
+    exit 0
+fi
+
+say() { echo "[env $(date +%H:%M:%S)] $*"; }
+fail() { echo "[env] error: $*" >&2; exit 1; }
+
+command -v "$python" >/dev/null || fail "$python is not installed; name another Python 3.11 with BASE_PYTHON=..."
+[ "$("$python" -c 'import sys; print(sys.version_info[:2] == (3, 11))')" = True ] ||
+    fail "$python is $("$python" --version); the pinned versions need Python 3.11 (BASE_PYTHON=...)"
+command -v c++ >/dev/null || fail "no C++ compiler (c++) found; mmcv's operators have to be compiled (Debian: apt install g++)"
+
+say "building $venv: about 8 minutes on two cores, 6 of them for compiling mmcv; seconds where pip has mmcv cached"
+rm -rf "$venv"
+"$python" -m venv "$venv"
+# Twice quiet: errors only. Once leaves a warning for each package of each local index that is configured but absent.
+pip=("$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --constraint "$constraints")
+if [ -n "${TORCH_INDEX_URL:-}" ]; then
+    pip+=(--extra-index-url "$TORCH_INDEX_URL")
+fi
+torch=$(sed -n 's/^torch==//p' "$constraints")
+
+say "1/5 torch $torch"
+"${pip[@]}" setuptools wheel ninja psutil numpy
+if nvidia-smi -L >/dev/null 2>&1; then
+    "${pip[@]}" torch torchvision
+elif ! "${pip[@]}" "torch==$torch+cpu" 2>/dev/null; then
+    say "no CPU build of torch $torch is offered by pip's indexes (TORCH_INDEX_URL=... adds one):" \
+        "taking the default build, several GB"
+    "${pip[@]}" torch torchvision
+fi
+
+say "2/5 mmcv with its operators (this is the long one)"
+MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)} "${pip[@]}" --no-build-isolation mmcv
+
+say "3/5 mmdet, mmpretrain, openmim"
+"${pip[@]}" mmengine mmdet mmpretrain pycocotools openmim matplotlib
+if ! "$venv/bin/python" -c 'import torchvision' >/dev/null 2>&1; then
+    # The torchvision that matches this torch is a CUDA build and dies beside a CPU torch ("operator torchvision::nms
+    # does not exist"); this older one is used for its Python parts only, which mmpretrain imports.
+    "${pip[@]}" --no-deps torchvision==0.16.2
+fi
+
+say "4/5 lint and test tools"
+"${pip[@]}" ruff mypy pytest pytest-timeout hypothesis
+
+say "5/5 this package, editable"
+"${pip[@]}" --no-deps --no-build-isolation --editable "$root"
+
+cp "$constraints" "$venv/.complete"
+say "done: $venv"

@@ -1,0 +1,67 @@
+"""Test a checkpoint, in MMEngine's manner: python tools/test.py CONFIG [CHECKPOINT] [options]."""
+
+import argparse
+
+from mmengine.config import Config
+from mmengine.registry import METRICS
+
+from mmbignas import ConfigError
+from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_common_arguments(parser)
+    parser.add_argument(
+        'checkpoint', nargs='?', default=argparse.SUPPRESS, help='checkpoint file (default: load_from of the config)'
+    )
+    parser.add_argument('--checkpoint', help='the same as an option')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')
+    parser.add_argument('--show', action='store_true', help='show the predictions in windows')
+    parser.add_argument('--show-dir', help='folder, inside the work dir of this run, for pictures of the predictions')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds for which --show shows a picture')
+    return parser.parse_args()
+
+
+def apply_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Write the options of testing into the config.
+
+    Args:
+        cfg: The config, changed in place.
+        args: The parsed command line.
+
+    Raises:
+        ConfigError: There is no checkpoint, or an option does not fit the config.
+    """
+    checkpoint = args.checkpoint or cfg.get('load_from')
+    if checkpoint is None:
+        raise ConfigError(f'{args.config} has no load_from: name the checkpoint to test')
+    cfg.load_from = existing_checkpoint(checkpoint)
+    cfg.resume = False  # the config that a resumed training left in its work dir says True
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise ConfigError(f'--out {args.out}: the file name must end in .pkl or .pickle')
+    if args.show or args.show_dir:
+        hook = cfg.get('default_hooks', {}).get('visualization')
+        if hook is None:
+            raise ConfigError(
+                "--show and --show-dir need default_hooks=dict(visualization=dict(type='DetVisualizationHook')) and a "
+                'visualizer in the config'
+            )
+        hook.update(draw=True, show=args.show, wait_time=args.wait_time, test_out_dir=args.show_dir)
+
+
+def main() -> None:
+    """Test."""
+    args = parse_args()
+    cfg = load_config(args)
+    apply_options(cfg, args)
+    runner = build_runner(cfg)
+    if args.out:
+        dump = METRICS.build(dict(type='mmdet.DumpDetResults', out_file_path=args.out))
+        runner.test_evaluator.metrics.append(dump)
+    runner.test()
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,65 @@
+"""Train from a config, in MMEngine's manner: python tools/train.py CONFIG [options]."""
+
+import argparse
+
+import torch
+from mmengine.config import Config
+
+from mmbignas import ConfigError
+from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_common_arguments(parser)
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the total batch size over auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or from the last one in the work dir',
+    )
+    return parser.parse_args()
+
+
+def apply_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Write the options of training into the config.
+
+    Args:
+        cfg: The config, changed in place.
+        args: The parsed command line.
+
+    Raises:
+        ConfigError: An option does not fit the config or the machine.
+    """
+    if args.amp:
+        if not torch.cuda.is_available():
+            raise ConfigError('--amp needs CUDA: the AmpOptimWrapper of MMEngine does not train on a CPU')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ConfigError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else existing_checkpoint(args.resume)
+
+
+def main() -> None:
+    """Train."""
+    args = parse_args()
+    cfg = load_config(args)
+    apply_options(cfg, args)
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    run_tool(main)
