@@ -46,7 +46,13 @@ train_cfg = dict(
     sample_strategy=['max', 'min', 'random', 'random'])
 val_cfg = dict(type='mmbignas.SubnetValLoop', subnets=['max', 'min'], calib_bn=True)
 test_cfg = dict(type='mmbignas.SubnetValLoop', subnets=['max', 'middle', 'min'], calib_bn='both')
-custom_hooks = [dict(type='mmbignas.BNCalibrationHook', num_images=400)]
+custom_hooks = [
+    dict(type='mmbignas.BNCalibrationHook', num_images=400),
+    dict(
+        type='mmbignas.DistillHook',
+        jobs=dict(cls=dict(mimic_name='bbox_head.retina_cls', loss=dict(type='mmbignas.DenseKLLoss'),
+                           warm_up_iters=200))),
+]
 
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05), clip_grad=dict(max_norm=35))

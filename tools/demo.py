@@ -20,8 +20,7 @@ from mmengine.runner import Runner
 from terminaltables import AsciiTable
 
 from mmbignas.analysis import draw_detections
-from mmbignas.supernet import Supernet
-from mmbignas.supernet.calibration import calibrate_bn
+from mmbignas.supernet import Supernet, calibrate_bn
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/shapes_supnet.py'
@@ -91,7 +90,7 @@ def draw(checkpoint: Path, work_dir: Path, picture: Path) -> None:
         supernet = Supernet(runner.model)
         calibration = list(runner.build_dataloader(cfg.train_dataloader, seed=0))
         batch = next(iter(runner.build_dataloader(cfg.val_dataloader)))
-        count = 5
+        count = 6
         rows = {}
         for name in ('max', 'min'):
             supernet.apply(getattr(supernet.space, name)())
@@ -100,7 +99,7 @@ def draw(checkpoint: Path, work_dir: Path, picture: Path) -> None:
             with torch.no_grad():
                 rows[f'{name} subnet'] = runner.model.test_step(batch)[:count]
         images = [image.permute(1, 2, 0).flip(-1).numpy() for image in batch['inputs'][:count]]
-        draw_detections(rows, images, cfg.metainfo, picture, scale=3)
+        draw_detections(rows, images, cfg.metainfo['classes'], picture)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def draw_image(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[di
     shapes = []
     for number in range(1, rng.integers(1, 7) + 1):
         label = int(rng.integers(len(CLASSES)))
-        radius = float(np.exp(rng.uniform(np.log(size * 0.1), np.log(size * 0.25))))
+        radius = float(np.exp(rng.uniform(np.log(size * 0.12), np.log(size * 0.25))))
         centre = rng.uniform(radius * 0.7, size - radius * 0.7, 2)
         outline = corners(CLASSES[label], centre, radius, rng.uniform(-0.3, 0.3))
         mask = np.zeros((size, size), np.uint8)
@@ -84,6 +84,7 @@ def make_split(folder: Path, name: str, count: int, size: int, seed: int) -> Non
 
 
 def main() -> None:
+    """Write both splits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', type=Path, help='folder to write to')
     parser.add_argument('--train', type=int, default=400, help='training images (default: %(default)s)')

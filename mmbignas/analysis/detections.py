@@ -5,47 +5,65 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from mmdet.visualization import DetLocalVisualizer
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch, Rectangle
+from mmcv.ops import nms
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
 
-matplotlib.use('Agg', force=False)
+# Okabe and Ito's colours, which colour-blind people can tell apart.
+COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7', '#000000')
+COVERED_IOU = 0.5
 
 
-def draw_detections(rows: Mapping[str, Sequence[Any]], images: Sequence[np.ndarray], dataset_meta: Mapping[str, Any],
-                    path: str | Path, score_thr: float = 0.3, scale: int = 1) -> None:
-    """Draw the detections of several subnets on the same images, one row a subnet.
+def draw_detections(rows: Mapping[str, Sequence[Any]], images: Sequence[np.ndarray], classes: Sequence[str],
+                    path: str | Path, score_thr: float = 0.3) -> None:
+    """Draw the detections of several subnets on the same images, one row a subnet, below the annotated boxes.
+
+    Of detections that lie on top of each other, whatever their class, the one with the best score is drawn.
 
     Args:
-        rows: title of each row -> its predictions, a ``DetDataSample`` an image. Ground truth can be a row of its own:
-            samples whose ``pred_instances`` are the annotated boxes.
-        images: RGB images of shape ``(H, W, 3)``, uint8.
-        dataset_meta: of the data set; its ``classes`` name the boxes.
+        rows: title of each row -> its predictions, a ``DetDataSample`` an image, with the annotations in
+            ``gt_instances``.
+        images: RGB images of shape ``(H, W, 3)``, uint8, in the coordinates of the boxes.
+        classes: names of the classes.
         path: PNG file to write.
         score_thr: detections below this score are left out.
-        scale: enlarge small images this many times.
     """
-    from matplotlib import pyplot as plt
-    visualizer = DetLocalVisualizer(line_width=2)
-    visualizer.dataset_meta = dict(dataset_meta)
-    figure, axes = plt.subplots(len(rows), len(images), figsize=(3 * len(images), 3.2 * len(rows)), squeeze=False)
-    for axis_row, (title, samples) in zip(axes, rows.items()):
-        for axis, image, sample in zip(axis_row, images, samples):
-            sample = sample.cpu().numpy() if hasattr(sample, 'cpu') else sample
-            axis.imshow(_drawn(visualizer, image, sample, score_thr, scale))
-            axis.set_axis_off()
-        axis_row[0].set_title(title, loc='left', fontsize=11)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    count = len(images)
+    figure, axes = plt.subplots(len(rows) + 1, count, figsize=(2.4 * count, 2.6 * (len(rows) + 1) + 0.4), squeeze=False)
+    annotated = [sample.gt_instances for sample in next(iter(rows.values()))]
+    found = {title: [_visible(sample.pred_instances, score_thr) for sample in samples]
+             for title, samples in rows.items()}
+    for axis_row, (title, row) in zip(axes, {'annotated': annotated, **found}.items()):
+        for axis, image, instances in zip(axis_row, images, row):
+            _draw(axis, image, instances)
+        axis_row[0].set_title(title, loc='left', fontsize=12)
+    handles = [Patch(color=COLOURS[label % len(COLOURS)], label=name) for label, name in enumerate(classes)]
+    figure.legend(handles=handles, loc='lower center', ncols=min(len(classes), 8), frameon=False, fontsize=12)
+    figure.tight_layout(rect=(0, 0.4 / figure.get_figheight(), 1, 1))
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
-def _drawn(visualizer: DetLocalVisualizer, image: np.ndarray, sample: Any, score_thr: float, scale: int) -> np.ndarray:
-    """One image with the boxes of its sample."""
-    large = np.repeat(np.repeat(image, scale, 0), scale, 1)
-    instances = sample.pred_instances.clone()
-    instances.bboxes = instances.bboxes * scale
-    sample = sample.clone()
-    sample.pred_instances = instances
-    visualizer.add_datasample('', large, sample, draw_gt=False, pred_score_thr=score_thr)
-    return visualizer.get_image()
+def _visible(instances: InstanceData, score_thr: float) -> InstanceData:
+    """The detections that are good enough, without those that a better one covers."""
+    instances = instances[instances.scores >= score_thr]
+    _, kept = nms(instances.bboxes, instances.scores, COVERED_IOU)
+    return instances[kept]
+
+
+def _draw(axis: Axes, image: np.ndarray, instances: InstanceData) -> None:
+    """One image with boxes in the colours of their classes, and their scores if they have any."""
+    axis.imshow(image)
+    axis.set_axis_off()
+    boxes = get_box_tensor(instances.bboxes).cpu().tolist()
+    scores = instances.scores.tolist() if 'scores' in instances else [None] * len(boxes)
+    for (left, top, right, bottom), label, score in zip(boxes, instances.labels.tolist(), scores):
+        colour = COLOURS[label % len(COLOURS)]
+        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2))
+        if score is not None:
+            axis.text(max(left, 0), max(top, 0), f'{score:.2f}', fontsize=8, va='top', clip_on=True,
+                      bbox=dict(facecolor=colour, edgecolor='none', pad=0.8))

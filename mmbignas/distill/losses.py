@@ -45,7 +45,7 @@ class DenseKLLoss(nn.Module):
 
     def forward(self, student: ModuleOutputs, teacher: ModuleOutputs) -> Tensor:
         """Compare logits of shape ``(N, A * num_classes, H, W)``."""
-        total, weight = 0., 0.
+        total = weight = teacher[0][0].new_zeros((), dtype=torch.float32)
         for ours, theirs in zip(student, teacher, strict=True):
             for x, y in zip(ours, theirs, strict=True):
                 x, y = x.float(), y.float()
@@ -54,7 +54,7 @@ class DenseKLLoss(nn.Module):
                 negative = (-y).sigmoid() * (F.logsigmoid(-y) - F.logsigmoid(-x))
                 total = total + (positive + negative).sum()
                 weight = weight + y.sigmoid().sum()
-        return total / torch.clamp(torch.as_tensor(weight), min=1)
+        return total / weight.clamp(min=1)
 
 
 @MODELS.register_module()
@@ -73,7 +73,7 @@ class DenseBoxLoss(nn.Module):
 
     def forward(self, student: ModuleOutputs, teacher: ModuleOutputs) -> Tensor:
         """Compare deltas of shape ``(N, A * box_dim, H, W)`` under logits ``(N, A * num_classes, H, W)``."""
-        total, weight = 0., 0.
+        total = weight = teacher[0][0].new_zeros((), dtype=torch.float32)
         for x, y, logits in zip(student[0], teacher[0], teacher[1], strict=True):
             batch, channels, height, width = y.shape
             anchors = channels // self.box_dim
@@ -81,4 +81,4 @@ class DenseBoxLoss(nn.Module):
             distance = (x.float() - y.float()).abs().view(batch, anchors, self.box_dim, height, width).sum(2)
             total = total + (score * distance).sum()
             weight = weight + score.sum()
-        return total / torch.clamp(torch.as_tensor(weight), min=1)
+        return total / weight.clamp(min=1)

@@ -28,7 +28,7 @@ class OutputRecorder:
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str], key: str) -> None:
-        model = model.module if is_model_wrapper(model) else model
+        model = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
         modules = dict(model.named_modules())
         self._outputs: Outputs | None = None
         for name in names:

@@ -12,7 +12,8 @@ def check_dataset_files(dataset_cfg: Any, key: str) -> None:
     """Make sure that the files and folders a data set names are there.
 
     Looks at ``ann_file`` and ``data_prefix`` (relative to ``data_root``, as MMEngine's data sets take them), also
-    inside wrappers. Paths with a scheme such as ``s3://`` are left to their file client.
+    inside wrappers. Paths with a scheme such as ``s3://``, and data sets with a file back end other than the local one,
+    are left to their back end.
 
     Args:
         dataset_cfg: a data set's config; anything else is passed over.
@@ -26,13 +27,18 @@ def check_dataset_files(dataset_cfg: Any, key: str) -> None:
     check_dataset_files(dataset_cfg.get('dataset'), f'{key}.dataset')
     for index, inner in enumerate(dataset_cfg.get('datasets') or ()):
         check_dataset_files(inner, f'{key}.datasets[{index}]')
-    root = dataset_cfg.get('data_root') or ''
+    if (dataset_cfg.get('backend_args') or {}).get('backend', 'local') != 'local':
+        return
+    root, prefix = dataset_cfg.get('data_root') or '', dataset_cfg.get('data_prefix') or {}
     named = {'ann_file': dataset_cfg.get('ann_file')}
-    named.update({f'data_prefix.{name}': path for name, path in (dataset_cfg.get('data_prefix') or {}).items()})
+    if isinstance(prefix, Mapping):
+        named.update({f'data_prefix.{name}': path for name, path in prefix.items()})
+    else:  # MMPretrain takes a string too
+        named['data_prefix'] = prefix
     for name, path in named.items():
-        if not isinstance(path, str) or not path and name != 'ann_file':
+        if not isinstance(path, str) or not path and name == 'ann_file':
             continue
-        full = osp.join(root, path)
-        if path and '://' not in full and not osp.exists(full):
+        full = osp.join(root, osp.expanduser(path))
+        if full and '://' not in full and not osp.exists(osp.expanduser(full)):
             raise ConfigError(f'{key}.{name}: {full} does not exist; give an existing path, relative to data_root '
                               f'({root!r}) or absolute')

@@ -47,7 +47,8 @@ def parse_choices(choices: Sequence[str | Mapping[str, Any]], space: SearchSpace
         ConfigError: for an unknown name or settings outside the space.
     """
     if isinstance(choices, (str, Mapping)) or not isinstance(choices, Sequence) or not choices:
-        raise ConfigError(f'{key}: expected a non-empty list of {", ".join(NAMED_SUBNETS)} or settings, got {choices!r}')
+        raise ConfigError(f'{key}: expected a non-empty list of {", ".join(NAMED_SUBNETS)} or settings, got '
+                          f'{choices!r}')
     seen: Counter[str] = Counter()
     result = []
     for index, choice in enumerate(choices):

@@ -8,7 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from mmbignas.engine.sandwich import SubnetPass
+from mmbignas.engine.sandwich import SandwichRule, SubnetPass
+from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 
 DROPS = (DropPath, nn.modules.dropout._DropoutNd)
@@ -20,24 +21,37 @@ class RegularizeLargestHook(Hook):
 
     In the passes of other subnets all drop layers let everything through. Weight decay needs less: the optimizer
     applies it once per step, to all weights, which is what the gradient of a penalty in the largest subnet's loss
-    alone would do. So it is on in iterations that train the largest subnet, and off in those that do not.
+    alone would do. So it is on in steps that take gradients of the largest subnet, and off in those that do not.
     """
 
     def before_train(self, runner: Any) -> None:
-        """Find the drop layers and the weight decays."""
+        """Find the drop layers.
+
+        Raises:
+            ConfigError: for a training loop that trains no subnets.
+        """
+        if not isinstance(getattr(runner.train_loop, 'rule', None), SandwichRule):
+            raise ConfigError(f'RegularizeLargestHook: train_cfg.type {type(runner.train_loop).__name__} is not '
+                              'allowed; allowed: SandwichTrainLoop, SandwichIterTrainLoop')
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._drops = [module for module in model.modules() if isinstance(module, DROPS)]
-        self._decays = [(group, group['weight_decay']) for group in runner.optim_wrapper.param_groups]
+        self._all_drops = [module for module in model.modules() if isinstance(module, DROPS)]
+        self._largest_trained = False
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Take the weight decay away until the largest subnet is trained."""
-        self._set_decay(False)
+        """Note how everything is set, and take the weight decay away until the largest subnet is trained."""
+        self._drops = [module for module in self._all_drops if module.training]
+        self._decays = [(group, group['weight_decay']) for group in runner.optim_wrapper.param_groups
+                        if 'weight_decay' in group]
+        if runner.optim_wrapper.should_update():  # so the last iteration did: no gradients wait for the next step
+            self._largest_trained = False
+        self._set_decay(self._largest_trained)
 
     def before_subnet_forward(self, runner: Any, subnet_pass: SubnetPass) -> None:
         """Set the drop layers for this pass."""
         for module in self._drops:
             module.train(subnet_pass.is_max)
         if subnet_pass.is_max:
+            self._largest_trained = True
             self._set_decay(True)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:

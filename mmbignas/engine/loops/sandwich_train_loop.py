@@ -42,7 +42,8 @@ class SandwichLoop(BaseLoop):
         **kwargs: of the MMEngine loop.
 
     Raises:
-        ConfigError: for a strategy that does not fit, or data files that do not exist, before data are loaded.
+        ConfigError: for a strategy that does not fit, data files that do not exist, or MMEngine's ``sync_bn``; before
+            data are loaded.
     """
 
     _iter: int
@@ -50,6 +51,9 @@ class SandwichLoop(BaseLoop):
     def __init__(self, runner: Any, dataloader: DataLoader | dict, *args: Any, sample_subnet_num: int = 4,
                  sample_strategy: Sequence[str | Mapping[str, Any]] = ('max', 'min', 'random', 'random'),
                  valid_before_train: bool = False, **kwargs: Any) -> None:
+        if runner.cfg.get('sync_bn') is not None:
+            raise ConfigError(f"sync_bn: {runner.cfg.sync_bn!r} is not allowed, it would replace the supernet's "
+                              "dynamic normalisations by plain ones; allowed: None, with norm_cfg=dict(type='SyncBN')")
         self.supernet = Supernet(runner.model)
         self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy)
         self.valid_before_train = valid_before_train

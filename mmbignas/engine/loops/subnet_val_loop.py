@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import master_only
 from mmengine.evaluator import Evaluator
-from mmengine.runner import ValLoop
+from mmengine.runner import BaseLoop, ValLoop
 from mmengine.runner.amp import autocast
 from terminaltables import AsciiTable
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmbignas.engine.checks import check_dataset_files
@@ -69,19 +71,21 @@ class SubnetValLoop(ValLoop):
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list,
                  subnets: Sequence[str | Mapping[str, Any]] = ('max', 'min'), calib_bn: bool | str = True,
                  fp16: bool = False) -> None:
+        stage = 'test' if dataloader is runner._test_dataloader else 'val'
         if calib_bn not in (True, False, 'both'):
-            raise ConfigError(f"val_cfg.calib_bn: {calib_bn!r} is not allowed; allowed: True, False, 'both'")
+            raise ConfigError(f"{stage}_cfg.calib_bn: {calib_bn!r} is not allowed; allowed: True, False, 'both'")
         if calib_bn and not any(isinstance(hook, BNCalibrationHook) for hook in runner.hooks):
-            raise ConfigError(f'val_cfg.calib_bn: {calib_bn!r} needs a calibration hook; add '
+            raise ConfigError(f'{stage}_cfg.calib_bn: {calib_bn!r} needs a calibration hook; add '
                               "custom_hooks=[dict(type='mmbignas.BNCalibrationHook')], or set calib_bn=False")
         self.supernet = Supernet(runner.model)
         modes = (False, True) if calib_bn == 'both' else (bool(calib_bn),)
         self.evals = []
-        for index, choice in enumerate(parse_choices(subnets, self.supernet.space, 'val_cfg.subnets')):
+        for index, choice in enumerate(parse_choices(subnets, self.supernet.space, f'{stage}_cfg.subnets')):
             subnet = choice.draw(self.supernet.space, random.Random(index))
             self.evals += [SubnetEval(f'{choice.name}_calib' if mode else choice.name, subnet, mode) for mode in modes]
         if isinstance(dataloader, dict):
-            check_dataset_files(dataloader.get('dataset'), 'val_dataloader.dataset')
+            check_dataset_files(dataloader.get('dataset'), f'{stage}_dataloader.dataset')
+        check_dataset_files(evaluator, f'{stage}_evaluator')  # COCO's has an ann_file of its own
         super().__init__(runner, dataloader, evaluator, fp16)
 
     def run(self) -> dict[str, float]:
@@ -144,15 +148,24 @@ class SubnetValLoop(ValLoop):
     def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float], stage: str) -> None:
         """Append one finished subnet to the record."""
         # Not runner.iter, which would build the training loop and its data set in a test.
-        iteration = self.runner.message_hub.get_info('iter')
+        train_loop = self.runner._train_loop
+        iteration = train_loop.iter if isinstance(train_loop, BaseLoop) else None
         line = dict(name=subnet_eval.name, iter=iteration, calib_bn=subnet_eval.calib_bn,
-                    subnet_settings=subnet_eval.subnet.to_dict(), metrics={k: float(v) for k, v in metrics.items()})
+                    subnet_settings=subnet_eval.subnet.to_dict(),
+                    metrics={name: _plain(value) for name, value in metrics.items()})
         with open(self._record_file(stage), 'a') as file:
-            file.write(json.dumps(line) + '\n')
+            file.write(json.dumps(line, default=str) + '\n')
 
     @master_only
     def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str], stage: str) -> None:
         """Log one table of all subnets."""
-        rows = [['subnet', *names]]
-        rows += [[subnet, *(f'{metrics[name]:.3f}' for name in names)] for subnet, metrics in results.items()]
+        plain = {subnet: {name: _plain(metrics[name]) for name in names} for subnet, metrics in results.items()}
+        numbers = [name for name in names if all(isinstance(own[name], (int, float)) for own in plain.values())]
+        rows = [['subnet', *numbers]]
+        rows += [[subnet, *(f'{metrics[name]:.3f}' for name in numbers)] for subnet, metrics in plain.items()]
         self.runner.logger.info(f'Subnets ({stage}), written to {self._record_file(stage)}\n{AsciiTable(rows).table}')
+
+
+def _plain(value: Any) -> Any:
+    """A metric as JSON can hold it: numbers or nested lists of them for tensors and arrays, else the value itself."""
+    return value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value

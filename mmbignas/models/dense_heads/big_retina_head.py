@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,6 +42,21 @@ class LevelwiseAssigner:
         return self.assigner.assign(pred_instances, self.num_level_priors, gt_instances, gt_instances_ignore)
 
 
+@dataclass(frozen=True)
+class AssignedBatch:
+    """The targets of a batch, and what they were made from.
+
+    Args:
+        sizes: anchors per level and shapes of the images.
+        tensors: the annotations' boxes and labels; the same batch has the same objects.
+        targets: what ``AnchorHead.get_targets`` made of them.
+    """
+
+    sizes: tuple
+    tensors: list[Tensor]
+    targets: tuple
+
+
 @MODELS.register_module()
 class BigRetinaHead(RetinaHead):
     """RetinaNet's head with towers of any depth, width and kernel size.
@@ -71,6 +87,7 @@ class BigRetinaHead(RetinaHead):
                 raise ConfigError(f'BigRetinaHead.{name}: expected a dict of {", ".join(TOWER_ELEMENTS)}, got {tower}')
         self._tower_cfgs = (cls_tower, reg_tower)
         super().__init__(num_classes, in_channels, conv_cfg=conv_cfg, norm_cfg=norm_cfg, **kwargs)
+        self._assigned: AssignedBatch | None = None
         assigner = getattr(self, 'assigner', None)  # there is none without a train_cfg
         if isinstance(assigner, ATSSAssigner):
             self.assigner = LevelwiseAssigner(assigner)
@@ -104,13 +121,28 @@ class BigRetinaHead(RetinaHead):
         with shared_weights(self.retina_cls, self.retina_reg):
             return [self.retina_cls(feat) for feat in cls_feats], [self.retina_reg(feat) for feat in reg_feats]
 
-    def get_targets(self, anchor_list: list[list[Tensor]], *args: Any, **kwargs: Any) -> tuple:
-        """Assign targets as ``AnchorHead`` does; the number of positives is averaged over all processes."""
-        self._num_level_anchors = [len(anchors) for anchors in anchor_list[0]]
-        targets = list(super().get_targets(anchor_list, *args, **kwargs))
-        avg_factor = targets[0][0].new_tensor(targets[4], dtype=torch.float)
-        targets[4] = reduce_mean(avg_factor).clamp(min=1).item()
-        return tuple(targets)
+    def get_targets(self, anchor_list: list[list[Tensor]], valid_flag_list: list[list[Tensor]],
+                    batch_gt_instances: Sequence[Any], batch_img_metas: Sequence[dict],
+                    batch_gt_instances_ignore: Sequence[Any] | None = None, **kwargs: Any) -> tuple:
+        """Assign targets as ``AnchorHead`` does, once for all passes over the same batch.
+
+        Targets follow from anchors and annotations alone, not from the subnet that is trained. The number of
+        positives is averaged over all processes.
+        """
+        levels = [len(anchors) for anchors in anchor_list[0]]
+        shapes = [(meta['img_shape'], meta.get('pad_shape')) for meta in batch_img_metas]
+        tensors = [tensor for instances in batch_gt_instances for tensor in (instances.bboxes, instances.labels)]
+        tensors += [ignored.bboxes for ignored in batch_gt_instances_ignore or () if ignored is not None]
+        batch = self._assigned
+        if batch is None or batch.sizes != (levels, shapes) or len(batch.tensors) != len(tensors) or any(
+                known is not tensor for known, tensor in zip(batch.tensors, tensors)):
+            self._num_level_anchors = levels
+            targets = super().get_targets(anchor_list, valid_flag_list, batch_gt_instances, batch_img_metas,
+                                          batch_gt_instances_ignore, **kwargs)
+            self._assigned = batch = AssignedBatch((levels, shapes), tensors, targets)
+        labels, label_weights, bbox_targets, bbox_weights, avg_factor = batch.targets
+        avg_factor = reduce_mean(labels[0].new_tensor(avg_factor, dtype=torch.float)).clamp(min=1).item()
+        return labels, label_weights, bbox_targets, bbox_weights, avg_factor
 
     def _get_targets_single(self, flat_anchors: Any, valid_flags: Tensor, gt_instances: Any, img_meta: dict,
                             *args: Any, **kwargs: Any) -> tuple:

@@ -82,7 +82,7 @@ class BigFPN(BaseModule):
         """
         for convs, blocks in zip((self.lateral_convs, self.fpn_convs), self.search_space.blocks(settings)):
             for module, values in zip(convs, blocks):
-                set_active(module.conv, **values)
+                set_active(module.get_submodule('conv'), **values)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute the pyramid.
