@@ -5,7 +5,10 @@ import os.path as osp
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from mmbignas.errors import ConfigError
+from mmbignas.supernet import Supernet, probe
 
 
 def check_dataset_files(dataset_cfg: Any, key: str) -> None:
@@ -42,3 +45,30 @@ def check_dataset_files(dataset_cfg: Any, key: str) -> None:
         if full and '://' not in full and not osp.exists(osp.expanduser(full)):
             raise ConfigError(f'{key}.{name}: {full} does not exist; give an existing path, relative to data_root '
                               f'({root!r}) or absolute')
+
+
+def check_widths(supernet: Supernet) -> None:
+    """Make sure that every module takes what the smallest subnet gives it.
+
+    A plain neck behind a searchable backbone, for one, fits the largest subnet alone.
+
+    Args:
+        supernet: the model, which is left as it was.
+
+    Raises:
+        ConfigError: naming the first layer that does not fit.
+    """
+    entered: list[str] = []
+    handles = [module.register_forward_pre_hook(lambda *_, path=path: entered.append(path))
+               for path, module in supernet.model.named_modules() if not isinstance(module, nn.ModuleList)]
+    try:
+        probe(supernet, supernet.space.min())
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f'model: {entered[-1] if entered else "?"} does not take the smallest subnet ({error}); a '
+                          'module that gets tensors of changing width has to be dynamic: give one of its elements as '
+                          'dict(space=dict(min=[x], max=[x])) in place of [x]') from error
+    except TypeError:
+        return  # mode 'tensor' of this model needs more than an image, as that of a two-stage detector does
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -5,14 +5,12 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmbignas.ops import DynamicLayer
 from mmbignas.space import Subnet
+from mmbignas.supernet.probe import probe
 from mmbignas.supernet.supernet import Supernet
-
-PROBE_SIZE = 64
 
 
 def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet) -> dict[str, Any]:
@@ -53,7 +51,6 @@ def _widths(value: Any) -> int | list[int] | None:
     return None
 
 
-@torch.no_grad()
 def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet) -> dict[str, int | list[int]]:
     """Path of each config node that has ``in_channels`` -> the width or widths of what its module is given."""
     widths: dict[str, int | list[int]] = {}
@@ -67,8 +64,8 @@ def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet)
                 widths.setdefault(path, found)
         return hook
 
-    handles, model = [], supernet.model
-    for path, module in model.named_modules():
+    handles = []
+    for path, module in supernet.model.named_modules():
         try:
             node = _node(config, path) if path else {}
         except (KeyError, IndexError, TypeError, ValueError):
@@ -78,17 +75,9 @@ def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet)
             # MMDetection calls a head's forward as a method, which fires no hook of the head: the first of its
             # layers to be called tells as much.
             handles += [part.register_forward_pre_hook(hook) for part in module.modules()]
-    before, training = supernet.current, {module: module.training for module in model.modules()}
-    image_channels = config.get('backbone', {}).get('in_channels', 3)
     try:
-        model.eval()
-        supernet.apply(subnet)
-        parameter = next(model.parameters())
-        model(parameter.new_zeros(1, image_channels, PROBE_SIZE, PROBE_SIZE), mode='tensor')
+        probe(supernet, subnet)
     finally:
-        supernet.apply(before)
-        for module, mode in training.items():
-            module.training = mode
         for handle in handles:
             handle.remove()
     return widths

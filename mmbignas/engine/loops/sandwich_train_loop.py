@@ -11,7 +11,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmbignas.engine.checks import check_dataset_files
+from mmbignas.engine.checks import check_dataset_files, check_widths
 from mmbignas.engine.gradients import average_gradients
 from mmbignas.engine.sandwich import SandwichRule
 from mmbignas.errors import ConfigError
@@ -55,6 +55,7 @@ class SandwichLoop(BaseLoop):
             raise ConfigError(f"sync_bn: {runner.cfg.sync_bn!r} is not allowed, it would replace the supernet's "
                               "dynamic normalisations by plain ones; allowed: None, with norm_cfg=dict(type='SyncBN')")
         self.supernet = Supernet(runner.model)
+        check_widths(self.supernet)
         self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy)
         self.valid_before_train = valid_before_train
         self._seed: int | None = None

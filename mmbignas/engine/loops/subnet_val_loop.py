@@ -18,7 +18,7 @@ from terminaltables import AsciiTable
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmbignas.engine.checks import check_dataset_files
+from mmbignas.engine.checks import check_dataset_files, check_widths
 from mmbignas.engine.hooks import BNCalibrationHook
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
@@ -78,6 +78,7 @@ class SubnetValLoop(ValLoop):
             raise ConfigError(f'{stage}_cfg.calib_bn: {calib_bn!r} needs a calibration hook; add '
                               "custom_hooks=[dict(type='mmbignas.BNCalibrationHook')], or set calib_bn=False")
         self.supernet = Supernet(runner.model)
+        check_widths(self.supernet)
         modes = (False, True) if calib_bn == 'both' else (bool(calib_bn),)
         self.evals = []
         for index, choice in enumerate(parse_choices(subnets, self.supernet.space, f'{stage}_cfg.subnets')):

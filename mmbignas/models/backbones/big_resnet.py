@@ -71,6 +71,10 @@ class BigResNet(BaseModule):
         if space.choices('depth', 0) != (1,):
             raise ConfigError(f'BigResNet.depth: stage 0 is the stem, {list(space.choices("depth", 0))} is not '
                               'allowed; allowed: 1')
+        if not deep_stem and len(space.choices('expand_ratio', 0)) > 1:
+            raise ConfigError(f'BigResNet.expand_ratio: stage 0 is a plain stem, which has no inner width, '
+                              f'{list(space.choices("expand_ratio", 0))} is not allowed; allowed: one value, or '
+                              'deep_stem=True')
         common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         block_init = dict(type='Constant', val=0, override=dict(name='bn2')) if zero_init_residual else None
         self.stem = BigStem(in_channels, self._choices('out_channel', 0), self._choices('kernel_size', 0),

@@ -1,0 +1,412 @@
+"""Module spaces, model spaces and the canonical form of a subnet."""
+from __future__ import annotations
+
+import ast
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import mmbignas.space
+from mmbignas import ConfigError
+from mmbignas.space import ModuleSpace, SearchSpace, Subnet
+from tests.space.rules import BLOCK_NAMES, all_settings, config, spaces
+
+PER_BLOCK = ('x', 'y')  # the elements of `spaces` that a module may have block by block
+
+
+def module_space(stages: int, elements: dict[str, tuple]) -> ModuleSpace:
+    return ModuleSpace(config(elements), stages, block_elements=PER_BLOCK, key='m')
+
+
+def element(low: list, high: list, stride: Any, strategy: Any = 'stage_wise') -> dict:
+    return dict(space=dict(min=low, max=high, stride=stride), sample_strategy=strategy)
+
+
+# The published R18 backbone and head of the reference.
+BACKBONE = dict(
+    depth=element([1, 1, 2, 2, 4], [1, 3, 4, 4, 6], 1, 'stage_wise_depth'),
+    out_channel=element([32, 48, 96, 192, 384], [64, 80, 160, 320, 640], [16, 16, 32, 64, 128]),
+    kernel_size=[3, 3, 3, 3, 3],
+    expand_ratio=[0.5, 1, 1, 1, 1])
+TOWER = dict(depth=[4], out_channel=element([64], [128], 32), kernel_size=[3])
+MAX = dict(depth=(1, 3, 4, 4, 6), out_channel=(64, 80, 160, 320, 640), kernel_size=(3, ) * 5,
+           expand_ratio=(0.5, 1, 1, 1, 1))
+MIN = dict(depth=(1, 1, 2, 2, 4), out_channel=(32, 48, 96, 192, 384), kernel_size=(3, ) * 5,
+           expand_ratio=(0.5, 1, 1, 1, 1))
+
+
+def r18() -> SearchSpace:
+    return SearchSpace({
+        'backbone': ModuleSpace(BACKBONE, 5, key='BigResNet'),
+        'bbox_head.cls_tower': ModuleSpace(TOWER, 1, ('out_channel', 'kernel_size'), key='BigRetinaHead.cls_tower')})
+
+
+def block_kernels() -> ModuleSpace:
+    """Two stages of 1 or 2 blocks; the kernel is drawn for each block, the width for each stage."""
+    return ModuleSpace(
+        dict(depth=element([1, 1], [2, 2], 1), kernel_size=element([3, 3], [7, 5], 2, 'block_wise'),
+             out_channel=element([8, 16], [16, 32], 8)), 2, key='m')
+
+
+# -- drawing ---------------------------------------------------------------------------------------------------------
+
+
+@given(spaces())
+def test_the_set_of_subnets_is_the_brute_force_one(space_of: tuple) -> None:
+    stages, elements = space_of
+    space = module_space(stages, elements)
+    expected = all_settings(elements)
+    depths = {settings['depth'] for settings in expected}
+    assert space.variants('depth').size == len(depths)
+    assert sum(space.variants('x', depth).size * space.variants('y', depth).size for depth in depths) == len(expected)
+    members = {Subnet({'m': settings}) for settings in expected}
+    assert len(members) == len(expected)
+    rng = random.Random(0)
+    for settings in (space.max(), space.min(), space.middle(), *(space.sample(rng) for _ in range(30))):
+        assert Subnet({'m': settings}) in members
+
+
+@given(spaces())
+def test_max_and_min_hold_the_extremes_of_every_choice(space_of: tuple) -> None:
+    stages, elements = space_of
+    space = module_space(stages, elements)
+    for settings, index in ((space.max(), -1), (space.min(), 0)):
+        depth = tuple(stage[index] for stage in elements['depth'][2])
+        assert settings['depth'] == depth
+        for name in PER_BLOCK:
+            strategy, _, choices = elements[name]
+            counts = depth if strategy in BLOCK_NAMES else [1] * stages
+            assert settings[name] == tuple(stage[index] for stage, count in zip(choices, counts) for _ in range(count))
+
+
+@hypothesis.settings(max_examples=25)
+@given(spaces(most_stages=2))
+def test_draws_cover_the_space(space_of: tuple) -> None:
+    stages, elements = space_of
+    expected = {Subnet({'m': settings}) for settings in all_settings(elements)}
+    assume(len(expected) <= 60)
+    space, rng = module_space(stages, elements), random.Random(0)
+    found: set[Subnet] = set()
+    for _ in range(20000):
+        found.add(Subnet({'m': space.sample(rng)}))
+        if found == expected:
+            return
+    raise AssertionError(f'never drawn: {expected - found}')
+
+
+def test_depth_is_drawn_uniformly_and_then_the_rest_given_the_depth() -> None:
+    space, rng = block_kernels(), random.Random(0)
+    depths = Counter(space.sample(rng)['depth'] for _ in range(4000))
+    assert set(depths) == {(1, 1), (1, 2), (2, 1), (2, 2)}
+    assert all(900 < count < 1100 for count in depths.values())
+
+
+@pytest.mark.parametrize('strategy', ['block_wise', 'ordered_block_wise'])
+def test_block_wise_lengths_follow_the_depth(strategy: str) -> None:
+    space = ModuleSpace(
+        dict(depth=element([1, 1], [2, 4], 1), kernel_size=element([3, 3], [5, 7], 2, strategy)), 2)
+    rng = random.Random(0)
+    for _ in range(200):
+        settings = space.sample(rng)
+        assert len(settings['kernel_size']) == sum(settings['depth'])
+        first = settings['depth'][0]
+        assert set(settings['kernel_size'][:first]) <= {3, 5}
+        assert strategy == 'block_wise' or list(settings['kernel_size']) == sorted(settings['kernel_size'])
+
+
+def test_another_elements_stage_wise_depth_follows_the_depth() -> None:
+    space = ModuleSpace(
+        dict(depth=element([1, 1], [3, 2], 1, 'stage_wise_depth'),
+             out_channel=element([8, 16], [24, 48], [8, 16], 'stage_wise_depth')), 2)
+    rng, second = random.Random(0), set()
+    for _ in range(300):
+        settings = space.sample(rng)
+        assert settings['out_channel'][0] == settings['depth'][0] * 8  # three choices each: linked
+        second.add((settings['depth'][1], settings['out_channel'][1]))
+    assert second == {(depth, width) for depth in (1, 2) for width in (16, 32, 48)}  # two and three: independent
+
+
+def test_r18() -> None:
+    space = r18()
+    assert space.max()['backbone'] == MAX
+    assert space.min()['backbone'] == MIN
+    assert space.max()['bbox_head.cls_tower'] == dict(depth=(4, ), out_channel=(128, ), kernel_size=(3, ))
+    middle = dict(MAX, depth=(1, 2, 3, 3, 5), out_channel=(48, 64, 128, 256, 512))
+    assert space.middle() == Subnet({'backbone': middle,
+                                     'bbox_head.cls_tower': dict(depth=(4, ), out_channel=(96, ), kernel_size=(3, ))})
+
+
+def test_a_seed_gives_these_subnets_for_ever() -> None:
+    """A resumed run, another rank and the next release must all draw the same."""
+    drawn = [r18().sample(random.Random(seed)) for seed in (0, 1)]
+    assert [subnet['backbone']['depth'] for subnet in drawn] == [(1, 2, 3, 2, 5), (1, 1, 4, 2, 5)]
+    assert [subnet['backbone']['out_channel'] for subnet in drawn] == [
+        (64, 64, 128, 256, 512), (32, 64, 128, 256, 640)]
+    assert [subnet['bbox_head.cls_tower']['out_channel'] for subnet in drawn] == [(96, ), (96, )]
+
+
+def test_same_generator_state_same_draws_and_no_global_state() -> None:
+    space = r18()
+    before = random.getstate(), repr(np.random.get_state()), torch.get_rng_state()  # noqa: NPY002
+    first, second = random.Random(7), random.Random(7)
+    assert [space.sample(first) for _ in range(20)] == [r18().sample(second) for _ in range(20)]
+    assert random.getstate() == before[0]
+    assert repr(np.random.get_state()) == before[1]  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+# -- canonical form --------------------------------------------------------------------------------------------------
+
+
+def stage_form(values: tuple, depth: tuple) -> list | None:
+    """One value a stage, from one value a block; None where the blocks of a stage differ."""
+    stages, start = [], 0
+    for count in depth:
+        stages.append(set(values[start:start + count]))
+        start += count
+    return [stage.pop() for stage in stages] if all(len(stage) == 1 for stage in stages) else None
+
+
+@given(spaces(), st.integers(0, 10**6))
+def test_both_forms_give_one_canonical_form(space_of: tuple, seed: int) -> None:
+    stages, elements = space_of
+    space = SearchSpace({'m': module_space(stages, elements)})
+    subnet = space.sample(random.Random(seed))
+    given_as = dict(subnet['m'])
+    for name in PER_BLOCK:
+        values, depth = given_as[name], given_as['depth']
+        if elements[name][0] in BLOCK_NAMES:
+            stage_values = stage_form(values, depth)
+            given_as[name] = stage_values if stage_values is not None else list(values)
+        else:
+            given_as[name] = [value for value, count in zip(values, depth) for _ in range(count)]
+    same = space.canonical({'m': given_as})
+    assert same == subnet
+    assert hash(same) == hash(subnet)
+    assert same.to_dict() == subnet.to_dict()
+
+
+@given(spaces(), st.integers(0, 10**6))
+def test_canonical_is_idempotent_and_survives_json(space_of: tuple, seed: int) -> None:
+    stages, elements = space_of
+    space = SearchSpace({'m': module_space(stages, elements)})
+    subnet = space.sample(random.Random(seed))
+    text = json.dumps(subnet.to_dict())
+    for again in (space.canonical(subnet), space.canonical(subnet.to_dict()), space.canonical(json.loads(text))):
+        assert again == subnet
+        assert hash(again) == hash(subnet)
+        assert json.dumps(again.to_dict()) == text
+
+
+def test_stage_values_of_a_block_wise_element_are_spread_over_its_blocks() -> None:
+    canonical = block_kernels().canonical(dict(depth=[2, 1], kernel_size=[7, 3], out_channel=[8, 16]))
+    assert canonical == dict(depth=(2, 1), kernel_size=(7, 7, 3), out_channel=(8, 16))
+
+
+def test_block_values_of_a_stage_wise_element_are_put_together() -> None:
+    canonical = block_kernels().canonical(dict(depth=[2, 1], kernel_size=[7, 5, 3], out_channel=[8, 8, 16]))
+    assert canonical == dict(depth=(2, 1), kernel_size=(7, 5, 3), out_channel=(8, 16))
+
+
+def test_order_of_elements_and_modules_does_not_matter() -> None:
+    space = r18()
+    subnet = space.sample(random.Random(0)).to_dict()
+    turned = {path: dict(reversed(elements.items())) for path, elements in reversed(subnet.items())}
+    assert space.canonical(turned) == space.canonical(subnet)
+    assert hash(space.canonical(turned)) == hash(space.canonical(subnet))
+
+
+def test_what_is_fixed_may_be_left_out() -> None:
+    space = r18()
+    subnet = space.canonical({'backbone': dict(depth=MIN['depth'], out_channel=MIN['out_channel']),
+                              'bbox_head.cls_tower': dict(out_channel=[64])})
+    assert subnet == space.min()
+    fixed = SearchSpace({'a': ModuleSpace(dict(depth=[2]), 1), 'b': ModuleSpace(dict(depth=element([1], [2], 1)), 1)})
+    assert fixed.canonical({'b': dict(depth=[1])})['a'] == dict(depth=(2, ))
+
+
+def test_whole_numbers_are_written_alike() -> None:
+    space = ModuleSpace(dict(depth=[1], expand_ratio=element([0.5], [1.0], 0.5)), 1)
+    for given_value in (1, 1.0, np.float64(1)):
+        assert json.dumps(space.canonical(dict(expand_ratio=[given_value]))) == '{"depth": [1], "expand_ratio": [1]}'
+
+
+def test_subnet_is_an_immutable_value() -> None:
+    subnet = r18().min()
+    subnet['backbone']['depth'] = (9, ) * 5  # type: ignore[index]
+    subnet.to_dict()['backbone']['depth'][0] = 9
+    assert subnet == r18().min()
+    assert subnet != r18().max()
+    assert subnet != subnet.to_dict()
+    assert list(subnet) == ['backbone', 'bbox_head.cls_tower']
+    assert len(subnet) == 2
+    assert str([1, 1, 2, 2, 4]) in repr(subnet)
+    assert Subnet(subnet.to_dict()) == subnet
+    assert hash(Subnet(subnet.to_dict())) == hash(subnet)
+    assert len({subnet, r18().min(), r18().max()}) == 2
+
+
+# -- block by block --------------------------------------------------------------------------------------------------
+
+
+def test_blocks() -> None:
+    blocks = block_kernels().blocks(dict(depth=(2, 1), kernel_size=(7, 5, 3), out_channel=(8, 16)))
+    assert blocks == [[dict(kernel_size=7, out_channel=8), dict(kernel_size=5, out_channel=8)],
+                      [dict(kernel_size=3, out_channel=16)]]
+
+
+def test_fixed_values_per_block() -> None:
+    space = ModuleSpace(dict(depth=[2, 1], kernel_size=[3, 5, 7], out_channel=[8, 8, 16]), 2)
+    assert [space.choices('kernel_size', *where) for where in ((0, 0), (0, 1), (1, 0))] == [(3, ), (5, ), (7, )]
+    assert space.choices('out_channel', 0, 1) == (8, )
+    assert space.max() == space.min() == dict(depth=(2, 1), kernel_size=(3, 5, 7), out_channel=(8, 16))
+    assert space.canonical({}) == space.max()
+    assert not space.searched
+    assert not space.is_supernet
+    with pytest.raises(ConfigError, match='block 1'):
+        space.canonical(dict(kernel_size=[3, 3, 7]))
+
+
+def test_choices_of_a_searched_element_are_the_same_in_each_block() -> None:
+    assert block_kernels().choices('kernel_size', 0, 1) == (3, 5, 7)
+
+
+def test_one_choice_is_a_supernet_without_a_search() -> None:
+    space = ModuleSpace(dict(depth=[1], out_channel=element([8], [8], 8)), 1)
+    assert space.is_supernet
+    assert not space.searched
+    assert space.canonical({}) == dict(depth=(1, ), out_channel=(8, ))
+    assert block_kernels().searched
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+GOOD = dict(depth=[2, 1], kernel_size=[7, 5, 3], out_channel=[8, 16])
+
+# settings of `block_kernels`, what the message must say
+REFUSED_SETTINGS: list[tuple[Any, list[str]]] = [
+    ([1], ['dict of elements', '[1]']),
+    (None, ['dict of elements', 'None']),
+    (dict(GOOD, width=[8, 8]), ['unknown element width', 'depth, kernel_size, out_channel']),
+    ({**GOOD, 3: [8, 8], 'a': []}, ['unknown element 3, a']),
+    (dict(depth=[2, 1], out_channel=[8, 16]), ['kernel_size is missing', '[[3, 5, 7], [3, 5]]']),
+    (dict(GOOD, depth=[2, 3]), ['.depth', '3 in stage 1', '[1, 2]']),
+    (dict(GOOD, depth=[0, 1]), ['.depth', '0', 'greater than 0']),
+    (dict(GOOD, depth=[2, True]), ['.depth', 'True', 'numbers']),
+    (dict(GOOD, depth=[2.0, 1]), ['.depth', '2.0', 'integers']),
+    (dict(GOOD, depth=[2]), ['.depth', '1 values', 'allowed: 2 (one a stage)']),
+    (dict(GOOD, depth=[2, 1, 1]), ['.depth', '3 values', 'allowed: 2 (one a stage)']),
+    (dict(GOOD, kernel_size=[7, 5, 7]), ['.kernel_size', '7 in block 2', '[3, 5]']),
+    (dict(GOOD, kernel_size=[7, 4, 3]), ['.kernel_size', '4', 'odd']),
+    (dict(GOOD, kernel_size=[7, 5, 3, 3]), ['.kernel_size', '4 values', '2 (one a stage) or 3 (one a block)']),
+    (dict(GOOD, kernel_size=[]), ['.kernel_size', '[]', 'non-empty']),
+    (dict(GOOD, kernel_size=3), ['.kernel_size', 'list of numbers', '3']),
+    (dict(GOOD, kernel_size='733'), ['.kernel_size', 'list of numbers', "'733'"]),
+    (dict(GOOD, kernel_size=[7, '5', 3]), ['.kernel_size', 'numbers', "'5'"]),
+    (dict(GOOD, kernel_size=[[7], [5], [3]]), ['.kernel_size', 'numbers', '[7]']),
+    (dict(GOOD, out_channel=[8, 16.0]), ['.out_channel', '16.0', 'integers']),
+    (dict(GOOD, out_channel=[8, 8]), ['.out_channel', '8 in stage 1', '[16, 24, 32]']),
+    (dict(GOOD, out_channel=[8, 16, 16]), ['.out_channel', 'stage 0 share one value', '[8, 16]']),
+]
+
+
+@pytest.mark.parametrize(('settings', 'parts'), REFUSED_SETTINGS)
+def test_settings_refused(settings: Any, parts: list[str]) -> None:
+    assert block_kernels().canonical(GOOD)
+    with pytest.raises(ConfigError) as error:
+        block_kernels().canonical(settings, 'backbone')
+    message = str(error.value)
+    assert message.startswith('backbone')
+    assert '\n' not in message
+    for part in parts:
+        assert part in message
+
+
+@given(spaces(), st.integers(0, 10**6), st.data())
+def test_canonical_accepts_the_space_and_nothing_else(space_of: tuple, seed: int, data: st.DataObject) -> None:
+    """One changed gene is either still in the brute-force space, or refused."""
+    stages, elements = space_of
+    space = module_space(stages, elements)
+    settings = {name: list(values) for name, values in space.sample(random.Random(seed)).items()}
+    name = data.draw(st.sampled_from(PER_BLOCK))
+    position = data.draw(st.integers(0, len(settings[name]) - 1))
+    settings[name][position] = data.draw(st.integers(1, 9))
+    members = [{key: list(value) for key, value in member.items()} for member in all_settings(elements)]
+    if settings in members:
+        assert space.canonical(settings) == {key: tuple(value) for key, value in settings.items()}
+    else:
+        with pytest.raises(ConfigError, match=rf'm\.{name}: '):
+            space.canonical(settings)
+
+
+# what the elements of a module of two stages must not be, what the message must say
+REFUSED_SPACES: list[tuple[dict, list[str]]] = [
+    ({}, ['depth is missing', 'given: ']),
+    (dict(out_channel=[8, 8]), ['depth is missing', 'out_channel']),
+    (dict(depth=[1, 1], out_channel=element([8, 8], [16, 16], 8, 'block_wise')),
+     ['m.out_channel', "'block_wise'", 'share their out_channel', 'kernel_size, expand_ratio']),
+    (dict(depth=[2, 1], out_channel=[8, 16, 8]), ['m.out_channel', 'share their out_channel', '[[8, 16], [8]]']),
+    (dict(depth=[2, 1], kernel_size=[3, 3, 3, 3]), ['m.kernel_size', '4 values', '2 (one a stage) or 3 (one a block)']),
+    (dict(depth=element([1, 1], [2, 1], 1), kernel_size=[3, 3, 3]), ['m.kernel_size', '3 values', '2 (one a stage)']),
+    (dict(depth=element([1, 1], [2, 2], 1, 'block_wise')), ['m.depth', "'block_wise'"]),
+    (dict(depth=[1, 1], kernel_size=element([5, 3], [5, 5], 2, 'ordered_stage_wise')),
+     ['m.kernel_size', 'smallest subnet [5, 3]']),
+]
+
+
+@pytest.mark.parametrize(('elements', 'parts'), REFUSED_SPACES)
+def test_spaces_refused(elements: dict, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        ModuleSpace(elements, 2, key='m')
+    message = str(error.value)
+    assert '\n' not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(('settings', 'parts'), [
+    (None, ['subnet settings', 'None']),
+    ([('backbone', {})], ['subnet settings', "[('backbone', {})]"]),
+    ({'neck': {}, 3: {}}, ['no searchable module 3, neck', 'backbone, bbox_head.cls_tower']),
+    ({'backbone': MAX}, ['bbox_head.cls_tower is missing', 'given: backbone']),
+    ({}, ['backbone is missing', 'nothing']),
+    ({'backbone': MAX, 'bbox_head.cls_tower': dict(out_channel=[65])},
+     ['bbox_head.cls_tower.out_channel', '65 in stage 0', '[64, 96, 128]']),
+    ({'backbone': 'max', 'bbox_head.cls_tower': dict(out_channel=[64])}, ['backbone: ', "'max'"]),
+])
+def test_model_settings_refused(settings: Any, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        r18().canonical(settings)
+    message = str(error.value)
+    assert '\n' not in message
+    for part in parts:
+        assert part in message
+
+
+# -- the room ---------------------------------------------------------------------------------------------------------
+
+
+def test_space_imports_neither_torch_nor_a_higher_room() -> None:
+    allowed = {'__future__', 'abc', 'collections.abc', 'dataclasses', 'functools', 'math', 'numbers', 'random',
+               'typing', 'mmbignas.errors'}
+    files = sorted(Path(mmbignas.space.__file__).parent.glob('*.py'))
+    assert len(files) >= 4
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                names = [str(node.module)]
+            for name in names:
+                assert name in allowed or name.startswith('mmbignas.space'), f'{file.name} imports {name}'
