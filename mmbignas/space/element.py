@@ -156,6 +156,7 @@ def _stage_range(low: Value, high: Value, stride: Value | None, stage: int, key:
                           f'than 0, got {stride!r}')
     steps = round((high - low) / stride)
     if abs(low + steps * stride - high) > 1e-9 * abs(high):
-        raise ConfigError(f'{key}.space.stride: {stride} does not lead from min {low} to max {high} in stage {stage}')
+        raise ConfigError(f'{key}.space.stride: {stride} does not lead from min {low} to max {high} in stage {stage}; '
+                          f'allowed: strides that divide {high - low}')
     values = tuple(round(low + i * stride, 10) for i in range(steps)) + (high,)
     return values

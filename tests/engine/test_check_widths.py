@@ -21,7 +21,8 @@ def test_a_model_that_fits_passes_and_is_left_as_it_was():
 
 
 def test_a_plain_neck_behind_a_searched_backbone_is_refused():
-    with pytest.raises(ConfigError, match=r'neck\.lateral_convs\.0\S* does not take the smallest subnet .*dict\(space='):
+    message = r'neck\.lateral_convs\.0\S* does not take the smallest subnet .*dict\(space='
+    with pytest.raises(ConfigError, match=message):
         check_widths(supernet(big_fpn(out_channel=[24, 24])))
 
 

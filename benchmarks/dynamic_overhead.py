@@ -1,0 +1,141 @@
+"""What a supernet costs more than its subnets as ordinary networks, in forward and backward pass.
+
+    python benchmarks/dynamic_overhead.py
+
+The floor is the plain twin of each subnet: ``subnet_config`` written as a config, built of plain torch layers, with
+the weights that ``subnet_state_dict`` cuts out. Subnets are those of the sandwich rule: max, min and two random ones
+of a fixed seed. Two images of 256x448; the backbone of RetinaNet-R18 (loss: the sum of its outputs), and the whole
+detector in mode ``loss`` with four boxes an image, preprocessed once.
+
+Where the gradients begin matters, since adding to a gradient costs more than keeping a new one. Both sides always
+begin alike:
+
+- *A subnet* alone: without gradients (``zero_grad(set_to_none=True)``, not timed).
+- *The sandwich*, as in training: the first pass, of max, begins without gradients, and the other three add theirs. The
+  supernet adds in its full weights. The floor is four twins, of which max begins without gradients and the others
+  with their own, so it too makes three additions; they are the price of summing four losses, not of slicing. The line
+  *from none* compares the same sandwich with twins that all begin without gradients, as an upper limit without a bar.
+
+Applying a subnet counts, the optimizer step does not. A subnet's ratio is the median over the rounds of the ratio
+within a round, short passes having more rounds; that of the sandwich is between the sums of the passes' medians.
+Before anything is timed, the losses are compared: they must be equal, to the last bit.
+"""
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import common
+from torch import Tensor, nn
+
+from mmbignas.space import Subnet
+from mmbignas.supernet import Supernet, subnet_config, subnet_state_dict
+
+HEIGHT, WIDTH, BATCH_SIZE = 256, 448, 2
+SANDWICH_BAR, SUBNET_BAR = 1.03, 1.08
+SANDWICH_ROUNDS, SECONDS_PER_SUBNET = 6, 10.
+SIDES = ('plain', 'supernet')
+Loss = Callable[[nn.Module], Tensor]
+
+
+def backbone_loss(data: Mapping) -> Loss:
+    """Sum of the backbone's outputs."""
+    return lambda model: sum(output.sum() for output in model.backbone(data['inputs']))
+
+
+def detector_loss(data: Mapping) -> Loss:
+    """The detector's training loss."""
+    return lambda model: model.parse_losses(model(**data, mode='loss'))[0]
+
+
+def plain_twin(model: nn.Module, subnet: Subnet) -> nn.Module:
+    """The subnet as an ordinary network, in train mode."""
+    plain = common.build_detector(subnet_config(common.Config.fromfile(common.DETECTOR_CONFIG).model, model, subnet))
+    plain.load_state_dict(subnet_state_dict(model, plain))
+    return plain
+
+
+def check_losses(loss: Loss, supernet: Supernet, subnets: Mapping[str, Subnet], twins: Mapping[str, nn.Module]) -> None:
+    """Make sure that supernet and twins compute the same."""
+    for key, subnet in subnets.items():
+        supernet.apply(subnet)
+        ours, floor = loss(supernet.model).item(), loss(twins[key]).item()
+        if ours != floor:
+            raise RuntimeError(f'{key}: the loss is {ours} in the supernet and {floor} in the plain twin')
+
+
+def measure(name: str, loss: Loss, supernet: Supernet, subnets: Mapping[str, Subnet],
+            twins: Mapping[str, nn.Module]) -> tuple[list[dict], dict[str, list[float]]]:
+    """Measure one network.
+
+    Args:
+        name: of the network.
+        loss: what is differentiated.
+        supernet: the supernet.
+        subnets: name -> subnet; the first is the largest.
+        twins: name -> its plain twin.
+
+    Returns:
+        tuple: the figures, and the median seconds of each case.
+    """
+    largest = next(iter(subnets))
+
+    def one_pass(model: nn.Module, subnet: Subnet | None = None, fresh: bool = True) -> float:
+        if fresh:
+            model.zero_grad(set_to_none=True)
+
+        def run() -> None:
+            if subnet is not None:
+                supernet.apply(subnet)
+            loss(model).backward()
+        return common.seconds(run)
+
+    def cases(key: str, fresh: bool) -> dict[str, Callable[[], float]]:
+        return dict(plain=partial(one_pass, twins[key], fresh=fresh),
+                    supernet=partial(one_pass, supernet.model, subnets[key], fresh=fresh))
+
+    # Both sandwiches go through their passes side by side, so that the two times of a ratio are taken close together.
+    # Later passes find gradients, so whether they are the supernet's latest or those of a round before is the same.
+    sandwich = common.interleave({(key, side): case for key in subnets
+                                  for side, case in cases(key, fresh=key == largest).items()}, SANDWICH_ROUNDS)
+    times = {largest: {side: sandwich[largest, side] for side in SIDES}}
+    for key in subnets:
+        if key != largest:
+            duration = sum(case() for case in cases(key, fresh=True).values())
+            times[key] = common.interleave(cases(key, fresh=True), round(SECONDS_PER_SUBNET / duration))
+    medians = {key: [common.statistics.median(sides[side]) for side in SIDES] for key, sides in times.items()}
+    total = [sum(common.statistics.median(sandwich[key, side]) for key in subnets) for side in SIDES]
+    from_none = sum(plain for plain, _ in medians.values())
+    figures = [common.figure(f'{name} sandwich', total[1] / total[0], SANDWICH_BAR)]
+    print(f'\n{name:10}    plain  supernet  ratio  rounds')
+    print(f'{"sandwich":10}  {total[0]:6.3f}s   {total[1]:6.3f}s  {total[1] / total[0]:.3f}  {SANDWICH_ROUNDS:6}')
+    print(f'{"from none":10}  {from_none:6.3f}s   {total[1]:6.3f}s  {total[1] / from_none:.3f}')
+    for key, sides in times.items():
+        ratio = common.median_ratio(sides['supernet'], sides['plain'])
+        print(f'{key:10}  {medians[key][0]:6.3f}s   {medians[key][1]:6.3f}s  {ratio:.3f}  {len(sides["plain"]):6}')
+        figures.append(common.figure(f'{name} {key}', ratio, SUBNET_BAR))
+    medians['sandwich'], medians['sandwich from none'] = total, [from_none, total[1]]
+    return figures, {f'{name} {key}': [round(value, 4) for value in values] for key, values in medians.items()}
+
+
+def main() -> None:
+    """Measure the backbone and the detector."""
+    model = common.build_detector()
+    supernet = Supernet(model)
+    rng = random.Random(0)
+    subnets = dict(max=supernet.space.max(), min=supernet.space.min(), random0=supernet.space.sample(rng),
+                   random1=supernet.space.sample(rng))
+    twins = {key: plain_twin(model, subnet) for key, subnet in subnets.items()}
+    data = model.data_preprocessor(common.synthetic_batch(HEIGHT, WIDTH, BATCH_SIZE), True)
+    figures, details = [], {}
+    for name, loss in dict(detector=detector_loss(data), backbone=backbone_loss(data)).items():
+        check_losses(loss, supernet, subnets, twins)
+        new_figures, new_details = measure(name, loss, supernet, subnets, twins)
+        figures += new_figures
+        details.update(new_details)
+    common.report('dynamic_overhead', figures, seconds_plain_supernet=details)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,34 @@
+"""Imported by the configs of the runs in test_tool_runs.py: a hook that writes down what a process trains."""
+import json
+import os
+import signal
+
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from mmbignas.registry import HOOKS
+
+
+@HOOKS.register_module()
+class RecordingHook(Hook):
+    """Appends each pass to ``<work_dir>/passes<rank>.jsonl`` and saves the final weights as ``rank<rank>.pth``.
+
+    Args:
+        die_at: iteration in which the process kills itself, as ``kill -9`` would.
+    """
+
+    def __init__(self, die_at=None):
+        self.die_at = die_at
+
+    def before_subnet_forward(self, runner, subnet_pass):
+        if subnet_pass.iteration == self.die_at and subnet_pass.index == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        line = [subnet_pass.iteration, subnet_pass.name, subnet_pass.subnet.to_dict()]
+        with open(f'{runner.work_dir}/passes{get_rank()}.jsonl', 'a') as file:
+            file.write(json.dumps(line) + '\n')
+
+    def after_train(self, runner):
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        torch.save(model.state_dict(), f'{runner.work_dir}/rank{get_rank()}.pth')
