@@ -1,6 +1,6 @@
 """Hooks: what is added to the passes of training and to the evaluation of subnets."""
 from mmbignas.engine.hooks.bn_calibration_hook import BNCalibrationHook
 from mmbignas.engine.hooks.distill_hook import DistillHook
-from mmbignas.engine.hooks.largest_only_hook import RegularizeLargestHook
+from mmbignas.engine.hooks.regularize_largest_hook import RegularizeLargestHook
 
 __all__ = ['BNCalibrationHook', 'DistillHook', 'RegularizeLargestHook']
