@@ -111,6 +111,7 @@ def main() -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault('OMP_NUM_THREADS', str(os.cpu_count() or 1))
     begin = time.time()
+    print(f'A supernet on a toy data set: about 4 minutes on two CPU cores. Results go to {work_dir}.')
 
     run(['tools/make_shapes.py', DATA], work_dir / 'shapes.log')
     run(['tools/train.py', CONFIG, '--work-dir', str(work_dir)], work_dir / 'train.log')
