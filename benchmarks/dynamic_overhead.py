@@ -13,17 +13,17 @@ begin alike:
 - *A subnet* alone: without gradients (``zero_grad(set_to_none=True)``, not timed).
 - *The sandwich*, as in training: the first pass, of max, begins without gradients, and the other three add theirs. The
   supernet adds in its full weights. The floor is four twins, of which max begins without gradients and the others
-  with their own, so it too makes three additions; they are the price of summing four losses, not of slicing. The line
-  *from none* compares the same sandwich with twins that all begin without gradients, as an upper limit without a bar.
+  with their own, so it too makes three additions; they are the price of summing four losses, not of slicing.
 
-Applying a subnet counts, the optimizer step does not. A subnet's ratio is the median over the rounds of the ratio
-within a round, short passes having more rounds; that of the sandwich is between the sums of the passes' medians.
+Applying a subnet counts, the optimizer step does not. A pass's ratio is the median over the rounds of the ratio within
+a round, short passes having more rounds; that of the sandwich is the mean of its passes' ratios, weighted by the
+floor's seconds.
 Before anything is timed, the losses are compared: they must be equal, to the last bit.
 """
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import common
@@ -104,19 +104,23 @@ def measure(name: str, loss: Loss, supernet: Supernet, subnets: Mapping[str, Sub
         if key != largest:
             duration = sum(case() for case in cases(key, fresh=True).values())
             times[key] = common.interleave(cases(key, fresh=True), round(SECONDS_PER_SUBNET / duration))
-    medians = {key: [common.statistics.median(sides[side]) for side in SIDES] for key, sides in times.items()}
-    total = [sum(common.statistics.median(sandwich[key, side]) for key in subnets) for side in SIDES]
-    from_none = sum(plain for plain, _ in medians.values())
-    figures = [common.figure(f'{name} sandwich', total[1] / total[0], SANDWICH_BAR)]
-    print(f'\n{name:10}    plain  supernet  ratio  rounds')
-    print(f'{"sandwich":10}  {total[0]:6.3f}s   {total[1]:6.3f}s  {total[1] / total[0]:.3f}  {SANDWICH_ROUNDS:6}')
-    print(f'{"from none":10}  {from_none:6.3f}s   {total[1]:6.3f}s  {total[1] / from_none:.3f}')
-    for key, sides in times.items():
-        ratio = common.median_ratio(sides['supernet'], sides['plain'])
-        print(f'{key:10}  {medians[key][0]:6.3f}s   {medians[key][1]:6.3f}s  {ratio:.3f}  {len(sides["plain"]):6}')
-        figures.append(common.figure(f'{name} {key}', ratio, SUBNET_BAR))
-    medians['sandwich'], medians['sandwich from none'] = total, [from_none, total[1]]
-    return figures, {f'{name} {key}': [round(value, 4) for value in values] for key, values in medians.items()}
+    passes = [summary({side: sandwich[key, side] for side in SIDES}) for key in subnets]
+    plain = sum(seconds for seconds, _, _ in passes)
+    rows = {'sandwich': (plain, sum(seconds for _, seconds, _ in passes),
+                         sum(seconds * ratio for seconds, _, ratio in passes) / plain)}
+    rows.update({key: summary(sides) for key, sides in times.items()})
+    figures = []
+    print(f'\n{name:10}    plain  supernet  ratio')
+    for key, (plain, ours, ratio) in rows.items():
+        print(f'{key:10}  {plain:6.3f}s   {ours:6.3f}s  {ratio:.3f}', flush=True)
+        figures.append(common.figure(f'{name} {key}', ratio, SANDWICH_BAR if key == 'sandwich' else SUBNET_BAR))
+    return figures, {f'{name} {key}': [round(plain, 4), round(ours, 4)] for key, (plain, ours, _) in rows.items()}
+
+
+def summary(times: Mapping[str, Sequence[float]]) -> tuple[float, float, float]:
+    """Median seconds of both sides and the median ratio."""
+    plain, ours = (times[side] for side in SIDES)
+    return common.statistics.median(plain), common.statistics.median(ours), common.median_ratio(ours, plain)
 
 
 def main() -> None:

@@ -56,6 +56,10 @@ def parse_choices(choices: Sequence[str | Mapping[str, Any]], space: SearchSpace
         number = seen[name]
         seen[name] += 1
         result.append(SubnetChoice(f'{name}{number}' if number or name in ('random', 'fixed') else name, subnet))
+    for name, count in Counter(choice.name for choice in result).items():
+        if count > 1:
+            raise ConfigError(f'{key}: {name!r} names {count} subnets; allowed: names that differ from each other and '
+                              'from the generated ones (random0, fixed0, ...)')
     return result
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmbignas import ConfigError
 from mmbignas.models import BigResNet
 from mmbignas.space import Subnet
-from mmbignas.supernet import Searchable, Supernet, live_modules
+from mmbignas.supernet import Searchable, Supernet, live_modules, parse_choices
 from tests.models.same_network import tensors
 from tests.small_models import big_resnet, big_retina_head, build, retinanet, scramble, tower
 
@@ -192,3 +192,10 @@ def test_live_modules_below_a_prefix() -> None:
     assert names[:2] == ['backbone.layer1', 'backbone.layer1.0']
     net.layer1[0].is_active = False
     assert [name for name, _ in live_modules(net.layer1)] == ['']
+
+
+def test_a_name_that_collides_with_a_generated_one_is_refused():
+    space = Supernet(build(retinanet())).space
+    own = dict(name='random0', subnet_settings=space.min().to_dict())
+    with pytest.raises(ConfigError, match=r"val_cfg\.subnets: 'random0' names 2 subnets; allowed"):
+        parse_choices(['random', own], space, 'val_cfg.subnets')
