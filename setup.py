@@ -47,7 +47,10 @@ setup(
     # No torch and no mm* package: pip would replace a CUDA build, or install over the OneDL forks, which bring the same
     # modules under other names. `import mmbignas` checks what is there.
     install_requires=['numpy'],
-    extras_require={'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit']},
+    extras_require={
+        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit'],
+        'onnx': ['onnx', 'onnxruntime', 'onnxscript'],  # latency with ONNX Runtime
+    },
     cmdclass={'editable_wheel': EditableWheel},
     zip_safe=False,
     classifiers=[

@@ -45,7 +45,8 @@ elif ! "${pip[@]}" "torch==$torch+cpu" 2>/dev/null; then
 fi
 
 say "2/5 mmcv with its operators (this is the long one)"
-MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)} "${pip[@]}" --no-build-isolation mmcv
+# nproc says what OMP_NUM_THREADS says, and that is about the tests.
+MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(env -u OMP_NUM_THREADS nproc)} "${pip[@]}" --no-build-isolation mmcv
 
 say "3/5 mmdet, mmpretrain, openmim"
 "${pip[@]}" mmengine mmdet mmpretrain pycocotools openmim matplotlib
@@ -55,8 +56,8 @@ if ! "$venv/bin/python" -c 'import torchvision' >/dev/null 2>&1; then
     "${pip[@]}" --no-deps torchvision==0.16.2
 fi
 
-say "4/5 lint and test tools"
-"${pip[@]}" ruff mypy pytest pytest-timeout hypothesis
+say "4/5 lint and test tools, ONNX"
+"${pip[@]}" ruff mypy pytest pytest-timeout hypothesis onnx onnxruntime onnxscript
 
 say "5/5 this package, editable"
 "${pip[@]}" --no-deps --no-build-isolation --editable "$root"

@@ -13,8 +13,8 @@ from mmcv.ops import nms
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 
-# Okabe and Ito's colours, which colour-blind people can tell apart.
-COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7', '#000000')
+from mmbignas.analysis.colours import COLOURS
+
 COVERED_IOU = 0.5
 
 

@@ -5,7 +5,7 @@ Every network of this package is one class. What makes it a supernet is decided 
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcv.cnn import ConvModule, build_conv_layer, build_norm_layer
@@ -94,14 +94,22 @@ def build_norm(norm_cfg: Mapping[str, Any], widths: Sequence[int], *, dynamic: b
     return build_norm_layer(resolve_norm(norm_cfg, widths, dynamic), max(widths))[1]
 
 
+class BigConvModule(ConvModule):
+    """mmcv's ``ConvModule`` (convolution, normalisation, activation) as a block of a searchable module."""
+
+    def set_active(self, out_channel: int, kernel_size: int) -> None:
+        """Compute with this width and this kernel from now on."""
+        set_active(self.conv, out_channel, kernel_size)
+
+
 def build_conv_module(in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequence[int], *, dynamic: bool,
                       conv_cfg: Mapping[str, Any] | None, norm_cfg: Mapping[str, Any] | None,
-                      act_cfg: Mapping[str, Any] | None, stride: int = 1) -> ConvModule:
-    """A ``ConvModule`` of mmcv (convolution, normalisation, activation); arguments as for :func:`build_conv`."""
+                      act_cfg: Mapping[str, Any] | None, stride: int = 1) -> BigConvModule:
+    """A convolution with normalisation and activation; arguments as for :func:`build_conv`."""
     kernel_size = kernel_sizes[-1]
-    return ConvModule(in_channels, out_channels[-1], kernel_size, stride=stride, padding=kernel_size // 2,
-                      conv_cfg=resolve_conv(conv_cfg, kernel_sizes, dynamic),
-                      norm_cfg=resolve_norm(norm_cfg, out_channels, dynamic), act_cfg=act_cfg)
+    return BigConvModule(in_channels, out_channels[-1], kernel_size, stride=stride, padding=kernel_size // 2,
+                         conv_cfg=resolve_conv(conv_cfg, kernel_sizes, dynamic),
+                         norm_cfg=resolve_norm(norm_cfg, out_channels, dynamic), act_cfg=act_cfg)
 
 
 def set_active(conv: nn.Module, out_channel: int, kernel_size: int | None = None) -> None:
@@ -116,12 +124,3 @@ def set_active(conv: nn.Module, out_channel: int, kernel_size: int | None = None
         conv.active_out_channels = out_channel
         if kernel_size is not None:
             conv.active_kernel_size = kernel_size
-
-
-def set_depth(blocks: Iterable[nn.Module], depth: int) -> None:
-    """Mark the first ``depth`` blocks as in use.
-
-    Every walk over the current subnet (BN calibration, for one) passes over modules whose ``is_active`` is False.
-    """
-    for index, block in enumerate(blocks):
-        block.is_active = index < depth  # type: ignore[assignment]

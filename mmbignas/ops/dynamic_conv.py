@@ -54,8 +54,7 @@ class DynamicConv2d(nn.Conv2d, DynamicLayer):
 
     def active_weight(self, in_channels: int) -> Tensor:
         """The weight in use for an input of ``in_channels`` channels, shape ``(out, in / groups, k, k)``."""
-        size = self.active_kernel_size
-        shape = (self.active_out_channels, in_channels // self.active_groups, size, size)
+        shape = self._active_shape(in_channels)
         if self._shared is None:
             return self._cut(shape)
         if shape not in self._shared:
@@ -84,6 +83,14 @@ class DynamicConv2d(nn.Conv2d, DynamicLayer):
         assert not isinstance(self.padding, str)
         padding = [pad - surplus * dilation for pad, dilation in zip(self.padding, self.dilation)]
         return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.active_groups)
+
+    def _active_shape(self, in_channels: int) -> tuple[int, ...]:
+        size = self.active_kernel_size
+        return self.active_out_channels, in_channels // self.active_groups, size, size
+
+    def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        weight = self._active_shape(input_shape[1])
+        return dict(weight=weight) if self.bias is None else dict(weight=weight, bias=weight[:1])
 
     @torch.no_grad()
     def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

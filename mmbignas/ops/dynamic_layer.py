@@ -26,6 +26,17 @@ class DynamicLayer(nn.Module):
             dict: the same names -> detached tensors of these shapes.
         """
 
+    @abstractmethod
+    def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """The parameters of the plain layer that computes what this one does now.
+
+        Args:
+            input_shape: shape of the input.
+
+        Returns:
+            dict: name of each parameter -> its shape.
+        """
+
 
 def crop(parameter: Tensor, shape: Sequence[int]) -> Tensor:
     """The first channels of a parameter and the centre of its kernel.

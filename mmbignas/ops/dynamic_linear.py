@@ -31,6 +31,10 @@ class DynamicLinear(nn.Linear, DynamicLayer):
         bias = None if self.bias is None else self.bias[:self.active_out_features]
         return F.linear(x, crop(self.weight, (self.active_out_features, x.shape[-1])), bias)
 
+    def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        weight = (self.active_out_features, input_shape[-1])
+        return dict(weight=weight) if self.bias is None else dict(weight=weight, bias=weight[:1])
+
     def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         state = self.state_dict()
         return {name: crop(state[name], shape).clone() for name, shape in shapes.items() if name in state}

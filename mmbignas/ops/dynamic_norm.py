@@ -53,6 +53,9 @@ class DynamicBatchNorm2d(nn.BatchNorm2d, DynamicLayer):
         self.num_batches_tracked.add_(1)
         return self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
 
+    def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        return dict(weight=(input_shape[1],), bias=(input_shape[1],)) if self.affine else {}
+
     def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         state = self.state_dict()
         return {name: (state[name][:shape[0]] if shape else state[name]).detach().clone()

@@ -8,9 +8,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from mmbignas.errors import ConfigError
-from mmbignas.space.strategies import Strategy, parse_strategy
+from mmbignas.space.strategies import Chain, Strategy, Value, Values, Variants, parse_strategy
 
-Value = int | float
 Choices = tuple[tuple[Value, ...], ...]
 
 INTEGER_ELEMENTS = ('depth', 'out_channel', 'kernel_size', 'group_width')
@@ -37,13 +36,31 @@ class Element:
 
     @property
     def searched(self) -> bool:
-        """Whether some stage has more than one choice."""
-        return any(len(stage) > 1 for stage in self.choices)
+        """Whether there is something to choose in some stage."""
+        return self.strategy is not None and any(len(stage) > 1 for stage in self.choices)
 
     @property
     def per_block(self) -> bool:
         """Whether the element has one value a block rather than one a stage."""
         return self.blocks is not None or (self.strategy is not None and self.strategy.per_block)
+
+    @property
+    def follows_depth(self) -> bool:
+        """Whether what can be drawn depends on the depth that was drawn."""
+        return self.name != 'depth' and self.strategy is not None and self.strategy.follows_depth
+
+    def variants(self, depth: Values | None = None, depth_choices: Choices | None = None) -> Variants:
+        """The set of values that can be drawn.
+
+        Args:
+            depth: blocks per stage; ``None`` where the element does not follow the depth.
+            depth_choices: the choices that the depth was drawn from.
+        """
+        if self.strategy is not None:
+            return self.strategy.variants(self.choices, depth, depth_choices)
+        if self.blocks is not None:
+            return Chain([(value,) for value in self.blocks])
+        return Chain(self.choices)
 
 
 def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:

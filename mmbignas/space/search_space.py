@@ -1,290 +1,130 @@
-"""The search space of a module and of a whole model, and the settings that pick one subnet out of it."""
+"""The search space of a whole model."""
 from __future__ import annotations
 
-import dataclasses
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 from mmbignas.errors import ConfigError
-from mmbignas.space.element import Element, Value, parse_element, read_values
-from mmbignas.space.strategies import Chain, Values, Variants
-
-ModuleSettings = Mapping[str, Values]
-
-
-class ModuleSpace:
-    """The elements of one searchable module.
-
-    A module has stages, a stage has ``depth`` blocks. Every other element has one value a stage, or, under a
-    block-wise strategy, one a block. Settings are accepted in both forms; one canonical form is kept: a tuple per
-    element, one value a block for block-wise elements and one a stage for all others. Values for blocks that the
-    depth leaves out do not exist in it, so equal subnets have equal settings.
-
-    Args:
-        elements: element name -> list or ``dict(space=..., sample_strategy=...)``, as in a config. Must have
-            ``depth``.
-        num_stages: how many stages the module has.
-        block_elements: the elements that may differ between the blocks of a stage.
-        key: how messages name the module, e.g. its class.
-
-    Raises:
-        ConfigError: for anything that no subnet could be drawn from, naming key, value and what is allowed.
-    """
-
-    def __init__(self, elements: Mapping[str, Any], num_stages: int,
-                 block_elements: Sequence[str] = ('kernel_size', 'expand_ratio'), key: str = 'space') -> None:
-        self.key = key
-        self.num_stages = num_stages
-        self.block_elements = tuple(block_elements)
-        if 'depth' not in elements:
-            raise ConfigError(f'{key}: the element depth is missing; given: {", ".join(elements)}')
-        names = ['depth', *(name for name in elements if name != 'depth')]
-        parsed = {name: parse_element(name, elements[name], num_stages, f'{key}.{name}') for name in names}
-        self.elements: dict[str, Element] = {
-            name: self._resolve(element, parsed['depth']) for name, element in parsed.items()}
-        self._variants: dict[tuple[str, Values | None], Variants] = {}
-
-    def _resolve(self, element: Element, depth: Element) -> Element:
-        """Check the element against the module, and give a fixed per-block list its stages."""
-        if element.strategy is not None:
-            if element.per_block and element.name not in self.block_elements and element.name != 'depth':
-                raise ConfigError(f'{element.key}: sample_strategy {element.strategy.name!r} draws per block, but '
-                                  f'the blocks of a stage share their {element.name}; block-wise elements here: '
-                                  f'{", ".join(self.block_elements) or "none"}')
-            element.strategy.check(element.name, element.choices, element.key)
-            return element
-        if element.blocks is None:
-            return element
-        counts = [stage[0] for stage in depth.choices]
-        total = sum(counts)
-        if depth.searched or len(element.blocks) != total:
-            raise ConfigError(f'{element.key} has {len(element.blocks)} values; allowed: {self.num_stages} (one a '
-                              f'stage)' + ('' if depth.searched else f' or {total} (one a block)'))
-        stages = split_blocks(element.blocks, counts)
-        choices = tuple(tuple(sorted(set(stage))) for stage in stages)
-        if all(len(stage) == 1 for stage in choices):
-            return Element(element.name, choices, None, element.key)
-        if element.name not in self.block_elements:
-            raise ConfigError(f'{element.key}: the blocks of a stage share their {element.name}, got '
-                              f'{[list(stage) for stage in stages]}')
-        return dataclasses.replace(element, choices=choices)
-
-    @property
-    def searched(self) -> bool:
-        """Whether there is more than one subnet."""
-        return any(element.strategy is not None and element.searched for element in self.elements.values())
-
-    @property
-    def is_supernet(self) -> bool:
-        """Whether some element is given as a space, be it one with a single choice.
-
-        A module that receives tensors of changing width has to be a supernet even if it has nothing to choose.
-        """
-        return any(element.strategy is not None for element in self.elements.values())
-
-    def variants(self, name: str, depth: Values | None = None) -> Variants:
-        """The admissible values of element ``name``, given the depth where the element is another one.
-
-        Args:
-            name: an element.
-            depth: blocks per stage; ignored for ``depth`` itself.
-        """
-        element = self.elements[name]
-        key = (name, None if name == 'depth' else depth)
-        if key not in self._variants:
-            self._variants[key] = _build_variants(element, key[1], self.elements['depth'])
-        return self._variants[key]
-
-    def _assemble(self, pick: Callable[[Variants], Values]) -> dict[str, Values]:
-        settings: dict[str, Values] = {}
-        for name in self.elements:
-            settings[name] = pick(self.variants(name, settings.get('depth')))
-        return settings
-
-    def sample(self, rng: random.Random) -> dict[str, Values]:
-        """Draw settings, each element by its strategy, from an explicit generator."""
-        return self._assemble(lambda variants: variants.sample(rng))
-
-    def max(self) -> dict[str, Values]:
-        """The largest subnet."""
-        return self._assemble(lambda variants: variants[variants.size - 1])
-
-    def min(self) -> dict[str, Values]:
-        """The smallest subnet."""
-        return self._assemble(lambda variants: variants[0])
-
-    def middle(self) -> dict[str, Values]:
-        """The subnet in the middle of all choices."""
-        return self._assemble(lambda variants: variants.middle())
-
-    def canonical(self, settings: Mapping[str, Sequence[Value]], key: str | None = None) -> dict[str, Values]:
-        """Check settings and bring them into canonical form.
-
-        Args:
-            settings: element -> values, one a stage or one a block. Fixed elements may be left out.
-            key: how messages name the module, e.g. its path in the model.
-
-        Raises:
-            ConfigError: for an unknown or missing element, a wrong length, or a value outside the space, naming
-                module, element, stage or block, the value and the allowed ones.
-        """
-        key = key or self.key
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f'{key}: expected a dict of elements, got {settings!r}')
-        unknown = sorted(str(name) for name in set(settings) - set(self.elements))
-        if unknown:
-            raise ConfigError(f'{key}: unknown element {", ".join(unknown)}; allowed: {", ".join(self.elements)}')
-        result: dict[str, Values] = {}
-        for name, element in self.elements.items():
-            where = f'{key}.{name}'
-            if name in settings:
-                values = self._align(settings[name], element, result.get('depth'), where)
-            elif element.strategy is not None and element.searched:
-                raise ConfigError(f'{where} is missing; it is searched: {[list(stage) for stage in element.choices]}')
-            else:
-                values = self.variants(name, result.get('depth'))[0]
-            problem = self.variants(name, result.get('depth')).explain(values, 'block' if element.per_block else
-                                                                       'stage')
-            if problem:
-                raise ConfigError(f'{where}: {problem}')
-            result[name] = values
-        return result
-
-    def _align(self, values: Sequence[Value], element: Element, depth: Values | None, key: str) -> Values:
-        """From one value a stage or one a block to the form that this element is kept in."""
-        values = read_values(element.name, values, key)
-        counts = [int(count) for count in depth] if depth is not None else [1] * self.num_stages
-        if len(values) == self.num_stages:
-            if not element.per_block:
-                return values
-            return tuple(value for value, count in zip(values, counts) for _ in range(count))
-        if depth is None or len(values) != sum(counts):
-            blocks = '' if depth is None else f' or {sum(counts)} (one a block)'
-            raise ConfigError(f'{key} has {len(values)} values; allowed: {self.num_stages} (one a stage){blocks}')
-        if element.per_block:
-            return values
-        stages = split_blocks(values, counts)
-        for stage, blocks_of_stage in enumerate(stages):
-            if len(set(blocks_of_stage)) > 1:
-                raise ConfigError(f'{key}: the blocks of stage {stage} share one value here, got '
-                                  f'{list(blocks_of_stage)}')
-        return tuple(stage[0] for stage in stages)
-
-    def blocks(self, settings: ModuleSettings) -> list[list[dict[str, Any]]]:
-        """Canonical settings block by block: per stage, per active block, element -> value (without depth)."""
-        counts = [int(count) for count in settings['depth']]
-        columns = {}
-        for name, element in self.elements.items():
-            if name != 'depth':
-                columns[name] = (split_blocks(settings[name], counts) if element.per_block else
-                                 [[value] * count for value, count in zip(settings[name], counts)])
-        return [[{name: column[stage][block] for name, column in columns.items()} for block in range(count)]
-                for stage, count in enumerate(counts)]
-
-    def choices(self, name: str, stage: int, block: int = 0) -> tuple[Value, ...]:
-        """The ascending choices of an element in one block; the last is what a supernet's layers are built with.
-
-        Args:
-            name: an element.
-            stage: where.
-            block: where in the stage; it matters for a fixed element that was given per block.
-        """
-        element = self.elements[name]
-        if element.blocks is None:
-            return element.choices[stage]
-        start = sum(int(depth[0]) for depth in self.elements['depth'].choices[:stage])
-        return (element.blocks[start + block],)
-
-
-def split_blocks(values: Sequence[Value], depth: Sequence[Value]) -> list[Values]:
-    """Cut one value a block into stages of ``depth`` blocks."""
-    stages, start = [], 0
-    for count in depth:
-        stages.append(tuple(values[start:start + int(count)]))
-        start += int(count)
-    return stages
-
-
-def _build_variants(element: Element, depth: Values | None, depth_element: Element) -> Variants:
-    if element.strategy is not None:
-        return element.strategy.variants(element.choices, depth, depth_element.choices)
-    if element.blocks is not None:
-        return Chain([(value,) for value in element.blocks])
-    return Chain(element.choices)
-
-
-class Subnet(Mapping[str, ModuleSettings]):
-    """Canonical settings of a whole model: module path -> element -> values. Immutable and hashable.
-
-    Args:
-        settings: canonical settings, as :meth:`SearchSpace.canonical` makes them.
-    """
-
-    def __init__(self, settings: Mapping[str, ModuleSettings]) -> None:
-        self._settings = {path: {name: tuple(values) for name, values in elements.items()}
-                          for path, elements in settings.items()}
-        self._key = tuple((path, tuple(elements.items())) for path, elements in self._settings.items())
-
-    def __getitem__(self, path: str) -> ModuleSettings:
-        return dict(self._settings[path])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._settings)
-
-    def __len__(self) -> int:
-        return len(self._settings)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Subnet) and self._key == other._key
-
-    def __repr__(self) -> str:
-        return f'Subnet({self.to_dict()})'
-
-    def to_dict(self) -> dict[str, dict[str, list[Value]]]:
-        """The settings as plain dicts and lists, for a config or a JSON file."""
-        return {path: {name: list(values) for name, values in elements.items()}
-                for path, elements in self._settings.items()}
+from mmbignas.space.module_space import ModuleSettings, ModuleSpace
+from mmbignas.space.subnet import IMAGE_SIZE, ImageSize, Subnet
 
 
 class SearchSpace:
-    """The search space of a model: module path -> :class:`ModuleSpace`.
+    """The search space of a model: module path -> :class:`ModuleSpace`, and the image sizes to choose from.
+
+    The subnets are numbered ``0 .. size - 1`` in lexicographic order: by the modules in their order, then by the image
+    size, which varies fastest. Number 0 is the smallest subnet, the last number the largest. No method but
+    :meth:`traverse` enumerates them, whose numbers often have dozens of digits.
 
     Args:
         modules: the spaces of the searchable modules by their path in the model, e.g. ``backbone`` or
             ``bbox_head.cls_tower``.
+        image_sizes: ``(height, width)`` in pixels, in any order. A single one is no choice: its subnets have none.
+
+    Raises:
+        ConfigError: for image sizes that are not distinct pairs of positive integers.
+
+    Attributes:
+        modules: the spaces by path.
+        image_sizes: the image sizes, ascending by area.
     """
 
-    def __init__(self, modules: Mapping[str, ModuleSpace]) -> None:
+    def __init__(self, modules: Mapping[str, ModuleSpace], image_sizes: Sequence[Sequence[int]] = ()) -> None:
         self.modules = dict(modules)
+        self.image_sizes = _read_image_sizes(image_sizes)
 
-    def _assemble(self, pick: Callable[[ModuleSpace], ModuleSettings]) -> Subnet:
-        return Subnet({path: pick(space) for path, space in self.modules.items()})
+    def with_image_sizes(self, image_sizes: Sequence[Sequence[int]]) -> SearchSpace:
+        """The same modules with other image sizes."""
+        return SearchSpace(self.modules, image_sizes)
+
+    @cached_property
+    def size(self) -> int:
+        """How many subnets there are."""
+        return math.prod(space.size for space in self.modules.values()) * max(len(self.image_sizes), 1)
+
+    def __getitem__(self, number: int) -> Subnet:
+        """The subnet with this number.
+
+        Raises:
+            ConfigError: for a number outside ``0 .. size - 1``.
+        """
+        if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= number < self.size:
+            raise ConfigError(f'subnet number: {number!r} is not allowed; allowed: 0..{self.size - 1}')
+        number, image_size = divmod(int(number), max(len(self.image_sizes), 1))
+        numbers = {}
+        for path, space in reversed(self.modules.items()):
+            number, numbers[path] = divmod(number, space.size)
+        return self._assemble(lambda path, space: space[numbers[path]], lambda sizes: sizes[image_size])
+
+    def index(self, subnet: Subnet | Mapping[str, Any]) -> int:
+        """The number of a subnet, which is given in any form that :meth:`canonical` takes.
+
+        Raises:
+            ConfigError: for settings outside the space.
+        """
+        subnet, number = self.canonical(subnet), 0
+        for path, space in self.modules.items():
+            number = number * space.size + space.index(subnet[path])
+        if subnet.image_size is None:
+            return number
+        return number * len(self.image_sizes) + self.image_sizes.index(subnet.image_size)
+
+    def _assemble(self, pick: Callable[[str, ModuleSpace], ModuleSettings],
+                  pick_size: Callable[[Sequence[ImageSize]], ImageSize]) -> Subnet:
+        settings = {path: pick(path, space) for path, space in self.modules.items()}
+        return Subnet(settings, pick_size(self.image_sizes) if len(self.image_sizes) > 1 else None)
 
     def max(self) -> Subnet:
         """The largest subnet."""
-        return self._assemble(lambda space: space.max())
+        return self._assemble(lambda _, space: space.max(), lambda sizes: sizes[-1])
 
     def min(self) -> Subnet:
         """The smallest subnet."""
-        return self._assemble(lambda space: space.min())
+        return self._assemble(lambda _, space: space.min(), lambda sizes: sizes[0])
 
     def middle(self) -> Subnet:
         """The subnet in the middle of all choices."""
-        return self._assemble(lambda space: space.middle())
+        return self._assemble(lambda _, space: space.middle(), lambda sizes: sizes[len(sizes) // 2])
 
     def sample(self, rng: random.Random) -> Subnet:
-        """Draw a subnet from an explicit generator; the same generator state gives the same subnet everywhere."""
-        return self._assemble(lambda space: space.sample(rng))
+        """Draw a subnet from an explicit generator; the same generator state gives the same subnet everywhere.
 
-    def canonical(self, settings: Mapping[str, Mapping[str, Sequence[Value]]]) -> Subnet:
+        Each element is drawn by its strategy, the depth before those that depend on it. With block-wise elements
+        shallow subnets are therefore drawn more often than their number would make them; see :meth:`sample_uniform`.
+        """
+        return self._assemble(lambda _, space: space.sample(rng), rng.choice)
+
+    def sample_uniform(self, rng: random.Random) -> Subnet:
+        """Draw a subnet, each with the same probability, from an explicit generator."""
+        return self[rng.randrange(self.size)]
+
+    def traverse(self, count: int | None = None) -> Iterator[Subnet]:
+        """Walk the space in the order of the numbers, one subnet at a time.
+
+        Args:
+            count: walk this many, evenly spaced from the first to the last, instead of all; of a space with fewer,
+                all.
+
+        Raises:
+            ConfigError: for a count below 1.
+        """
+        if count is None:
+            return map(self.__getitem__, range(self.size))
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+            raise ConfigError(f'count: {count!r} is not allowed; allowed: integers from 1')
+        count = min(int(count), self.size)
+        return (self[number * (self.size - 1) // max(count - 1, 1)] for number in range(count))
+
+    def canonical(self, settings: Mapping[str, Any]) -> Subnet:
         """Check the settings of a whole model and bring them into canonical form.
 
         Args:
-            settings: module path -> element -> values. A module without a choice may be left out.
+            settings: module path -> element -> values; or a subnet. A module without a choice may be left out. With
+                several image sizes, ``image_size`` -> ``[height, width]`` has to be there; with one, it may.
 
         Raises:
             ConfigError: naming module, element, stage, the value and the allowed ones.
@@ -293,7 +133,7 @@ class SearchSpace:
             settings = settings.to_dict()
         if not isinstance(settings, Mapping):
             raise ConfigError(f'subnet settings: expected a dict from module path to elements, got {settings!r}')
-        unknown = sorted(str(path) for path in set(settings) - set(self.modules))
+        unknown = sorted(str(path) for path in set(settings) - {*self.modules, IMAGE_SIZE})
         if unknown:
             raise ConfigError(f'subnet settings: no searchable module {", ".join(unknown)}; allowed: '
                               f'{", ".join(self.modules)}')
@@ -302,4 +142,35 @@ class SearchSpace:
             if path not in settings and space.searched:
                 raise ConfigError(f'subnet settings: {path} is missing; given: {", ".join(settings) or "nothing"}')
             result[path] = space.canonical(settings.get(path, {}), path)
-        return Subnet(result)
+        return Subnet(result, self._canonical_size(settings))
+
+    def _canonical_size(self, settings: Mapping[str, Any]) -> ImageSize | None:
+        """The image size of a subnet, ``None`` where the space has no choice of it."""
+        allowed = [list(size) for size in self.image_sizes]
+        if IMAGE_SIZE not in settings:
+            if len(allowed) > 1:
+                raise ConfigError(f'subnet settings: {IMAGE_SIZE} is missing; allowed: {allowed}')
+            return None
+        size = _read_image_size(settings[IMAGE_SIZE])
+        if size not in self.image_sizes:
+            raise ConfigError(f'{IMAGE_SIZE}: {list(size)} is not allowed; allowed: {allowed or "none"}')
+        return size if len(allowed) > 1 else None
+
+
+def _read_image_sizes(sizes: Sequence[Sequence[int]]) -> tuple[ImageSize, ...]:
+    """Distinct image sizes, ascending by area."""
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+        raise ConfigError(f'{IMAGE_SIZE}: expected a list of [height, width], got {sizes!r}')
+    read = [_read_image_size(size) for size in sizes]
+    for index, size in enumerate(read):
+        if size in read[:index]:
+            raise ConfigError(f'{IMAGE_SIZE}: {list(size)} is given twice; allowed: sizes that differ')
+    return tuple(sorted(read, key=lambda size: (math.prod(size), size)))
+
+
+def _read_image_size(size: Any) -> ImageSize:
+    """Height and width in pixels, as plain integers."""
+    if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2 or any(
+            isinstance(pixels, bool) or not isinstance(pixels, Integral) or pixels < 1 for pixels in size):
+        raise ConfigError(f'{IMAGE_SIZE}: {size!r} is not allowed; allowed: [height, width] in pixels, integers from 1')
+    return int(size[0]), int(size[1])

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from mmbignas.errors import ConfigError
@@ -30,6 +32,10 @@ class Variants(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Values:
         """The variant with number ``index``, ``0 <= index < size``, in lexicographic order."""
+
+    @abstractmethod
+    def index(self, values: Values) -> int:
+        """The number of one of the variants."""
 
     @abstractmethod
     def explain(self, values: Values, unit: str = 'stage') -> str | None:
@@ -61,6 +67,9 @@ class OneIndex(Variants):
     def __getitem__(self, index: int) -> Values:
         return self.rows[index]
 
+    def index(self, values: Values) -> int:
+        return self.rows.index(values)
+
     def explain(self, values: Values, unit: str = 'stage') -> str | None:
         if values in self.rows:
             return None
@@ -83,51 +92,70 @@ class Chain(Variants):
         self.choices = choices
         self.slopes = slopes if slopes is not None else [None] * len(choices)
 
-    def _follows(self, position: int, previous: Value, value: Value) -> bool:
-        rule = self.slopes[position]
-        return rule is None or previous * rule[0] <= value <= previous * rule[1]
+    def _span(self, position: int, previous: Value | None) -> tuple[int, int]:
+        """The choices that may stand at ``position`` after ``previous``, as a range of their indices."""
+        stage, rule = self.choices[position], self.slopes[position]
+        if rule is None or previous is None:
+            return 0, len(stage)
+        return bisect_left(stage, previous * rule[0]), bisect_right(stage, previous * rule[1])
+
+    def options(self, position: int, previous: Value | None) -> Sequence[Value]:
+        """The choices that may stand at ``position`` after ``previous`` (``None`` at the first position)."""
+        low, high = self._span(position, previous)
+        return self.choices[position][low:high]
 
     @cached_property
-    def _completions(self) -> list[list[int]]:
-        """For each position and choice, in how many ways the positions from it on can be filled."""
-        table = [[1] * len(self.choices[-1])]
-        for position in range(len(self.choices) - 1, 0, -1):
-            table.insert(0, [
-                sum(ways for value, ways in zip(self.choices[position], table[0])
-                    if self._follows(position, previous, value))
-                for previous in self.choices[position - 1]
-            ])
-        return table
+    def _sums(self) -> list[list[int]]:
+        """Per position, before each choice and after the last: in how many ways the smaller choices can go on."""
+        sums: list[list[int]] = []
+        for position in reversed(range(len(self.choices))):
+            ways = [1] * len(self.choices[position])
+            if sums:
+                spans = (self._span(position + 1, value) for value in self.choices[position])
+                ways = [sums[-1][high] - sums[-1][low] for low, high in spans]
+            sums.append([0, *accumulate(ways)])
+        return sums[::-1]
 
     @cached_property
     def size(self) -> int:
-        return sum(self._completions[0])
-
-    def _open(self, position: int, previous: Value | None) -> list[tuple[Value, int]]:
-        """The values that may stand at ``position``, with the number of ways to go on from each."""
-        return [(value, ways) for value, ways in zip(self.choices[position], self._completions[position])
-                if ways and (previous is None or self._follows(position, previous, value))]
+        return self._sums[0][-1]
 
     def __getitem__(self, index: int) -> Values:
         values: list[Value] = []
-        for position in range(len(self.choices)):
-            for value, ways in self._open(position, values[-1] if values else None):
-                if index < ways:
-                    values.append(value)
-                    break
-                index -= ways
+        previous: Value | None = None
+        for position, sums in enumerate(self._sums):
+            index += sums[self._span(position, previous)[0]]
+            choice = bisect_right(sums, index) - 1
+            index -= sums[choice]
+            previous = self.choices[position][choice]
+            values.append(previous)
         return tuple(values)
 
+    def index(self, values: Values) -> int:
+        number = 0
+        previous: Value | None = None
+        for position, value in enumerate(values):
+            sums = self._sums[position]
+            number += sums[self.choices[position].index(value)] - sums[self._span(position, previous)[0]]
+            previous = value
+        return number
+
+    @cached_property
+    def _free(self) -> bool:
+        """Whether no rule binds a value to another."""
+        return all(rule is None for rule in self.slopes)
+
     def sample(self, rng: random.Random) -> Values:
-        if all(rule is None for rule in self.slopes):
-            return tuple(stage[rng.randrange(len(stage))] if len(stage) > 1 else stage[0] for stage in self.choices)
-        return super().sample(rng)
+        if not self._free:
+            return super().sample(rng)
+        choice = rng.choice
+        return tuple([choice(stage) if len(stage) > 1 else stage[0] for stage in self.choices])
 
     def explain(self, values: Values, unit: str = 'stage') -> str | None:
         for position, (value, stage) in enumerate(zip(values, self.choices)):
             if value not in stage:
                 return f'{value} in {unit} {position} is not allowed; allowed: {list(stage)}'
-            if position and not self._follows(position, values[position - 1], value):
+            if position and value not in self.options(position, values[position - 1]):
                 low, high = self.slopes[position] or (0, 0)
                 return (f'{value} in {unit} {position} breaks the ordering rule: it must lie between {low:g} and '
                         f'{high:g} times the value before it, {values[position - 1]}')
@@ -135,9 +163,10 @@ class Chain(Variants):
 
     def middle(self) -> Values:
         values: list[Value] = []
-        for position, stage in enumerate(self.choices):
+        for position, (stage, sums) in enumerate(zip(self.choices, self._sums)):
             target = stage[len(stage) // 2]
-            admissible = [value for value, _ in self._open(position, values[-1] if values else None)]
+            low, high = self._span(position, values[-1] if values else None)
+            admissible = [stage[index] for index in range(low, high) if sums[index + 1] > sums[index]]
             values.append(min(admissible, key=lambda value: abs(value - target)))
         return tuple(values)
 
@@ -163,6 +192,11 @@ class Strategy:
     def per_block(self) -> bool:
         """Whether it draws one value a block."""
         return self.name.endswith('block_wise')
+
+    @property
+    def follows_depth(self) -> bool:
+        """Whether the values of an element other than the depth are another set for another depth."""
+        return self.per_block or self.name == 'stage_wise_depth'
 
     def check(self, element: str, choices: Sequence[Values], key: str) -> None:
         """Refuse choices that the strategy cannot draw from.

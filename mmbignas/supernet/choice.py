@@ -1,14 +1,15 @@
-"""How a config names subnets: by ``max``, ``min``, ``middle``, ``random``, or by their settings."""
+"""How a config names subnets: by ``max``, ``min``, ``middle``, ``random``, a number, a file, or their settings."""
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mmbignas.errors import ConfigError
-from mmbignas.space import SearchSpace, Subnet
+from mmbignas.space import SUBNET_SUFFIXES, SearchSpace, Subnet, load_subnet
 
 NAMED_SUBNETS = ('max', 'min', 'middle', 'random')
 
@@ -30,32 +31,37 @@ class SubnetChoice:
         return self.subnet or space.sample(rng)
 
 
-def parse_choices(choices: Sequence[str | Mapping[str, Any]], space: SearchSpace, key: str) -> list[SubnetChoice]:
+def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: SearchSpace,
+                  key: str) -> list[SubnetChoice]:
     """Read a list of subnets.
 
     Args:
-        choices: each one of ``max``, ``min``, ``middle``, ``random``; or settings; or
+        choices: each one of ``max``, ``min``, ``middle``, ``random``; or the number of a subnet in ``space``; or the
+            path of a ``.json``, ``.yaml`` or ``.yml`` file, see :func:`~mmbignas.space.load_subnet`; or settings; or
             ``dict(name=..., subnet_settings=...)``.
         space: the space that they are subnets of.
         key: the list's place in the config, for messages.
 
     Returns:
         list: in the same order. Random ones are called ``random0``, ``random1``, ..., settings without a name
-        ``fixed0``, ...; a name that comes again gets a number.
+        ``fixed0``, ..., number 123 ``subnet123``, those from a file like the file without its suffix; a name that
+        comes again gets a number.
 
     Raises:
-        ConfigError: for an unknown name or settings outside the space.
+        ConfigError: for an unknown name, a number or settings outside the space, or a file that cannot be read.
     """
     if isinstance(choices, (str, Mapping)) or not isinstance(choices, Sequence) or not choices:
-        raise ConfigError(f'{key}: expected a non-empty list of {", ".join(NAMED_SUBNETS)} or settings, got '
-                          f'{choices!r}')
+        raise ConfigError(f'{key}: expected a non-empty list of {", ".join(NAMED_SUBNETS)}, numbers, files or '
+                          f'settings, got {choices!r}')
     seen: Counter[str] = Counter()
     result = []
     for index, choice in enumerate(choices):
         name, subnet = _parse_choice(choice, space, f'{key}[{index}]')
         number = seen[name]
         seen[name] += 1
-        result.append(SubnetChoice(f'{name}{number}' if number or name in ('random', 'fixed') else name, subnet))
+        if number or name in ('random', 'fixed'):
+            name = f'{name}_{number}' if str(name)[-1:].isdigit() else f'{name}{number}'
+        result.append(SubnetChoice(name, subnet))
     for name, count in Counter(choice.name for choice in result).items():
         if count > 1:
             raise ConfigError(f'{key}: {name!r} names {count} subnets; allowed: names that differ from each other and '
@@ -64,14 +70,18 @@ def parse_choices(choices: Sequence[str | Mapping[str, Any]], space: SearchSpace
 
 
 def _parse_choice(choice: Any, space: SearchSpace, key: str) -> tuple[str, Subnet | None]:
-    if isinstance(choice, Mapping):
-        name, settings = 'fixed', choice
-        if 'subnet_settings' in choice:
-            name, settings = choice.get('name', name), choice['subnet_settings']
-        try:
-            return name, space.canonical(settings)
-        except ConfigError as error:
-            raise ConfigError(f'{key}: {error}') from None
-    if choice not in NAMED_SUBNETS:
-        raise ConfigError(f'{key}: {choice!r} is not allowed; allowed: {", ".join(NAMED_SUBNETS)}, or settings')
-    return choice, None if choice == 'random' else getattr(space, choice)()
+    if isinstance(choice, str) and choice in NAMED_SUBNETS:
+        return choice, None if choice == 'random' else getattr(space, choice)()
+    try:
+        if isinstance(choice, Mapping):
+            if 'subnet_settings' in choice:
+                return choice.get('name', 'fixed'), space.canonical(choice['subnet_settings'])
+            return 'fixed', space.canonical(choice)
+        if isinstance(choice, int) and not isinstance(choice, bool):
+            return f'subnet{choice}', space[choice]
+        if isinstance(choice, str) and choice.endswith(SUBNET_SUFFIXES):
+            return Path(choice).stem, load_subnet(choice, space)
+    except ConfigError as error:
+        raise ConfigError(f'{key}: {error}') from None
+    raise ConfigError(f'{key}: {choice!r} is not allowed; allowed: a number in 0..{space.size - 1}, a path that ends '
+                      f'in {", ".join(SUBNET_SUFFIXES)}, {", ".join(NAMED_SUBNETS)}, or settings')

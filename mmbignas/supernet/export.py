@@ -29,8 +29,8 @@ def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet
         dict: a model config without any space.
     """
     config = copy.deepcopy(dict(model_cfg))
-    for path, elements in subnet.to_dict().items():
-        _node(config, path).update(elements)
+    for path, elements in subnet.items():
+        _node(config, path).update({name: list(values) for name, values in elements.items()})
     for path, width in _input_widths(config, Supernet(model), subnet).items():
         _node(config, path)['in_channels'] = width
     return config

@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmbignas.errors import ConfigError
-from mmbignas.space import ModuleSettings, ModuleSpace, SearchSpace, Subnet
+from mmbignas.space import IMAGE_SIZE, ModuleSettings, ModuleSpace, SearchSpace, Subnet
 
 
 @runtime_checkable
@@ -61,7 +61,8 @@ class Supernet:
         """Let the model compute as this subnet from now on.
 
         Args:
-            subnet: a subnet, or settings in any accepted form; either is checked first.
+            subnet: a subnet, or settings in any accepted form; either is checked first. An image size in it is passed
+                over: a model has none of its own.
 
         Returns:
             Subnet: the canonical subnet.
@@ -69,6 +70,8 @@ class Supernet:
         Raises:
             ConfigError: for settings outside the space; the model is then as it was.
         """
+        if isinstance(subnet, Mapping):
+            subnet = {path: elements for path, elements in subnet.items() if path != IMAGE_SIZE}
         subnet = self.space.canonical(subnet)
         for path, module in self._modules.items():
             module.apply_subnet(subnet[path])

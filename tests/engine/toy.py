@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from mmbignas.engine import BNCalibrationHook
-from mmbignas.models.layers import set_depth
 from mmbignas.ops import DynamicBatchNorm2d, DynamicConv2d, DynamicLinear
 from mmbignas.space import ModuleSpace
 from mmbignas.supernet import Supernet
@@ -40,7 +39,8 @@ class ToyBackbone(nn.Module):
 
     def apply_subnet(self, settings):
         values = self.search_space.blocks(settings)[0]
-        set_depth(self.blocks, len(values))
+        for index, block in enumerate(self.blocks):
+            block.is_active = index < len(values)
         for block, value in zip(self.blocks, values):
             block[0].active_out_channels, block[0].active_kernel_size = value['out_channel'], value['kernel_size']
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,14 @@ def extremes_allowed(name: str, choices: Sequence[Sequence], kwargs: dict[str, A
         return True
     members = admissible(name, choices, depth=[1] * len(choices), **kwargs)
     return all(tuple(stage[index] for stage in choices) in members for index in (0, -1))
+
+
+def combinations(elements: dict[str, tuple]) -> int:
+    """How many combinations of values :func:`all_settings` looks at, or more."""
+    depth_choices = elements['depth'][2]
+    columns = [stage for name, _, choices in elements.values() for stage, depths in zip(choices, depth_choices)
+               for _ in range(depths[-1] if name in BLOCK_NAMES else 1)]
+    return math.prod(len(column) for column in columns)
 
 
 def config(elements: dict[str, tuple]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def check_set(variants: Variants, expected: list[tuple], candidates: list[tuple]
     assert expected
     assert variants.size == len(expected)
     assert [variants[index] for index in range(variants.size)] == expected
+    assert [variants.index(values) for values in expected] == list(range(variants.size))
     members = set(expected)
     assert variants.middle() in members
     for values in candidates:
@@ -104,6 +105,8 @@ def test_sizes_that_no_enumeration_reaches(name: str) -> None:
     assert variants[0] == (1, ) * stages
     assert variants[1] == (1, ) * (stages - 1) + (2, )
     assert variants[variants.size - 1] == (count, ) * stages
+    number = variants.size * 2 // 3
+    assert variants.index(variants[number]) == number
     draw = variants.sample(random.Random(0))
     assert list(draw) == sorted(draw)
 

@@ -1,24 +1,24 @@
 """ResNet with basic blocks, as a supernet or as one network."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseModule, ModuleList
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas.errors import ConfigError
 from mmbignas.models.blocks import BigBasicBlock, BigStem
-from mmbignas.models.layers import set_depth
+from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.registry import MODELS
-from mmbignas.space import ModuleSettings, ModuleSpace
+from mmbignas.space import ModuleSpace
 
 NUM_STAGES = 5
 
 
 @MODELS.register_module()
-class BigResNet(BaseModule):
+class BigResNet(SearchableBlocks, BaseModule):
     """ResNet-18/34 of any width, depth, kernel size and expand ratio.
 
     Stage 0 is the stem with the max-pool after it, stages 1 to 4 are ``layer1`` to ``layer4``. Each of ``out_channel``,
@@ -97,19 +97,11 @@ class BigResNet(BaseModule):
     def _choices(self, name: str, stage: int, block: int = 0) -> tuple[int, ...]:
         return tuple(int(value) for value in self.search_space.choices(name, stage, block))
 
-    def apply_subnet(self, settings: ModuleSettings) -> None:
-        """Compute as this subnet from now on.
-
-        Args:
-            settings: canonical settings of :attr:`search_space`.
-        """
-        stages = self.search_space.blocks(settings)
-        self.stem.set_active(**stages[0][0])
+    def searchable_blocks(self) -> Iterator[tuple[nn.Module, int, int]]:
+        yield self.stem, 0, 0
         for stage in range(1, NUM_STAGES):
-            blocks = getattr(self, f'layer{stage}')
-            set_depth(blocks, len(stages[stage]))
-            for block, values in zip(blocks, stages[stage]):
-                block.set_active(**values)
+            for index, block in enumerate(getattr(self, f'layer{stage}')):
+                yield block, stage, index
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the features of an image batch.

@@ -1,15 +1,16 @@
 """The convolutions of a dense head, shared by all pyramid levels, each level with its own normalisation."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbignas.models.layers import build_conv, build_norm, set_active, set_depth
+from mmbignas.models.layers import build_conv, build_norm, set_active
+from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.ops import shared_weights
-from mmbignas.space import ModuleSettings, ModuleSpace
+from mmbignas.space import ModuleSpace
 
 
 class TowerLayer(nn.Module):
@@ -32,13 +33,17 @@ class TowerLayer(nn.Module):
             nn.Identity() if norm_cfg is None else build_norm(norm_cfg, out_channels, dynamic=dynamic)
             for _ in range(num_levels))
 
+    def set_active(self, out_channel: int, kernel_size: int) -> None:
+        """Compute with this width and this kernel from now on."""
+        set_active(self.conv, out_channel, kernel_size)
+
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """Map one tensor ``(N, C, H, W)`` a level to ``(N, out_channel, H, W)`` a level."""
         with shared_weights(self.conv):
             return [F.relu(bn(self.conv(x)), inplace=True) for x, bn in zip(feats, self.bns, strict=True)]
 
 
-class ConvTower(nn.Sequential):
+class ConvTower(SearchableBlocks, nn.Sequential):
     """A chain of :class:`TowerLayer`; searchable, with one stage.
 
     Args:
@@ -75,18 +80,10 @@ class ConvTower(nn.Sequential):
         follower.search_space = None
         self._followers.append(follower)
 
-    def apply_subnet(self, settings: ModuleSettings) -> None:
-        """Compute as this subnet from now on.
-
-        Args:
-            settings: canonical settings of :attr:`search_space`.
-        """
-        assert self.search_space is not None
-        blocks = self.search_space.blocks(settings)[0]
+    def searchable_blocks(self) -> Iterator[tuple[nn.Module, int, int]]:
         for tower in (self, *self._followers):
-            set_depth(tower, len(blocks))
-            for layer, values in zip(tower, blocks):
-                set_active(layer.get_submodule('conv'), **values)
+            for index, layer in enumerate(tower):
+                yield layer, 0, index
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """Map one tensor ``(N, C, H, W)`` a level to ``(N, out_channel, H, W)`` a level."""

@@ -1,7 +1,7 @@
 """Feature pyramid network, as a supernet or as one network."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas.errors import ConfigError
-from mmbignas.models.layers import build_conv_module, set_active
+from mmbignas.models.layers import build_conv_module
+from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.registry import MODELS
-from mmbignas.space import ModuleSettings, ModuleSpace
+from mmbignas.space import ModuleSpace
 
 
 @MODELS.register_module()
-class BigFPN(BaseModule):
+class BigFPN(SearchableBlocks, BaseModule):
     """FPN (arXiv 1612.03144) with normalisation and any width and kernel size.
 
     Stage 0 is all lateral convolutions, stage 1 all output convolutions and the stride-2 convolutions of the extra
@@ -74,15 +75,10 @@ class BigFPN(BaseModule):
     def _kernels(self, stage: int, block: int) -> tuple[int, ...]:
         return tuple(int(value) for value in self.search_space.choices('kernel_size', stage, block))
 
-    def apply_subnet(self, settings: ModuleSettings) -> None:
-        """Compute as this subnet from now on.
-
-        Args:
-            settings: canonical settings of :attr:`search_space`.
-        """
-        for convs, blocks in zip((self.lateral_convs, self.fpn_convs), self.search_space.blocks(settings)):
-            for module, values in zip(convs, blocks):
-                set_active(module.get_submodule('conv'), **values)
+    def searchable_blocks(self) -> Iterator[tuple[nn.Module, int, int]]:
+        for stage, convs in enumerate((self.lateral_convs, self.fpn_convs)):
+            for index, conv in enumerate(convs):
+                yield conv, stage, index
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute the pyramid.

@@ -1,0 +1,150 @@
+"""What a subnet costs, as a function of its settings."""
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from mmbignas.cost.counting import OperationCounter
+from mmbignas.cost.program import Call, Program
+from mmbignas.cost.settings import UnitSettings
+from mmbignas.cost.shadow import Shadow
+from mmbignas.errors import ConfigError
+from mmbignas.space import Subnet
+
+TRIAL_SUBNETS = 2
+
+
+class ModuleCost(NamedTuple):
+    """What a part of a subnet costs.
+
+    Args:
+        macs: multiply-adds of convolutions and linear layers: what papers and the configs' ``flops_range`` call FLOPs.
+        ops: the total of MMEngine's complexity analysis, which also counts normalisation, upsampling and pooling.
+        params: number of parameters.
+    """
+
+    macs: int
+    ops: int
+    params: int
+
+
+class Cost(NamedTuple):
+    """What a subnet costs.
+
+    Args:
+        macs: multiply-adds of convolutions and linear layers: what papers and the configs' ``flops_range`` call FLOPs.
+        ops: the total of MMEngine's complexity analysis, which also counts normalisation, upsampling and pooling: the
+            figure of MMDetection's ``get_flops.py``.
+        params: number of parameters.
+        modules: the same of each child of the model, e.g. ``backbone``; '' for what belongs to none.
+    """
+
+    macs: int
+    ops: int
+    params: int
+    modules: dict[str, ModuleCost]
+
+
+class CostModel:
+    """MACs, operations and parameters of any subnet, as a function of its settings.
+
+    Exact, and without weights: the model is run on shapes alone, and each block only once for each of its own
+    settings and input shapes; from then on a subnet costs a few table look-ups. What is counted is what MMEngine's
+    complexity analysis counts in the exported network, in mode ``tensor`` on one image.
+
+    This takes modules at their word about which block computes by which settings (see
+    :class:`~mmbignas.models.searchable.SearchableBlocks`). Some subnets are therefore also run as a whole at the start;
+    if they disagree, every subnet is, and a warning says so.
+
+    Args:
+        model: a supernet, also on the meta device, or a wrapper such as DDP around one. It is left as it is.
+        image_sizes: height and width in pixels of each resolution, ascending.
+
+    Raises:
+        ConfigError: for sizes that are none, or a model that cannot be run on the shape of an image alone.
+
+    Attributes:
+        space: the model's :class:`~mmbignas.space.SearchSpace`; with several ``image_sizes`` it has their dimension.
+    """
+
+    def __init__(self, model: nn.Module, image_sizes: Sequence[Sequence[int]]) -> None:
+        if not image_sizes:
+            raise ConfigError('image_size: at least one [height, width] in pixels is needed')
+        self._shadow = Shadow(model)
+        self.space = self._shadow.supernet.space.with_image_sizes(image_sizes)
+        settings = UnitSettings(self._shadow)
+        sizes = [(int(height), int(width)) for height, width in image_sizes]
+        self._only = sizes[0] if len(sizes) == 1 else None
+        self._programs = {size: Program(self._shadow, settings, size) for size in sizes}
+        self._divided = self._is_divided()
+
+    def _size(self, subnet: Subnet) -> tuple[int, int]:
+        size = self._only or subnet.image_size
+        if size not in self._programs:
+            raise ConfigError(f'image_size: {size and list(size)} is not allowed; allowed: '
+                              f'{[list(known) for known in self._programs]}')
+        return size
+
+    def __call__(self, subnet: Subnet) -> Cost:
+        """The cost of a subnet.
+
+        Args:
+            subnet: a canonical subnet of :attr:`space`.
+
+        Raises:
+            ConfigError: for a subnet of another space.
+        """
+        size = self._size(subnet)
+        groups = self._programs[size].cost(subnet) if self._divided else self._as_a_whole(subnet)
+        modules = {name: ModuleCost(*amounts) for name, amounts in groups.items() if any(amounts)}
+        return Cost(*(sum(amounts) for amounts in zip(*modules.values())), modules)
+
+    def calls(self, subnet: Subnet) -> list[Call]:
+        """What a subnet computes on one image, in order: blocks and other units, and torch functions between them.
+
+        Args:
+            subnet: a canonical subnet of :attr:`space`.
+
+        Raises:
+            ConfigError: for a subnet of another space.
+        """
+        return self._programs[self._size(subnet)].calls(subnet)
+
+    def _as_a_whole(self, subnet: Subnet) -> dict[str, list[int]]:
+        """Without a look-up: run the model on shapes alone."""
+        shadow = self._shadow
+        groups = {name: [0, 0, 0] for name, _ in [*shadow.supernet.model.named_children(), ('', None)]}
+
+        def add(macs: int, ops: int) -> None:
+            groups[shadow.group][0] += macs
+            groups[shadow.group][1] += ops
+
+        image = shadow.image(self._size(subnet))
+        with OperationCounter([image], add):
+            shadow.run(subnet, image)
+        seen: set[Any] = set()
+        for name, child in shadow.supernet.model.named_children():
+            groups[name][2] = shadow.parameters(child, seen)
+        groups[''][2] = shadow.parameters(shadow.supernet.model, seen)
+        return groups
+
+    def _is_divided(self) -> bool:
+        """Whether the cost is the sum of its steps' costs, on trial."""
+        rng = random.Random(0)
+        trials = [self.space.max(), self.space.min(), *(self.space.sample(rng) for _ in range(TRIAL_SUBNETS))]
+        for subnet in trials:
+            expected = self._as_a_whole(subnet)
+            try:
+                found: Any = self._programs[self._size(subnet)].cost(subnet)
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                found = error
+            if found != expected:
+                warnings.warn(f'the cost of {type(self._shadow.supernet.model).__name__} cannot be divided into the '
+                              f'costs of its blocks ({found} instead of {expected}), so each subnet is run as a whole, '
+                              'which is slower', stacklevel=3)
+                return False
+        return True

@@ -1,0 +1,190 @@
+"""The forward pass of every subnet: steps, whose costs are looked up in tables."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from mmbignas.cost.settings import Place, StageValues, UnitSettings, UnitValues
+from mmbignas.cost.shadow import Shadow
+from mmbignas.cost.steps import Bound, Entry, Recorder, Shape, Step
+from mmbignas.space import Subnet
+
+
+@dataclass(frozen=True)
+class Call:
+    """Something that a subnet computes: a unit of the model, or a torch function between units.
+
+    Args:
+        path: of the unit; of a function, the module that calls it and the function's name.
+        values: settings of the unit.
+        inputs: shapes of the tensors that it is given.
+    """
+
+    path: str
+    values: UnitValues
+    inputs: tuple[Shape, ...]
+    _step: Step = field(repr=False, compare=False)
+
+    def bind(self, network: nn.Module) -> nn.Module:
+        """What is computed, as a module that takes tensors of the shapes :attr:`inputs`.
+
+        Args:
+            network: the subnet as a plain network, or the supernet with the subnet applied.
+        """
+        function, arguments = self._step.bound.function, self._step.bound.arguments
+        return Bound(network.get_submodule(self.path) if self._step.unit is not None else function, arguments)
+
+
+class Taken(NamedTuple):
+    """A step that a subnet takes: its settings, the numbers of its inputs' shapes, and its cost."""
+
+    step: Step
+    values: UnitValues
+    shapes: tuple[int, ...]
+    entry: Entry
+
+
+class Segment:
+    """Consecutive steps that go by the settings of one stage, or, where a stage's blocks differ, of one block.
+
+    Args:
+        place: the stage and the block; ``None`` for steps without settings.
+        whole: whether it is the whole stage.
+    """
+
+    def __init__(self, place: Place | None, whole: bool) -> None:
+        self.place = place
+        # What the costs go by, beside the inputs: of which stage, and which of its blocks.
+        self.stage, self.blocks = -1, slice(None)
+        if place is not None:
+            self.stage, self.blocks = place.stage, slice(None) if whole else slice(place.block, place.block + 1)
+        self.steps: list[tuple[Step, Place | None, dict]] = []
+        self.inputs: tuple[int, ...] = ()
+        self.outputs: tuple[int, ...] = ()
+        # Settings and numbers of the inputs' shapes -> amounts per child of the model, numbers of the outputs' shapes.
+        self.table: dict[tuple, tuple[list[tuple[str, int, int, int]], list[int]]] = {}
+
+
+class Program:
+    """The forward pass of every subnet on images of one size.
+
+    It is written down once, for the largest subnet. Any other subnet takes the same steps, but for blocks beyond its
+    depth, which hand on what they are given. A step's cost follows from its settings and the shapes of its inputs; it
+    is measured when it is met for the first time and looked up from then on, as is the sum over a segment.
+
+    Args:
+        shadow: the model.
+        settings: its units' settings.
+        size: height and width of the image in pixels.
+
+    Raises:
+        ConfigError: when the model cannot be run on shapes alone.
+
+    Attributes:
+        shapes: all shapes of tensors that were met; a shape's number is its index.
+    """
+
+    def __init__(self, shadow: Shadow, settings: UnitSettings, size: tuple[int, int]) -> None:
+        self._shadow, self._settings = shadow, settings
+        image = shadow.image(size)
+        with Recorder(shadow, image) as recorder:
+            shadow.run(shadow.supernet.space.max(), image)
+        self.shapes: list[Shape] = []
+        self._numbers: dict[Shape, int] = {}
+        self._slots = [self._number(tuple(image.shape))] * recorder.slots
+        self._segments = self._divide(recorder.steps)
+        called: set[Any] = {step.unit for step in recorder.steps}
+        model = shadow.supernet.model
+        self._constant = {name: shadow.parameters(child, called) for name, child in model.named_children()}
+        self._constant[''] = shadow.parameters(model, called)
+
+    def _divide(self, steps: Iterable[Step]) -> list[Segment]:
+        segments: list[Segment] = []
+        for step in steps:
+            place = self._settings.places.get(step.path) if step.unit is not None else None
+            whole = place is not None and self._settings.alike[place.stage]
+            last = segments[-1] if segments else None
+            goes_on = last is not None and (place is None or last.place is not None and (
+                place == last.place or whole and place.stage == last.place.stage))
+            if last is None or not goes_on:
+                last = Segment(place, whole)
+                segments.append(last)
+            last.steps.append((step, place, {}))
+        made = [{slot for step, _, _ in segment.steps for slot in step.outputs} for segment in segments]
+        used = [dict.fromkeys(slot for step, _, _ in segment.steps for slot in step.inputs) for segment in segments]
+        for index, segment in enumerate(segments):
+            segment.inputs = tuple(slot for slot in used[index] if slot not in made[index])
+            later = {slot for slots in used[index + 1:] for slot in slots}
+            segment.outputs = tuple(sorted(made[index] & later))
+        return segments
+
+    def calls(self, subnet: Subnet) -> list[Call]:
+        """What a subnet computes, in order.
+
+        Raises:
+            ConfigError: for a subnet of another space.
+        """
+        stages, slots = self._settings.read(subnet), self._slots.copy()
+        return [Call(taken.step.path, taken.values, tuple(self.shapes[number] for number in taken.shapes), taken.step)
+                for segment in self._segments for taken in self._take(segment, subnet, stages, slots)]
+
+    def cost(self, subnet: Subnet) -> dict[str, list[int]]:
+        """MACs, operations and parameters of a subnet for each child of the model.
+
+        Raises:
+            ConfigError: for a subnet of another space.
+        """
+        stages, slots = self._settings.read(subnet), self._slots.copy()
+        stages.append(())  # of segments without settings
+        groups = {name: [0, 0, params] for name, params in self._constant.items()}
+        for segment in self._segments:
+            key = (stages[segment.stage][segment.blocks], *[slots[slot] for slot in segment.inputs])
+            found = segment.table.get(key)
+            if found is None:
+                sums: dict[str, list[int]] = {}
+                for taken in self._take(segment, subnet, stages, slots):
+                    amounts = sums.setdefault(taken.step.group, [0, 0, 0])
+                    for index in range(3):
+                        amounts[index] += taken.entry[index]
+                found = segment.table[key] = ([(name, *amounts) for name, amounts in sums.items()],
+                                              [slots[slot] for slot in segment.outputs])
+            for name, macs, ops, params in found[0]:
+                amounts = groups[name]
+                amounts[0] += macs
+                amounts[1] += ops
+                amounts[2] += params
+            for slot, number in zip(segment.outputs, found[1]):
+                slots[slot] = number
+        return groups
+
+    def _take(self, segment: Segment, subnet: Subnet, stages: list[StageValues],
+              slots: list[int]) -> Iterator[Taken]:
+        """The steps of a segment that a subnet takes; fills in the shapes of what they make."""
+        for step, place, table in segment.steps:
+            shapes = made = tuple([slots[slot] for slot in step.inputs])
+            if place is None or place.block < len(stages[place.stage]):
+                values = () if place is None else stages[place.stage][place.block]
+                entry = table.get((values, shapes))
+                if entry is None:
+                    entry = table[values, shapes] = self._measure(subnet, step, values, shapes)
+                made = entry.outputs
+                yield Taken(step, values, shapes, entry)
+            for slot, number in zip(step.outputs, made, strict=True):
+                slots[slot] = number
+
+    def _measure(self, subnet: Subnet, step: Step, values: UnitValues, shapes: tuple[int, ...]) -> Entry:
+        # Values that no subnet has are met here for the first time, every time.
+        self._shadow.supernet.space.canonical({path: subnet[path] for path in subnet})
+        if step.path in self._settings.places:
+            self._settings.apply(step.path, values)
+        macs, ops, params, outputs = step.measure(self._shadow, [self.shapes[number] for number in shapes])
+        return Entry(macs, ops, params, tuple(self._number(shape) for shape in outputs))
+
+    def _number(self, shape: Shape) -> int:
+        if shape not in self._numbers:
+            self._numbers[shape] = len(self.shapes)
+            self.shapes.append(shape)
+        return self._numbers[shape]

@@ -1,0 +1,161 @@
+"""A copy of a model without data, which can be run on shapes alone."""
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmbignas.errors import ConfigError
+from mmbignas.models.searchable import SearchableBlocks
+from mmbignas.ops import DynamicLayer
+from mmbignas.space import ModuleSpace, Subnet
+from mmbignas.supernet import Supernet
+
+Forward = Callable[..., Any]
+Watcher = Callable[[str, nn.Module, Forward, tuple, dict], Any]
+
+
+class Shadow:
+    """A copy of a supernet on the meta device: its tensors have shapes and no data, and operations cost no arithmetic.
+
+    The copy is divided into units, each of which costs what its own settings and the shapes of its inputs say: the
+    blocks of a :class:`~mmbignas.models.searchable.SearchableBlocks`, any other searchable module as a whole, and the
+    greatest modules that contain neither.
+
+    Args:
+        model: the supernet, or a wrapper such as DDP around one. It is not changed, and its weights are not copied.
+
+    Attributes:
+        supernet: the copy.
+        units: path -> module of each unit.
+        settings_of: path of a unit with settings -> path of the searchable module, and stage and number of the block
+            in it, or ``None`` for the module as a whole.
+        scope: path of the module that is being computed.
+        watcher: where set, called in place of a unit's forward, with its path, the module, its forward and the
+            arguments.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        model = Supernet(model).model
+        memo: dict[int, Any] = {}
+        for tensor in [*model.parameters(), *model.buffers()]:
+            bare = torch.empty_like(tensor, device='meta')
+            memo[id(tensor)] = nn.Parameter(bare, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else bare
+        self.supernet = Supernet(copy.deepcopy(model, memo).eval())
+        self.scope: list[str] = ['']
+        self._entered = ''
+        self.watcher: Watcher | None = None
+        self.settings_of: dict[str, tuple[str, tuple[int, int] | None]] = {}
+        self.units = dict(self._find_units())
+        self._inputs: dict[nn.Module, torch.Size] = {}
+        inside = {part for unit in self.units.values() for part in unit.modules()}
+        for path, module in self.supernet.model.named_modules():
+            module._forward_hooks.clear()
+            module._forward_pre_hooks.clear()
+            if path in self.units or module not in inside:
+                module.forward = self._scoped(path, module)  # type: ignore[method-assign]
+            if isinstance(module, DynamicLayer):
+                module.register_forward_pre_hook(self._remember_input)
+
+    def _find_units(self) -> Iterator[tuple[str, nn.Module]]:
+        model, searchable = self.supernet.model, set()
+        paths = {module: path for path, module in model.named_modules()}
+        for path, module in model.named_modules():
+            if not isinstance(getattr(module, 'search_space', None), ModuleSpace):
+                continue
+            if isinstance(module, SearchableBlocks):
+                for block, stage, index in module.searchable_blocks():
+                    self.settings_of[paths[block]] = path, (stage, index)
+                    searchable.add(block)
+            else:
+                self.settings_of[path] = path, None
+                searchable.add(module)
+        containers = {paths[module]: module for module in model.modules()
+                      if module not in searchable and any(part in searchable for part in module.modules())}
+
+        def walk(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+            if path not in containers:
+                yield path, module
+                return
+            for name, child in module.named_children():
+                yield from walk(f'{path}.{name}' if path else name, child)
+
+        yield from walk('', model)
+
+    def _scoped(self, path: str, module: nn.Module) -> Forward:
+        original = module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            self.scope.append(path)
+            self._entered = path
+            try:
+                if path in self.units and self.watcher is not None:
+                    return self.watcher(path, module, original, args, kwargs)
+                return original(*args, **kwargs)
+            finally:
+                self.scope.pop()
+        return forward
+
+    def _remember_input(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._inputs[module] = inputs[0].shape
+
+    @property
+    def group(self) -> str:
+        """The child of the model that is being computed; '' for the model itself."""
+        return self.scope[-1].split('.')[0]
+
+    def image(self, size: tuple[int, int]) -> Tensor:
+        """One image of ``(height, width)`` pixels."""
+        channels = next((module.in_channels for module in self.supernet.model.modules()
+                         if isinstance(module, nn.Conv2d)), 3)
+        return torch.empty(1, channels, *size, device='meta')
+
+    @torch.no_grad()
+    def run(self, subnet: Subnet, image: Tensor) -> None:
+        """Let a subnet compute an image.
+
+        Raises:
+            ConfigError: when it cannot.
+        """
+        self.supernet.apply(subnet)
+        try:
+            self.supernet.model(image, mode='tensor')
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever a model may raise
+            raise ConfigError(f'model: {self._entered or "the model"} cannot be computed from the shape of one image of '
+                              f"{list(image.shape[2:])} pixels, in mode 'tensor' ({error})") from error
+
+    def parameters(self, module: nn.Module, seen: set[Any] | None = None) -> int:
+        """The number of parameters that a module has in the plain network of the current subnet.
+
+        The module must have been computed before: dynamic layers take their input width from it.
+
+        Args:
+            module: where to begin.
+            seen: modules and parameters to pass over; those that are counted are added.
+
+        Raises:
+            ConfigError: for a dynamic layer that was not computed.
+        """
+        seen = set() if seen is None else seen
+        if module in seen or not getattr(module, 'is_active', True):
+            return 0
+        seen.add(module)
+        if isinstance(module, DynamicLayer):
+            return self._plain_parameters(module)
+        own = {parameter for parameter in module._parameters.values() if parameter is not None} - seen
+        seen |= own
+        return sum(parameter.numel() for parameter in own) + sum(
+            self.parameters(child, seen) for child in module.children())
+
+    def _plain_parameters(self, layer: DynamicLayer) -> int:
+        if layer not in self._inputs:
+            name = next(path for path, module in self.supernet.model.named_modules() if module is layer)
+            raise ConfigError(f"model: the size of {name} is not known, since mode 'tensor' does not compute it; "
+                              'dynamic layers that only training needs have no cost')
+        return sum(math.prod(shape) for shape in layer.plain_shapes(self._inputs[layer]).values())

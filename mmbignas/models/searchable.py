@@ -1,0 +1,42 @@
+"""Searchable modules that are made of blocks."""
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+from torch import nn
+
+from mmbignas.space import ModuleSettings, ModuleSpace
+
+
+class SearchableBlocks(nn.Module):
+    """A searchable module in which each block computes by its own settings and the tensors that it is given.
+
+    It says where its blocks are; applying a subnet follows from that, and so does the cost of any subnet in
+    microseconds: :class:`~mmbignas.cost.CostModel` needs to see each block only once for each of its own settings and
+    input shapes. A block is any module with ``set_active(**values)``, one keyword an element (without ``depth``).
+    Blocks beyond the depth are given ``is_active = False``; ``forward`` must pass them over, the next one taking what
+    they would have taken. Nothing outside the blocks may depend on the settings.
+
+    Attributes:
+        search_space: the module's :class:`~mmbignas.space.ModuleSpace`; ``None`` where it takes another's settings.
+    """
+
+    search_space: ModuleSpace | None
+
+    @abstractmethod
+    def searchable_blocks(self) -> Iterator[tuple[nn.Module, int, int]]:
+        """Each block of the largest subnet, with its stage and its number in the stage."""
+
+    def apply_subnet(self, settings: ModuleSettings) -> None:
+        """Compute as this subnet from now on.
+
+        Args:
+            settings: canonical settings of :attr:`search_space`.
+        """
+        assert self.search_space is not None
+        stages = self.search_space.blocks(settings)
+        for block, stage, index in self.searchable_blocks():
+            block.is_active = index < len(stages[stage])  # type: ignore[assignment]
+            if block.is_active:
+                block.set_active(**stages[stage][index])  # type: ignore[operator]

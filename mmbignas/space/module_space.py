@@ -1,0 +1,261 @@
+"""The search space of one module: its elements, what can be drawn from them, and the form its settings are kept in."""
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from mmbignas.errors import ConfigError
+from mmbignas.space.counting import DepthNumbers, count_depths
+from mmbignas.space.element import Element, parse_element, read_values
+from mmbignas.space.strategies import Value, Values, Variants
+
+ModuleSettings = Mapping[str, Values]
+
+MAX_CACHED = 1024  # sets of values that follow the depth; a space has any number of depths
+
+
+class ModuleSpace:
+    """The elements of one searchable module.
+
+    A module has stages, a stage has ``depth`` blocks. Every other element has one value a stage, or, under a
+    block-wise strategy, one a block. Settings are accepted in both forms; one canonical form is kept: a tuple per
+    element, one value a block for block-wise elements and one a stage for all others. Values for blocks that the
+    depth leaves out do not exist in it, so equal subnets have equal settings.
+
+    Args:
+        elements: element name -> list or ``dict(space=..., sample_strategy=...)``, as in a config. Must have
+            ``depth``.
+        num_stages: how many stages the module has.
+        block_elements: the elements that may differ between the blocks of a stage.
+        key: how messages name the module, e.g. its class.
+
+    Raises:
+        ConfigError: for anything that no subnet could be drawn from, naming key, value and what is allowed.
+    """
+
+    def __init__(self, elements: Mapping[str, Any], num_stages: int,
+                 block_elements: Sequence[str] = ('kernel_size', 'expand_ratio'), key: str = 'space') -> None:
+        self.key = key
+        self.num_stages = num_stages
+        self.block_elements = tuple(block_elements)
+        if 'depth' not in elements:
+            raise ConfigError(f'{key}: the element depth is missing; given: {", ".join(elements)}')
+        names = ['depth', *(name for name in elements if name != 'depth')]
+        parsed = {name: parse_element(name, elements[name], num_stages, f'{key}.{name}') for name in names}
+        self.elements: dict[str, Element] = {
+            name: self._resolve(element, parsed['depth']) for name, element in parsed.items()}
+        self._others = names[1:]
+        self._variants = {name: element.variants() for name, element in self.elements.items()
+                          if not element.follows_depth}
+        self._variants_of_depth: dict[tuple[str, Values], Variants] = {}
+
+    def _resolve(self, element: Element, depth: Element) -> Element:
+        """Check the element against the module, and give a fixed per-block list its stages."""
+        if element.strategy is not None:
+            if element.per_block and element.name not in self.block_elements and element.name != 'depth':
+                raise ConfigError(f'{element.key}: sample_strategy {element.strategy.name!r} draws per block, but '
+                                  f'the blocks of a stage share their {element.name}; block-wise elements here: '
+                                  f'{", ".join(self.block_elements) or "none"}')
+            element.strategy.check(element.name, element.choices, element.key)
+            return element
+        if element.blocks is None:
+            return element
+        counts = [stage[0] for stage in depth.choices]
+        total = sum(counts)
+        if depth.searched or len(element.blocks) != total:
+            raise ConfigError(f'{element.key} has {len(element.blocks)} values; allowed: {self.num_stages} (one a '
+                              f'stage)' + ('' if depth.searched else f' or {total} (one a block)'))
+        stages = split_blocks(element.blocks, counts)
+        choices = tuple(tuple(sorted(set(stage))) for stage in stages)
+        if all(len(stage) == 1 for stage in choices):
+            return Element(element.name, choices, None, element.key)
+        if element.name not in self.block_elements:
+            raise ConfigError(f'{element.key}: the blocks of a stage share their {element.name}, got '
+                              f'{[list(stage) for stage in stages]}')
+        return dataclasses.replace(element, choices=choices)
+
+    @property
+    def searched(self) -> bool:
+        """Whether there is more than one subnet."""
+        return any(element.searched for element in self.elements.values())
+
+    @property
+    def is_supernet(self) -> bool:
+        """Whether some element is given as a space, be it one with a single choice.
+
+        A module that receives tensors of changing width has to be a supernet even if it has nothing to choose.
+        """
+        return any(element.strategy is not None for element in self.elements.values())
+
+    def variants(self, name: str, depth: Values | None = None) -> Variants:
+        """The admissible values of element ``name``, given the depth where the element is another one.
+
+        Args:
+            name: an element.
+            depth: blocks per stage; needed for an element that follows the depth.
+        """
+        if name in self._variants:
+            return self._variants[name]
+        assert depth is not None
+        variants = self._variants_of_depth.get((name, depth))
+        if variants is None:
+            if len(self._variants_of_depth) >= MAX_CACHED:
+                self._variants_of_depth.clear()
+            variants = self.elements[name].variants(depth, self.elements['depth'].choices)
+            self._variants_of_depth[name, depth] = variants
+        return variants
+
+    @cached_property
+    def _depths(self) -> DepthNumbers:
+        return count_depths(self.variants('depth'), [element for element in self.elements.values()
+                                                     if element.searched and element.per_block])
+
+    @cached_property
+    def _stage_ways(self) -> int:
+        """In how many ways the elements that are not block-wise can be drawn, which is the same for every depth."""
+        depth = self.variants('depth')[0]
+        return math.prod(self.variants(name, depth).size for name, element in self.elements.items()
+                         if name != 'depth' and not element.per_block)
+
+    @cached_property
+    def size(self) -> int:
+        """How many subnets there are."""
+        return self._depths.size * self._stage_ways
+
+    def __getitem__(self, number: int) -> dict[str, Values]:
+        """The settings with this number, ``0 <= number < size``.
+
+        They are in lexicographic order: by depth, then by the other elements, of which the last varies fastest. The
+        first are the smallest subnet's, the last the largest's.
+        """
+        number, rest = divmod(number, self._stage_ways)
+        depth, number = self._depths.locate(number)
+        number = number * self._stage_ways + rest
+        values = []
+        for name in reversed(self._others):
+            variants = self.variants(name, depth)
+            number, own = divmod(number, variants.size)
+            values.append(variants[own])
+        return dict(zip(self.elements, (depth, *reversed(values))))
+
+    def index(self, settings: ModuleSettings) -> int:
+        """The number of canonical settings."""
+        depth, number = settings['depth'], 0
+        for name in self._others:
+            variants = self.variants(name, depth)
+            number = number * variants.size + variants.index(settings[name])
+        return self._depths.start(depth) * self._stage_ways + number
+
+    def _assemble(self, pick: Callable[[Variants], Values]) -> dict[str, Values]:
+        depth = pick(self._variants['depth'])
+        settings = {'depth': depth}
+        for name in self._others:
+            settings[name] = pick(self.variants(name, depth))
+        return settings
+
+    def sample(self, rng: random.Random) -> dict[str, Values]:
+        """Draw settings, each element by its strategy, from an explicit generator."""
+        return self._assemble(lambda variants: variants.sample(rng))
+
+    def max(self) -> dict[str, Values]:
+        """The largest subnet."""
+        return self._assemble(lambda variants: variants[variants.size - 1])
+
+    def min(self) -> dict[str, Values]:
+        """The smallest subnet."""
+        return self._assemble(lambda variants: variants[0])
+
+    def middle(self) -> dict[str, Values]:
+        """The subnet in the middle of all choices."""
+        return self._assemble(lambda variants: variants.middle())
+
+    def canonical(self, settings: Mapping[str, Sequence[Value]], key: str | None = None) -> dict[str, Values]:
+        """Check settings and bring them into canonical form.
+
+        Args:
+            settings: element -> values, one a stage or one a block. Fixed elements may be left out.
+            key: how messages name the module, e.g. its path in the model.
+
+        Raises:
+            ConfigError: for an unknown or missing element, a wrong length, or a value outside the space, naming
+                module, element, stage or block, the value and the allowed ones.
+        """
+        key = key or self.key
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f'{key}: expected a dict of elements, got {settings!r}')
+        unknown = sorted(str(name) for name in set(settings) - set(self.elements))
+        if unknown:
+            raise ConfigError(f'{key}: unknown element {", ".join(unknown)}; allowed: {", ".join(self.elements)}')
+        result: dict[str, Values] = {}
+        for name, element in self.elements.items():
+            where = f'{key}.{name}'
+            if name in settings:
+                values = self._align(settings[name], element, result.get('depth'), where)
+            elif element.searched:
+                raise ConfigError(f'{where} is missing; it is searched: {[list(stage) for stage in element.choices]}')
+            else:
+                values = self.variants(name, result.get('depth'))[0]
+            problem = self.variants(name, result.get('depth')).explain(values, 'block' if element.per_block else
+                                                                       'stage')
+            if problem:
+                raise ConfigError(f'{where}: {problem}')
+            result[name] = values
+        return result
+
+    def _align(self, values: Sequence[Value], element: Element, depth: Values | None, key: str) -> Values:
+        """From one value a stage or one a block to the form that this element is kept in."""
+        values = read_values(element.name, values, key)
+        counts = [int(count) for count in depth] if depth is not None else [1] * self.num_stages
+        if len(values) == self.num_stages:
+            if not element.per_block:
+                return values
+            return tuple(value for value, count in zip(values, counts) for _ in range(count))
+        if depth is None or len(values) != sum(counts):
+            blocks = '' if depth is None else f' or {sum(counts)} (one a block)'
+            raise ConfigError(f'{key} has {len(values)} values; allowed: {self.num_stages} (one a stage){blocks}')
+        if element.per_block:
+            return values
+        stages = split_blocks(values, counts)
+        for stage, blocks_of_stage in enumerate(stages):
+            if len(set(blocks_of_stage)) > 1:
+                raise ConfigError(f'{key}: the blocks of stage {stage} share one value here, got '
+                                  f'{list(blocks_of_stage)}')
+        return tuple(stage[0] for stage in stages)
+
+    def blocks(self, settings: ModuleSettings) -> list[list[dict[str, Any]]]:
+        """Canonical settings block by block: per stage, per active block, element -> value (without depth)."""
+        counts = [int(count) for count in settings['depth']]
+        columns = {}
+        for name, element in self.elements.items():
+            if name != 'depth':
+                columns[name] = (split_blocks(settings[name], counts) if element.per_block else
+                                 [[value] * count for value, count in zip(settings[name], counts)])
+        return [[{name: column[stage][block] for name, column in columns.items()} for block in range(count)]
+                for stage, count in enumerate(counts)]
+
+    def choices(self, name: str, stage: int, block: int = 0) -> tuple[Value, ...]:
+        """The ascending choices of an element in one block; the last is what a supernet's layers are built with.
+
+        Args:
+            name: an element.
+            stage: where.
+            block: where in the stage; it matters for a fixed element that was given per block.
+        """
+        element = self.elements[name]
+        if element.blocks is None:
+            return element.choices[stage]
+        start = sum(int(depth[0]) for depth in self.elements['depth'].choices[:stage])
+        return (element.blocks[start + block],)
+
+
+def split_blocks(values: Sequence[Value], depth: Sequence[Value]) -> list[Values]:
+    """Cut one value a block into stages of ``depth`` blocks."""
+    stages, start = [], 0
+    for count in depth:
+        stages.append(tuple(values[start:start + int(count)]))
+        start += int(count)
+    return stages

@@ -1,0 +1,314 @@
+"""The cost of a subnet is, to the last digit, what MMEngine's analysis says of the exported network."""
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.analysis import FlopAnalyzer, get_model_complexity_info
+from mmengine.analysis.complexity_analysis import parameter_count
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmbignas import ConfigError
+from mmbignas.cost import CostModel
+from mmbignas.models.searchable import SearchableBlocks
+from mmbignas.ops import DynamicConv2d, DynamicLinear
+from mmbignas.space import ModuleSpace, Subnet
+from mmbignas.supernet import Supernet, subnet_config
+from tests.small_models import big_fpn, big_resnet, big_retina_head, element, retinanet, tower
+
+ROOT = Path(__file__).parents[2]
+
+
+def on_meta(config: Any) -> nn.Module:
+    """Build without weights."""
+    with torch.device('meta'):
+        return MODELS.build(copy.deepcopy(config))
+
+
+def check(config: Any, model: nn.Module, cost_model: CostModel, subnet: Subnet, size: tuple[int, int]) -> None:
+    """Compare with MMEngine's analysis of the exported network, as a whole and by child."""
+    plain = MODELS.build(subnet_config(config, model, subnet)).eval()
+    analyzer = FlopAnalyzer(plain, torch.zeros(1, 3, *size))
+    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    cost = cost_model(subnet)
+    operators = analyzer.by_operator()
+    assert cost.macs == operators['conv'] + operators['linear'] > 0
+    assert cost.ops == analyzer.total() > cost.macs
+    parameters = parameter_count(plain)
+    assert cost.params == parameters['']
+    children = analyzer.by_module_and_operator()
+    for name, part in cost.modules.items():
+        assert part.ops == sum(children[name].values())
+        assert part.macs == children[name]['conv'] + children[name]['linear']
+        assert part.params == parameters[name]
+
+
+def subnets(cost_model: CostModel, count: int, seed: int = 0) -> list[Subnet]:
+    rng, space = random.Random(seed), cost_model.space
+    return [space.max(), space.min(), *(space.sample(rng) for _ in range(count))]
+
+
+@pytest.mark.parametrize(('config', 'count'), [('retinanet_r18_supnet', 3), ('retinanet_r18_supnet_bccd', 30)])
+def test_shipped_detectors_at_full_resolution(config: str, count: int) -> None:
+    model_cfg = Config.fromfile(ROOT / 'configs' / f'{config}.py').model
+    model, cost_model = MODELS.build(model_cfg), CostModel(on_meta(model_cfg), [(768, 1344)])
+    for subnet in subnets(cost_model, count):
+        check(model_cfg, model, cost_model, subnet, (768, 1344))
+
+
+SPACES: dict[str, Any] = {
+    'kernels by stage': retinanet(),
+    'kernels and expand ratios by block, towers apart': retinanet(
+        big_resnet(kernel_size=element([3, 3, 3, 3, 3], [5, 5, 5, 5, 5], 2, 'block_wise'),
+                   expand_ratio=element([0.5, 0.5, 0.5, 0.5, 0.5], [1, 1, 1, 1, 1], 0.25, 'block_wise'),
+                   conv_cfg=dict(type='mmbignas.DynamicConv2d', kernel_transform=True)),
+        big_fpn(kernel_size=element([1, 1], [3, 3], 2, 'block_wise')),
+        big_retina_head(cls_tower=tower(out_channel=element([8], [24], 8, 'block_wise'),
+                                        kernel_size=element([1], [3], 2, 'ordered_block_wise')),
+                        reg_tower=tower(out_channel=element([8], [16], 8)))),
+    'plain stem, switchable norms': retinanet(
+        big_resnet(deep_stem=False, norm_cfg=dict(type='SwitchableBatchNorm2d'), expand_ratio=[1] * 5),
+        head=big_retina_head(norm_cfg=dict(type='SwitchableBatchNorm2d'))),
+    'head without norms, neck on inputs': retinanet(
+        neck=big_fpn(add_extra_convs='on_input', norm_cfg=None), head=big_retina_head(norm_cfg=None)),
+}
+
+
+@pytest.mark.parametrize('name', SPACES)
+@pytest.mark.parametrize('size', [(64, 96), (97, 65)])
+def test_small_detectors(name: str, size: tuple[int, int]) -> None:
+    config = SPACES[name]
+    model = MODELS.build(copy.deepcopy(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        cost_model = CostModel(on_meta(config), [size])
+    for subnet in subnets(cost_model, 15, seed=size[0]):
+        check(config, model, cost_model, subnet, size)
+
+
+def test_figure_of_mmdetections_get_flops() -> None:
+    config = SPACES['kernels by stage']
+    cost_model = CostModel(on_meta(config), [(320, 240)])
+    subnet = cost_model.space.min()
+    plain = MODELS.build(subnet_config(config, MODELS.build(copy.deepcopy(config)), subnet)).eval()
+    analysed = get_model_complexity_info(plain, None, torch.rand(1, 3, 320, 240), show_table=False, show_arch=False)
+    assert (analysed['flops'], analysed['params']) == (cost_model(subnet).ops, cost_model(subnet).params)
+
+
+def test_several_sizes_are_a_dimension_of_the_space() -> None:
+    config = SPACES['kernels by stage']
+    model = MODELS.build(copy.deepcopy(config))
+    cost_model = CostModel(model, [(64, 64), (64, 96), (128, 128)])
+    assert cost_model.space.size == 3 * Supernet(model).space.size
+    rng = random.Random(0)
+    drawn = [cost_model.space.sample(rng) for _ in range(12)]
+    assert {subnet.image_size for subnet in drawn} == {(64, 64), (64, 96), (128, 128)}
+    for subnet in drawn:
+        check(config, model, cost_model, subnet, subnet.image_size)
+    assert cost_model(cost_model.space.max()).macs > cost_model(cost_model.space.min()).macs
+
+
+def test_the_model_is_left_as_it_is() -> None:
+    model = MODELS.build(copy.deepcopy(SPACES['kernels by stage'])).train()
+    supernet = Supernet(model)
+    supernet.apply(supernet.space.middle())
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    calls: list[int] = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    cost_model = CostModel(model, [(64, 64)])
+    cost_model(cost_model.space.min())
+    assert supernet.current == supernet.space.middle()
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert not calls
+    model(torch.rand(2, 3, 64, 64), mode='tensor')
+    assert calls
+
+
+# -- modules of a user's own ------------------------------------------------------------------------------------------
+
+
+class Mixer(nn.Module):
+    """A block of operations that have no module of their own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = DynamicConv2d(channels, 8, 3, padding=1, bias=False)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def set_active(self, out_channel: int) -> None:
+        self.conv.active_out_channels = out_channel
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x) * self.scale
+        n, c, h, w = x.shape
+        flat = x.view(n, c, h * w)
+        return torch.matmul(flat @ flat.transpose(1, 2), flat).view(n, c, h, w)
+
+
+class Blocks(nn.Module):
+    """One to three blocks of 2 to 8 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.search_space = ModuleSpace(
+            dict(depth=element([1], [3], 1), out_channel=element([2], [8], 2)), 1, key='Blocks')
+        self.blocks = nn.ModuleList(Mixer(8 if index else 3) for index in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            if getattr(block, 'is_active', True):
+                x = F.relu(block(x))
+        return x
+
+
+class OwnBlocks(Blocks, SearchableBlocks):
+    """The contract with blocks."""
+
+    def searchable_blocks(self) -> Any:
+        for index, block in enumerate(self.blocks):
+            yield block, 0, index
+
+
+class OwnModule(Blocks):
+    """The contract without: what it does with its settings is its own affair; here the third block's width is fixed."""
+
+    def apply_subnet(self, settings: Any) -> None:
+        for index, block in enumerate(self.blocks):
+            block.is_active = index < settings['depth'][0]
+            block.set_active(8 if index == 2 else settings['out_channel'][0])
+
+
+class Reshaping(OwnBlocks):
+    """Between its blocks it computes with a number that depends on the settings."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        return x.reshape(x.shape[0], x.shape[1], -1)[..., None]
+
+
+class Own(BaseModel):
+    """A classifier with a plain neck, group normalisation and a spare layer that no forward pass uses."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(1))
+        self.head = DynamicLinear(32, 5)
+        self.spare = nn.Linear(7, 7)
+
+    def forward(self, inputs: Tensor, mode: str = 'tensor') -> Tensor:
+        x = F.interpolate(self.backbone(inputs), scale_factor=2, mode='bilinear')
+        return self.head(F.group_norm(self.neck(x), 1))
+
+
+class Plain(Own):
+    """One subnet of :class:`Own`, of plain layers, written by hand."""
+
+    def __init__(self, widths: list[int]) -> None:
+        super().__init__(nn.Sequential())
+        for before, width in zip([3, *widths], widths):
+            block = Mixer(before)
+            block.conv = nn.Conv2d(before, width, 3, padding=1, bias=False)
+            self.backbone.append(nn.Sequential(block, nn.ReLU()))
+        self.head = nn.Linear(4 * widths[-1], 5)
+
+
+@pytest.mark.parametrize('backbone', [OwnBlocks, OwnModule, Reshaping])
+def test_a_model_of_ones_own(backbone: type) -> None:
+    with pytest.warns(UserWarning, match='run as a whole') if backbone is Reshaping else contextlib.nullcontext():
+        cost_model = CostModel(Own(backbone()), [(20, 12)])
+    assert cost_model.space.size == 12
+    for subnet in cost_model.space.traverse():
+        depth, width = subnet['backbone']['depth'][0], subnet['backbone']['out_channel'][0]
+        widths = [width] * depth
+        if backbone is OwnModule and depth == 3:
+            widths[2] = 8
+        analyzer = FlopAnalyzer(Plain(widths), torch.rand(1, 3, 20, 12))
+        operators, cost = analyzer.by_operator(), cost_model(subnet)
+        assert operators['matmul'] > 0
+        assert cost.macs == operators['conv'] + operators['linear']
+        assert cost.params == parameter_count(Plain(widths))['']
+        if backbone is not Reshaping:  # which is a view of another shape, upsampled
+            assert cost.ops == analyzer.total()
+
+
+class TwoFaced(OwnBlocks):
+    """Says that its blocks go by their own settings, and lets the depth change the width."""
+
+    def apply_subnet(self, settings: Any) -> None:
+        super().apply_subnet(settings)
+        self.blocks[0].set_active(settings['out_channel'][0] // settings['depth'][0])
+
+
+def test_blocks_that_do_not_keep_the_contract_cost_time_and_not_exactness() -> None:
+    with pytest.warns(UserWarning, match='each subnet is run as a whole'):
+        cost_model = CostModel(Own(TwoFaced()), [(20, 12)])
+    for subnet in cost_model.space.traverse():
+        depth, width = subnet['backbone']['depth'][0], subnet['backbone']['out_channel'][0]
+        widths = [width // depth, *[width] * (depth - 1)]
+        if min(widths):
+            assert cost_model(subnet).params == parameter_count(Plain(widths))['']
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+class Attention(OwnBlocks):
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x[:, :1, :4, :4].flatten(1, 2)
+        return super().forward(x) + self.attention(tokens, tokens, tokens)[0].sum()
+
+
+class Hidden(Own):
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone)
+        self.auxiliary = DynamicLinear(4, 4)
+
+
+class Undecided(OwnBlocks):
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize(('model', 'message'), [
+    (Own(Attention()), 'multi_head_attention_forward is not known'),
+    (Hidden(OwnBlocks()), 'the size of auxiliary is not known'),
+    (Own(Undecided()), r'model: .* cannot be computed from the shape of one image of \[20, 12\] pixels'),
+    (nn.Linear(2, 2), 'Linear has no searchable module'),
+])
+def test_models_refused(model: nn.Module, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CostModel(model, [(20, 12)])
+
+
+def test_sizes_and_subnets_refused() -> None:
+    model = Own(OwnBlocks())
+    with pytest.raises(ConfigError, match='image_size: at least one'):
+        CostModel(model, [])
+    with pytest.raises(ConfigError, match='image_size'):
+        CostModel(model, [(20, 0)])
+    with pytest.raises(ConfigError, match=r'image_size: None is not allowed; allowed: \[\[20, 12\], \[20, 20\]\]'):
+        CostModel(model, [(20, 12), (20, 20)])(Supernet(model).space.max())
+    cost_model = CostModel(model, [(20, 12)])
+    settings = cost_model.space.max().to_dict()
+    settings['backbone']['out_channel'] = [7]
+    with pytest.raises(ConfigError, match=r'backbone.out_channel: 7 in stage 0 is not allowed; allowed: \[2, 4, 6, 8\]'):
+        cost_model(Subnet(settings))

@@ -1,0 +1,130 @@
+"""Measure the latency of subnets, or build the table it is predicted from: python tools/latency.py {measure,table} ...
+
+Neither a checkpoint nor data are needed: latency does not depend on weights.
+"""
+
+import argparse
+import random
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import ProgressBar
+from terminaltables import AsciiTable
+
+from mmbignas import ConfigError
+from mmbignas.cost import CostModel
+from mmbignas.cost.latency import BACKENDS, build_backend, build_latency_table, measure_latency
+from mmbignas.cost.units import format_macs, format_params
+from mmbignas.engine.launch import load_config, run_tool
+from mmbignas.supernet import parse_choices, subnet_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest='command', required=True)
+    measured = commands.add_parser('measure', help='measure subnets as ordinary networks')
+    measured.add_argument('config', help='config file of a supernet')
+    measured.add_argument('--subnet', nargs='+', default=['max', 'min'],
+                          help='max, min, middle, random, numbers or files of subnets (default: max min)')
+    table = commands.add_parser('table', help='measure blocks and some subnets, from which others are predicted')
+    table.add_argument('config', help='config file of a supernet')
+    table.add_argument('--out', required=True, metavar='TABLE.json',
+                       help='the table; a table that is there already is completed')
+    for command in (measured, table):
+        command.add_argument('--image-size', nargs='+', type=int, metavar='H W', required=True,
+                             help='height and width of the images in pixels; several pairs are sizes to choose from')
+        command.add_argument('--batch-size', type=int, default=1, help='images in a batch (default: 1)')
+        command.add_argument('--backend', choices=BACKENDS, default='torch', help='what runs the networks')
+        command.add_argument('--device', default='cpu', help='cpu (default), cuda or cuda:1')
+        command.add_argument('--threads', type=int, help="of the CPU (default: torch's)")
+        command.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                             help='replace settings of the config')
+        # What load_config knows beside these.
+        command.set_defaults(work_dir=None, launcher='none', local_rank=0)
+    return parser.parse_args()
+
+
+def build_models(cfg: Config, args: argparse.Namespace) -> tuple[torch.nn.Module, CostModel]:
+    """Build the supernet, without weights, and its cost model.
+
+    Args:
+        cfg: The config.
+        args: The parsed command line.
+
+    Raises:
+        ConfigError: An image size is not a pair, or the model cannot be run on it.
+    """
+    pixels = args.image_size
+    if len(pixels) % 2:
+        raise ConfigError(f'--image-size {" ".join(map(str, pixels))}: allowed: pairs of height and width')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    return model, CostModel(model, list(zip(pixels[::2], pixels[1::2])))
+
+
+def measure_subnets(cfg: Config, args: argparse.Namespace) -> None:
+    """Measure subnets and print a table of them.
+
+    Args:
+        cfg: The config.
+        args: The parsed command line.
+    """
+    conditions = build_backend(args.backend, args.device, args.threads).conditions
+    model, cost_model = build_models(cfg, args)
+    names = [int(name) if name.isdecimal() else name for name in args.subnet]
+    rows = [['subnet', 'image size', 'MACs', 'parameters', 'median ms', 'IQR ms']]
+    for choice in parse_choices(names, cost_model.space, '--subnet'):
+        subnet = choice.draw(cost_model.space, random.Random(0))
+        height, width = subnet.image_size or cost_model.space.image_sizes[0]
+        plain, cost = MODELS.build(subnet_config(cfg.model, model, subnet)), cost_model(subnet)
+        latency = measure_latency(plain, (height, width), args.batch_size, args.backend, args.device, args.threads)
+        rows.append([choice.name, f'{height}x{width}', format_macs(cost.macs), format_params(cost.params),
+                     f'{latency.median:.2f}', f'{latency.iqr:.2f}'])
+    print(AsciiTable(rows).table)
+    print_conditions(batch_size=args.batch_size, **conditions)
+
+
+def build_table(cfg: Config, args: argparse.Namespace) -> None:
+    """Build a latency table and print how well it predicts.
+
+    Args:
+        cfg: The config.
+        args: The parsed command line.
+    """
+    backend = build_backend(args.backend, args.device, args.threads)
+    model, cost_model = build_models(cfg, args)
+    bar: ProgressBar | None = None
+
+    def report(lacking: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = ProgressBar(lacking)
+        else:
+            bar.update(bar.task_num - bar.completed - lacking)
+
+    table = build_latency_table(args.out, cfg.model, model, cost_model, backend, args.batch_size, report=report)
+    fit = table.fit
+    print(f'\n{args.out}: {len(table.times)} different blocks, {len(table.networks)} subnets')
+    print(f'latency = {fit.intercept:.3f} ms + {fit.slope:.4f} * the sum of the blocks, fitted on {len(fit.fitted)} '
+          f'subnets')
+    print(f'median absolute error on {len(fit.held_out)} other subnets: {fit.error:.2f} %')
+    print_conditions(**table.identity)
+
+
+def print_conditions(**conditions: object) -> None:
+    """Print what was held fixed."""
+    print(', '.join(f'{name.replace("_", " ")} {value}' for name, value in conditions.items()))
+
+
+def main() -> None:
+    """Measure."""
+    args = parse_args()
+    cfg = load_config(args)
+    (measure_subnets if args.command == 'measure' else build_table)(cfg, args)
+
+
+if __name__ == '__main__':
+    run_tool(main)

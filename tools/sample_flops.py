@@ -1,0 +1,88 @@
+"""Draw subnets of a supernet, and write down and draw what they cost: python tools/sample_flops.py CONFIG [options].
+
+Neither a checkpoint nor data are needed. Options that are not given are taken from test_cfg where that is a
+SampleFlopsLoop.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmbignas import ConfigError
+from mmbignas.cost.sampling import SAMPLE_MODES
+from mmbignas.engine.launch import load_config, run_tool
+from mmbignas.engine.sample_flops import SampleFlops
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config file of a supernet')
+    parser.add_argument('--image-size', nargs='+', type=int, metavar='H W',
+                        help='height and width of the images in pixels; several pairs are sizes to choose from')
+    parser.add_argument('--subnet-count', type=int, metavar='N', help='how many subnets to draw (default: 10000)')
+    parser.add_argument('--subnet-sample-mode', choices=SAMPLE_MODES,
+                        help="by the space's strategies (default), each subnet with the same probability, or evenly "
+                        'spaced')
+    parser.add_argument('--flops-range', nargs=2, metavar=('LOW', 'HIGH'),
+                        help='fewest and most MACs, e.g. 10G 20G; none for no limit')
+    parser.add_argument('--baseline-flops', metavar='MACS', help='MACs of a network to compare with, e.g. 20G')
+    parser.add_argument('--large-flops', metavar='MACS', help='MACs of a second network to compare with')
+    parser.add_argument('--lut-path', metavar='FILE', help='latency table, from which latencies are predicted')
+    parser.add_argument('--seed', type=int, help='of the draws (default: 0)')
+    parser.add_argument('--out', help='folder for the results (default: sample_flops in the work dir of the config)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                        help='replace settings of the config')
+    # What load_config knows beside these.
+    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
+    return parser.parse_args()
+
+
+def read_arguments(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of SampleFlops: those of the config, and over them the options that were given.
+
+    Args:
+        cfg: The config.
+        args: The parsed command line.
+
+    Raises:
+        ConfigError: There is no image size, or one that is not a pair.
+    """
+    arguments = dict(cfg.get('test_cfg') or {})
+    if arguments.pop('type', None) not in ('mmbignas.SampleFlopsLoop', 'SampleFlopsLoop'):
+        arguments = {}
+    names = ('subnet_count', 'subnet_sample_mode', 'baseline_flops', 'large_flops', 'lut_path', 'seed')
+    arguments.update({name: getattr(args, name) for name in names if getattr(args, name) is not None})
+    if args.flops_range is not None:
+        arguments['flops_range'] = [None if end.lower() == 'none' else end for end in args.flops_range]
+    if args.image_size is not None:
+        if len(args.image_size) % 2:
+            raise ConfigError(f'--image-size {" ".join(map(str, args.image_size))}: allowed: pairs of height and width')
+        arguments['image_size'] = list(zip(args.image_size[::2], args.image_size[1::2]))
+    if 'image_size' not in arguments:
+        raise ConfigError(f'{args.config} has no test_cfg with an image size: give --image-size H W')
+    return arguments
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model without weights."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    with torch.device('meta'):
+        return MODELS.build(cfg.model)
+
+
+def main() -> None:
+    """Draw."""
+    args = parse_args()
+    cfg = load_config(args)
+    sample_flops = SampleFlops(**read_arguments(cfg, args))
+    sample_flops.run(build_model(cfg), args.out or Path(cfg.work_dir, 'sample_flops'))
+
+
+if __name__ == '__main__':
+    run_tool(main)
