@@ -57,7 +57,7 @@ class CostModel:
     complexity analysis counts in the exported network, in mode ``tensor`` on one image.
 
     This takes modules at their word about which block computes by which settings (see
-    :class:`~mmbignas.models.searchable.SearchableBlocks`). Some subnets are therefore also run as a whole at the start;
+    :class:`~mmbignas.models.SearchableBlocks`). Some subnets are therefore also run as a whole at the start;
     if they disagree, every subnet is, and a warning says so.
 
     Args:
@@ -101,7 +101,8 @@ class CostModel:
         size = self._size(subnet)
         groups = self._programs[size].cost(subnet) if self._divided else self._as_a_whole(subnet)
         modules = {name: ModuleCost(*amounts) for name, amounts in groups.items() if any(amounts)}
-        return Cost(*(sum(amounts) for amounts in zip(*modules.values())), modules)
+        macs, ops, params = map(sum, zip(*modules.values()))
+        return Cost(macs, ops, params, modules)
 
     def calls(self, subnet: Subnet) -> list[Call]:
         """What a subnet computes on one image, in order: blocks and other units, and torch functions between them.

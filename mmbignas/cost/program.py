@@ -144,11 +144,10 @@ class Program:
             key = (stages[segment.stage][segment.blocks], *[slots[slot] for slot in segment.inputs])
             found = segment.table.get(key)
             if found is None:
-                sums: dict[str, list[int]] = {}
-                for taken in self._take(segment, subnet, stages, slots):
-                    amounts = sums.setdefault(taken.step.group, [0, 0, 0])
-                    for index in range(3):
-                        amounts[index] += taken.entry[index]
+                sums: dict[str, tuple[int, int, int]] = {}
+                for step, _, _, entry in self._take(segment, subnet, stages, slots):
+                    macs, ops, params = sums.get(step.group, (0, 0, 0))
+                    sums[step.group] = macs + entry.macs, ops + entry.ops, params + entry.params
                 found = segment.table[key] = ([(name, *amounts) for name, amounts in sums.items()],
                                               [slots[slot] for slot in segment.outputs])
             for name, macs, ops, params in found[0]:

@@ -23,7 +23,7 @@ class Shadow:
     """A copy of a supernet on the meta device: its tensors have shapes and no data, and operations cost no arithmetic.
 
     The copy is divided into units, each of which costs what its own settings and the shapes of its inputs say: the
-    blocks of a :class:`~mmbignas.models.searchable.SearchableBlocks`, any other searchable module as a whole, and the
+    blocks of a :class:`~mmbignas.models.SearchableBlocks`, any other searchable module as a whole, and the
     greatest modules that contain neither.
 
     Args:
@@ -57,7 +57,7 @@ class Shadow:
             module._forward_hooks.clear()
             module._forward_pre_hooks.clear()
             if path in self.units or module not in inside:
-                module.forward = self._scoped(path, module)  # type: ignore[method-assign]
+                module.forward = self._scoped(path, module)
             if isinstance(module, DynamicLayer):
                 module.register_forward_pre_hook(self._remember_input)
 
@@ -128,7 +128,7 @@ class Shadow:
             raise
         except Exception as error:  # whatever a model may raise
             raise ConfigError(f'model: {self._entered or "the model"} cannot be computed from the shape of one image of '
-                              f"{list(image.shape[2:])} pixels, in mode 'tensor' ({error})") from error
+                              f"{list(image.shape[2:])} pixels in mode 'tensor' ({error})") from error
 
     def parameters(self, module: nn.Module, seen: set[Any] | None = None) -> int:
         """The number of parameters that a module has in the plain network of the current subnet.

@@ -79,17 +79,18 @@ class Step:
     @torch.no_grad()
     def measure(self, shadow: Shadow, shapes: Sequence[Shape]) -> Entry:
         """Run the step on inputs of these shapes; its unit must have its settings."""
-        amounts = [0, 0]
+        macs = ops = 0
 
-        def add(macs: int, ops: int) -> None:
-            amounts[0] += macs
-            amounts[1] += ops
+        def add(own_macs: int, own_ops: int) -> None:
+            nonlocal macs, ops
+            macs += own_macs
+            ops += own_ops
 
         tensors = [torch.empty(shape, dtype=dtype, device='meta') for shape, dtype in zip(shapes, self.dtypes)]
         with OperationCounter(tensors, add):
             outputs = tensors_in(self.bound(*tensors))
         params = shadow.parameters(self.unit) if self.counts_parameters and self.unit is not None else 0
-        return Entry(*amounts, params, tuple(tuple(output.shape) for output in outputs))
+        return Entry(macs, ops, params, tuple(tuple(output.shape) for output in outputs))
 
 
 class Recorder(TorchFunctionMode):

@@ -37,7 +37,7 @@ class SandwichRule:
         space: the model's search space.
         sample_subnet_num: passes per iteration. With 1, ``sample_strategy`` is walked one entry per iteration; with
             more, one entry per pass.
-        sample_strategy: ``max``, ``min``, ``middle``, ``random``, or settings, see
+        sample_strategy: ``max``, ``min``, ``middle``, ``random``, numbers of subnets, files, or settings, see
             :func:`~mmbignas.supernet.parse_choices`.
 
     Raises:

@@ -2,5 +2,6 @@
 from mmbignas.models.backbones import BigResNet
 from mmbignas.models.dense_heads import BigRetinaHead
 from mmbignas.models.necks import BigFPN
+from mmbignas.models.searchable import SearchableBlocks
 
-__all__ = ['BigFPN', 'BigResNet', 'BigRetinaHead']
+__all__ = ['BigFPN', 'BigResNet', 'BigRetinaHead', 'SearchableBlocks']

@@ -19,10 +19,10 @@ class SearchableBlocks(nn.Module):
     they would have taken. Nothing outside the blocks may depend on the settings.
 
     Attributes:
-        search_space: the module's :class:`~mmbignas.space.ModuleSpace`; ``None`` where it takes another's settings.
+        search_space: the module's :class:`~mmbignas.space.ModuleSpace`.
     """
 
-    search_space: ModuleSpace | None
+    search_space: ModuleSpace
 
     @abstractmethod
     def searchable_blocks(self) -> Iterator[tuple[nn.Module, int, int]]:
@@ -34,7 +34,6 @@ class SearchableBlocks(nn.Module):
         Args:
             settings: canonical settings of :attr:`search_space`.
         """
-        assert self.search_space is not None
         stages = self.search_space.blocks(settings)
         for block, stage, index in self.searchable_blocks():
             block.is_active = index < len(stages[stage])  # type: ignore[assignment]

@@ -15,8 +15,8 @@ from mmbignas.space import IMAGE_SIZE, ModuleSettings, ModuleSpace, SearchSpace,
 class Searchable(Protocol):
     """What a module needs to be searched: a space, and a way to take settings from it.
 
-    It is built as its largest subnet. Blocks that the current subnet leaves out must have ``is_active = False``
-    (see :func:`mmbignas.models.layers.set_depth`), so that BN calibration does not wait for them.
+    It is built as its largest subnet. Blocks that the current subnet leaves out must have ``is_active = False``, so
+    that BN calibration does not wait for them; :class:`~mmbignas.models.SearchableBlocks` sees to that.
     """
 
     search_space: ModuleSpace

@@ -276,7 +276,7 @@ def test_loop_checks_its_arguments(tmp_path: Path) -> None:
 
 
 def loop_in_a_process(rank: int, folder: str) -> tuple[dict, str]:
-    runner = loop_runner(Path(folder))
+    runner = loop_runner(Path(folder), image_size=[64, 64], subnet_count=3)
     return runner.test(), runner.log_dir
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmbignas.cost.latency.timing import Timing, measure
 from mmbignas.errors import ConfigError
 
+
 class Backend(ABC):
     """A way to run networks, on one device, with a number of threads, in float32.
 
@@ -74,7 +75,8 @@ class Backend(ABC):
         """Prepare a module and measure it.
 
         Args:
-            module, inputs: as for :meth:`prepare`.
+            module: as for :meth:`prepare`.
+            inputs: likewise.
             **options: of :func:`measure`.
         """
         before = torch.get_num_threads()
@@ -105,7 +107,7 @@ class TorchBackend(Backend):
     """PyTorch, operation by operation."""
 
     name = 'torch'
-    rounds = 3
+    rounds = 5
 
     def prepare(self, module: nn.Module, inputs: tuple) -> Callable[[], Any]:
         return _inference(plain_copy(module, self.device), moved(inputs, self.device))

@@ -103,7 +103,8 @@ def export(module: nn.Module, inputs: tuple) -> bytes:
     """A module as an ONNX model for inputs of these shapes.
 
     Args:
-        module, inputs: as for :meth:`Backend.prepare`; nested inputs and outputs follow each other.
+        module: in any mode and on any device; it is not changed.
+        inputs: its arguments; nested inputs, and outputs, follow each other in the ONNX model.
     """
     cpu = torch.device('cpu')
     logger = logging.getLogger('torch.onnx')

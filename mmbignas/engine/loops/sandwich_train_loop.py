@@ -37,7 +37,8 @@ class SandwichLoop(BaseLoop):
         runner: the runner.
         dataloader: a dataloader or its config.
         sample_subnet_num: subnets per iteration. With 1, ``sample_strategy`` is walked one entry per iteration.
-        sample_strategy: which subnets: ``max``, ``min``, ``middle``, ``random``, or settings; one entry per pass.
+        sample_strategy: which subnets, one entry per pass: ``max``, ``min``, ``middle``, ``random``, a number in the
+            space, a .json or .yaml file, or settings.
         valid_before_train: validate once before the first iteration.
         **kwargs: of the MMEngine loop.
 

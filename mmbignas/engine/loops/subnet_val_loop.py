@@ -58,8 +58,8 @@ class SubnetValLoop(ValLoop):
         runner: the runner.
         dataloader: a dataloader or its config.
         evaluator: an evaluator or its config.
-        subnets: ``max``, ``min``, ``middle``, ``random`` (the same ones each time), settings, or
-            ``dict(name=..., subnet_settings=...)``.
+        subnets: ``max``, ``min``, ``middle``, ``random`` (the same ones each time), a number in the space, a .json or
+            .yaml file, settings, or ``dict(name=..., subnet_settings=...)``.
         calib_bn: calibrate (``True``), do not (``False``), or evaluate each subnet both ways (``'both'``).
         fp16: evaluate in half precision.
 

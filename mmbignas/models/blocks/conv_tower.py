@@ -70,14 +70,14 @@ class ConvTower(SearchableBlocks, nn.Sequential):
                                      conv_cfg=conv_cfg, norm_cfg=norm_cfg))
             in_channels = widths[-1]
         super().__init__(*layers)
-        self.search_space: ModuleSpace | None = space
+        self.search_space = space
         self.out_channels = in_channels
         self.is_supernet = space.is_supernet
         self._followers: list[ConvTower] = []
 
     def lead(self, follower: ConvTower) -> None:
         """Let another tower take this one's settings; it has no space of its own any more."""
-        follower.search_space = None
+        follower.search_space = None  # type: ignore[assignment]
         self._followers.append(follower)
 
     def searchable_blocks(self) -> Iterator[tuple[nn.Module, int, int]]:

@@ -173,7 +173,7 @@ def test_another_provider_never_takes_over(monkeypatch: pytest.MonkeyPatch, onnx
     monkeypatch.setattr('onnxruntime.get_available_providers', lambda: ['CUDAExecutionProvider'])
     monkeypatch.setattr('onnxruntime.InferenceSession', lambda model, options, providers: real(model))
     monkeypatch.setattr('mmbignas.cost.latency.onnx_backends.export', lambda module, inputs: onnx_linear)
-    with pytest.raises(DependencyError, match='onnxruntime on cuda needs CUDAExecutionProvider, which cannot be loaded'):
+    with pytest.raises(DependencyError, match='needs CUDAExecutionProvider, which cannot be loaded'):
         build_backend('onnxruntime', 'cuda').prepare(nn.Linear(4, 3), (torch.zeros(2, 4), ))
 
 

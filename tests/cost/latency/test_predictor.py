@@ -89,8 +89,7 @@ class Case:
     def __init__(self, sizes: list[tuple[int, int]] = SIZES, out_channel: Any = WIDTHS, depth: Any = DEPTHS) -> None:
         backbone = big_resnet(out_channel=out_channel, depth=depth, kernel_size=[3] * 5, deep_stem=False)
         self.config = retinanet(backbone, NECK, HEAD)
-        with torch.device('meta'):
-            self.model = MODELS.build(copy.deepcopy(self.config))
+        self.model = MODELS.build(copy.deepcopy(self.config))
         self.cost_model = CostModel(self.model, sizes)
 
     def build(self, path: Path, backend: Backend, **kwargs: Any) -> LatencyTable:
@@ -134,13 +133,12 @@ def test_known_times_are_predicted(tmp_path: Path, case: Case, table_file: Path,
         assert predictor(subnet) == predictor(subnet) == pytest.approx(case.milliseconds(subnet, batch_size), rel=1e-6)
 
 
-@pytest.mark.parametrize('count', [4, 5])
-def test_the_error_is_that_of_held_out_subnets(tmp_path: Path, case: Case, count: int) -> None:
-    case.build(tmp_path / 'table.json', FakeBackend(rounds=2, noise=0.3), held_out=count)
+def test_the_error_is_that_of_held_out_subnets(tmp_path: Path, case: Case) -> None:
+    case.build(tmp_path / 'table.json', FakeBackend(rounds=2, noise=0.3), held_out=4)
     content = json.loads((tmp_path / 'table.json').read_text())
     fit, space = content['fit'], case.cost_model.space
     assert len(fit['fitted']) == 4
-    assert len(fit['held_out']) == count
+    assert len(fit['held_out']) == 4
     assert sorted(fit['fitted'] + fit['held_out']) == sorted(content['networks'])
     assert {space.index(space.max()), space.index(space.min())} < set(map(int, fit['fitted']))
     errors = []
