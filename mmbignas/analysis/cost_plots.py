@@ -70,7 +70,7 @@ def draw_macs_params(sample: CostSample, path: str | Path) -> Figure:
         axis.scatter([macs / unit for macs in sample.macs], [params / params_unit for params in sample.params], s=9,
                      linewidths=0, c=[colours[size] for size in sample.image_sizes],
                      alpha=max(0.1, min(0.8, (500 / len(sample.macs))**0.5)))
-        for size, colour in colours.items():
+        for size, colour in colours.items() if len(sizes) > 1 else ():
             axis.scatter([], [], s=30, color=colour,
                          label=f'images of {size[0]} x {size[1]} pixels: {counts[size]:,} subnets')
         _mark(axis, sample, unit)
@@ -89,7 +89,9 @@ def _begin(sample: CostSample) -> tuple[Figure, Axes, int]:
     unit, prefix = prefix_for(max([sample.largest.macs, *sample.marks.values()]))
     axis.set_xlabel(f'{prefix}MACs (multiply-adds of convolutions and linear layers)')
     space = f'{sample.space_size:,}' if sample.space_size < 10**9 else f'{Decimal(sample.space_size):.2e}'
-    axis.set_title(f'{len(sample.macs):,} subnets of a space of {space}')
+    sizes = set(sample.image_sizes)
+    size = ', images of {} x {} pixels'.format(*sizes.pop()) if len(sizes) == 1 else ''
+    axis.set_title(f'{len(sample.macs):,} subnets of a space of {space}{size}')
     axis.spines[['top', 'right']].set_visible(False)
     return figure, axis, unit
 

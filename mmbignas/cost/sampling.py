@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mmbignas.cost.cost_model import Cost, CostModel
-from mmbignas.cost.units import parse_range
+from mmbignas.cost.units import format_macs, parse_range
 from mmbignas.errors import ConfigError
 from mmbignas.space import Subnet
 
@@ -97,7 +97,8 @@ class Draws(Iterator[CostedSubnet]):
         # The cost grows with every element, so these two enclose all others.
         if self.smallest.macs > self._high or self.largest.macs < self._low:
             raise ConfigError(f'flops_range: {self._range} is out of reach; allowed: ranges that overlap '
-                              f'[{self.smallest.macs}, {self.largest.macs}], from the smallest to the largest subnet')
+                              f'[{self.smallest.macs}, {self.largest.macs}], from the smallest subnet '
+                              f'({format_macs(self.smallest.macs)}) to the largest ({format_macs(self.largest.macs)})')
         self._subnets = self._generate(rng)
 
     def __next__(self) -> CostedSubnet:

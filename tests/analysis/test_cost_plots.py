@@ -119,6 +119,6 @@ def test_units_and_huge_spaces(tmp_path: Path) -> None:
     ends = Cost(900, 900, 80, {}), Cost(4_000, 4_000, 200, {})
     tiny = CostSample([1000, 2000], [100, 200], [(8, 8)] * 2, 10**400, 2, *ends)
     figure = draw_macs_params(tiny, tmp_path / 'a.png')
-    assert figure.axes[0].get_title() == '2 subnets of a space of 1.00e+400'
+    assert figure.axes[0].get_title() == '2 subnets of a space of 1.00e+400, images of 8 x 8 pixels'
     assert figure.axes[0].get_xlabel().startswith('KMACs')
     assert figure.axes[0].get_ylabel() == 'parameters'

@@ -70,7 +70,8 @@ class OnnxRuntimeBackend(Backend):
         try:
             session = self._runtime.InferenceSession(model, options, providers=[provider])
         except Exception as error:
-            raise ConfigError(f'backend: {self.name} cannot run the network on {self.device} ({error})') from error
+            raise ConfigError(f'backend: {self.name} cannot run the network on {self.device} '
+                              f'({" ".join(str(error).split())})') from error
         if session.get_providers()[0] != self.provider:
             raise DependencyError(f'the latency back end {self.name} on {self.device} needs {self.provider}, which '
                                   'cannot be loaded; onnxruntime has written why')
