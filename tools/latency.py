@@ -5,6 +5,7 @@ Neither a checkpoint nor data are needed: latency does not depend on weights.
 
 import argparse
 import random
+import sys
 
 import torch
 from mmengine.config import Config, DictAction
@@ -101,7 +102,7 @@ def build_table(cfg: Config, args: argparse.Namespace) -> None:
     def report(lacking: int) -> None:
         nonlocal bar
         if bar is None:
-            bar = ProgressBar(lacking)
+            bar = ProgressBar(lacking, file=sys.stderr)
         else:
             bar.update(bar.task_num - bar.completed - lacking)
 

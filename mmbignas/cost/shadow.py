@@ -127,8 +127,8 @@ class Shadow:
         except ConfigError:
             raise
         except Exception as error:  # whatever a model may raise
-            raise ConfigError(f'model: {self._entered or "the model"} cannot be computed from the shape of one image of '
-                              f"{list(image.shape[2:])} pixels in mode 'tensor' ({error})") from error
+            raise ConfigError(f'model: {self._entered or "the model"} cannot be computed from the shape of one image '
+                              f"of {list(image.shape[2:])} pixels in mode 'tensor' ({error})") from error
 
     def parameters(self, module: nn.Module, seen: set[Any] | None = None) -> int:
         """The number of parameters that a module has in the plain network of the current subnet.

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -62,8 +63,9 @@ def run_rounds(table: LatencyTable, groups: Sequence[Group], networks: Sequence[
                time_block: Stopwatch, time_network: Stopwatch, report: Report = lambda lacking: None) -> None:
     """Measure whatever a table lacks.
 
-    Everything is measured once in each round, every other round in reverse order, so that a phase in which the machine
-    is busy spoils one measurement of each rather than all of some. The table is written after each measurement.
+    Everything is measured once in each round, in an order of chance, so that a phase in which the machine is busy
+    spoils one measurement of each rather than all of some, and does not meet related ones together. The table is
+    written after each measurement.
 
     Args:
         table: the table; what it has already is not measured again.
@@ -74,22 +76,27 @@ def run_rounds(table: LatencyTable, groups: Sequence[Group], networks: Sequence[
         time_network: measures a whole network.
         report: told after each measurement how many are lacking.
     """
+
+    def written() -> None:
+        table.save()
+        report(lacking(table, groups, networks, rounds))
+
     for number in range(rounds):
-        order = 1 if number % 2 == 0 else -1
-        for group in groups[::order]:
-            keys = {key for key in group.keys if table.rounds_of_block(key) <= number}
-            for key, module, inputs in group.build(keys) if keys else ():
+        work: list[Group | Network] = [*groups, *networks]
+        random.Random(number).shuffle(work)
+        for item in work:
+            if isinstance(item, Network):
+                if len(table.networks.get(item.name, ())) <= number:
+                    milliseconds = time_network(*item.build())
+                    table.networks.setdefault(item.name, []).append(milliseconds)
+                    written()
+                continue
+            keys = {key for key in item.keys if table.rounds_of_block(key) <= number}
+            for key, module, inputs in item.build(keys) if keys else ():
                 table.blocks[key] = name = signature(module, inputs)
                 if table.rounds_of_block(key) <= number:
                     table.times.setdefault(name, []).append(time_block(module, inputs))
-                table.save()
-                report(lacking(table, groups, networks, rounds))
-        for network in networks[::order]:
-            if len(table.networks.get(network.name, ())) <= number:
-                milliseconds = time_network(*network.build())
-                table.networks.setdefault(network.name, []).append(milliseconds)
-                table.save()
-                report(lacking(table, groups, networks, rounds))
+                written()
 
 
 def lacking(table: LatencyTable, groups: Sequence[Group], networks: Sequence[Network], rounds: int) -> int:

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import random
 import re
 import shutil
 import sys
+from importlib.util import find_spec
 from typing import Any
 
-import onnxruntime
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -24,6 +25,8 @@ from mmbignas.models.blocks import ConvTower
 from mmbignas.supernet import Supernet, subnet_config
 from tests.small_models import build, retinanet, scramble
 
+needs_onnx = pytest.mark.skipif(not (find_spec('onnxruntime') and find_spec('onnxscript')),
+                                reason='needs the extra mmbignas[onnx]')
 QUICK = dict(seconds=0., min_samples=1)
 
 
@@ -61,13 +64,13 @@ def inputs_in_float64(inputs: Any) -> Any:
     return inputs.double() if isinstance(inputs, Tensor) else type(inputs)(map(inputs_in_float64, inputs))
 
 
-@pytest.mark.parametrize('name', ['torch', 'onnxruntime'])
+@pytest.mark.parametrize('name', ['torch', pytest.param('onnxruntime', marks=needs_onnx)])
 def test_outputs_of_a_detector(name: str) -> None:
     detector = plain_detector().train()
     check_outputs(name, TensorMode(detector), (image_batch(detector, (64, 96), 2), ))
 
 
-@pytest.mark.parametrize('name', ['torch', 'onnxruntime'])
+@pytest.mark.parametrize('name', ['torch', pytest.param('onnxruntime', marks=needs_onnx)])
 def test_outputs_of_a_tower_that_takes_a_list(name: str) -> None:
     tower = ConvTower(6, 3, depth=[2], out_channel=[5], kernel_size=[3], conv_cfg=None, norm_cfg=dict(type='BN'),
                       key='tower')
@@ -150,6 +153,7 @@ def test_settings_that_cannot_be_used(arguments: dict[str, Any], message: str) -
     assert len(log) == 3  # before anything was run
 
 
+@needs_onnx
 @pytest.mark.parametrize('package', ['onnxruntime', 'onnxscript'])
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -157,6 +161,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: st
         build_backend('onnxruntime')
 
 
+@needs_onnx
 @pytest.mark.parametrize(('name', 'provider'), [('onnxruntime', 'CUDAExecutionProvider'),
                                                 ('tensorrt', 'TensorrtExecutionProvider')])
 def test_a_missing_provider_is_named(monkeypatch: pytest.MonkeyPatch, name: str, provider: str) -> None:
@@ -166,9 +171,10 @@ def test_a_missing_provider_is_named(monkeypatch: pytest.MonkeyPatch, name: str,
         build_backend(name, 'cuda')
 
 
+@needs_onnx
 def test_another_provider_never_takes_over(monkeypatch: pytest.MonkeyPatch, onnx_linear: bytes) -> None:
     """A provider whose libraries are not there leaves a session that computes on the CPU."""
-    real = onnxruntime.InferenceSession
+    real = importlib.import_module('onnxruntime').InferenceSession
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     monkeypatch.setattr('onnxruntime.get_available_providers', lambda: ['CUDAExecutionProvider'])
     monkeypatch.setattr('onnxruntime.InferenceSession', lambda model, options, providers: real(model))
@@ -177,14 +183,16 @@ def test_another_provider_never_takes_over(monkeypatch: pytest.MonkeyPatch, onnx
         build_backend('onnxruntime', 'cuda').prepare(nn.Linear(4, 3), (torch.zeros(2, 4), ))
 
 
+@needs_onnx
 def test_a_network_that_a_provider_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('mmbignas.cost.latency.onnx_backends.export', lambda module, inputs: b'not ONNX')
     with pytest.raises(ConfigError, match='backend: onnxruntime cannot run the network on cpu'):
         build_backend('onnxruntime').prepare(nn.Linear(4, 3), (torch.zeros(2, 4), ))
 
 
+@needs_onnx
 def test_a_session_has_the_threads(monkeypatch: pytest.MonkeyPatch, onnx_linear: bytes) -> None:
-    real, seen = onnxruntime.InferenceSession, []
+    real, seen = importlib.import_module('onnxruntime').InferenceSession, []
 
     def session(model: bytes, options: Any, providers: list) -> Any:
         seen.append(options.intra_op_num_threads)

@@ -63,9 +63,9 @@ def test_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, c
                         partial(build_latency_table, fitted=3, held_out=2))
     args = ['table', config, '--out', str(tmp_path / 'table.json'), '--image-size', '64', '64']
     run(monkeypatch, *args)
-    first, content = capsys.readouterr().out, (tmp_path / 'table.json').read_text()
+    (first, bar), content = capsys.readouterr(), (tmp_path / 'table.json').read_text()
     fit = json.loads(content)['fit']
-    assert 'ETA' in first
+    assert 'ETA' in bar
     assert f'latency = {fit["intercept"]:.3f} ms + {fit["slope"]:.4f} * the sum of the blocks' in first
     assert f'median absolute error on 2 other subnets: {fit["error"]:.2f} %' in first
     assert 'image sizes [[64, 64]], batch size 1' in first
