@@ -97,13 +97,16 @@ OTHERS: dict[Any, Handler] = {
 OPAQUE = (F.multi_head_attention_forward, torch.einsum)
 
 
-# Functions whose output has the shape of their first operand, which torch takes long to find out on meta tensors.
+# Functions whose output is shaped as their first operand, which torch takes long to find out on meta tensors: always, and
+# where their two operands are alike.
 SAME_SHAPE = (F.batch_norm, F.group_norm, F.layer_norm, F.instance_norm, F.relu)
+SAME_SHAPE_OF_TWO = (Tensor.add, torch.add, Tensor.mul, torch.mul)
 
 
 def on_shapes(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Call a torch function on meta tensors."""
-    if func in SAME_SHAPE and args and not kwargs.get('inplace'):
+    if func in SAME_SHAPE and args and not kwargs.get('inplace') or func in SAME_SHAPE_OF_TWO and not kwargs and all(
+            isinstance(arg, Tensor) and (arg.shape, arg.dtype) == (args[0].shape, args[0].dtype) for arg in args):
         return args[0].new_empty(args[0].shape)
     return func(*args, **kwargs)
 

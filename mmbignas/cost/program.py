@@ -57,10 +57,9 @@ class Segment:
 
     def __init__(self, place: Place | None, whole: bool) -> None:
         self.place = place
-        # What the costs go by, beside the inputs: of which stage, and which of its blocks.
-        self.stage, self.blocks = -1, slice(None)
-        if place is not None:
-            self.stage, self.blocks = place.stage, slice(None) if whole else slice(place.block, place.block + 1)
+        # What the costs go by, beside the inputs: of which stage, and which of its blocks, `None` for all.
+        self.stage = -1 if place is None else place.stage
+        self.blocks = None if place is None or whole else slice(place.block, place.block + 1)
         self.steps: list[tuple[Step, Place | None, dict]] = []
         self.inputs: tuple[int, ...] = ()
         self.outputs: tuple[int, ...] = ()
@@ -96,10 +95,15 @@ class Program:
         self._numbers: dict[Shape, int] = {}
         self._slots = [self._number(tuple(image.shape))] * recorder.slots
         self._segments = self._divide(recorder.steps)
+        # Attributes cost as much as all else that a look-up does.
+        self._plan = [(segment, segment.stage, segment.blocks, segment.inputs, segment.outputs, segment.table)
+                      for segment in self._segments]
         called: set[Any] = {step.unit for step in recorder.steps}
         model = shadow.supernet.model
-        self._constant = {name: shadow.parameters(child, called) for name, child in model.named_children()}
-        self._constant[''] = shadow.parameters(model, called)
+        constant = {name: shadow.parameters(child, called) for name, child in model.named_children()}
+        constant[''] = shadow.parameters(model, called)
+        costly = {step.group for step in recorder.steps}
+        self._constant = {name: params for name, params in constant.items() if params or name in costly}
 
     def _divide(self, steps: Iterable[Step]) -> list[Segment]:
         segments: list[Segment] = []
@@ -140,22 +144,23 @@ class Program:
         stages, slots = self._settings.read(subnet), self._slots.copy()
         stages.append(())  # of segments without settings
         groups = {name: [0, 0, params] for name, params in self._constant.items()}
-        for segment in self._segments:
-            key = (stages[segment.stage][segment.blocks], *[slots[slot] for slot in segment.inputs])
-            found = segment.table.get(key)
+        for segment, stage, blocks, inputs, outputs, table in self._plan:
+            values = stages[stage] if blocks is None else stages[stage][blocks]
+            key = (values, slots[inputs[0]]) if len(inputs) == 1 else (values, *[slots[slot] for slot in inputs])
+            found = table.get(key)
             if found is None:
                 sums: dict[str, tuple[int, int, int]] = {}
                 for step, _, _, entry in self._take(segment, subnet, stages, slots):
                     macs, ops, params = sums.get(step.group, (0, 0, 0))
                     sums[step.group] = macs + entry.macs, ops + entry.ops, params + entry.params
-                found = segment.table[key] = ([(name, *amounts) for name, amounts in sums.items()],
-                                              [slots[slot] for slot in segment.outputs])
+                found = table[key] = ([(name, *amounts) for name, amounts in sums.items()],
+                                      [slots[slot] for slot in outputs])
             for name, macs, ops, params in found[0]:
                 amounts = groups[name]
                 amounts[0] += macs
                 amounts[1] += ops
                 amounts[2] += params
-            for slot, number in zip(segment.outputs, found[1]):
+            for slot, number in zip(outputs, found[1]):
                 slots[slot] = number
         return groups
 
