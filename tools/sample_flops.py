@@ -15,6 +15,7 @@ from torch import nn
 
 from mmbignas import ConfigError
 from mmbignas.cost.sampling import SAMPLE_MODES
+from mmbignas.engine import SampleFlopsLoop
 from mmbignas.engine.launch import load_config, run_tool
 from mmbignas.engine.sample_flops import SampleFlops
 
@@ -54,7 +55,8 @@ def read_arguments(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
         ConfigError: There is no image size, or one that is not a pair.
     """
     arguments = dict(cfg.get('test_cfg') or {})
-    if arguments.pop('type', None) not in ('mmbignas.SampleFlopsLoop', 'SampleFlopsLoop'):
+    kind = arguments.pop('type', None)  # a name, or the class itself
+    if getattr(kind, '__name__', str(kind)).split('.')[-1] != SampleFlopsLoop.__name__:
         arguments = {}
     names = ('subnet_count', 'subnet_sample_mode', 'baseline_flops', 'large_flops', 'lut_path', 'seed')
     arguments.update({name: getattr(args, name) for name in names if getattr(args, name) is not None})
@@ -80,7 +82,7 @@ def main() -> None:
     """Draw."""
     args = parse_args()
     cfg = load_config(args)
-    sample_flops = SampleFlops(**read_arguments(cfg, args))
+    sample_flops = SampleFlops.from_config(read_arguments(cfg, args))
     sample_flops.run(build_model(cfg), args.out or Path(cfg.work_dir, 'sample_flops'))
 
 

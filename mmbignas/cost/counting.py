@@ -60,9 +60,12 @@ def _addmm(operand: Operand, output: Tensor) -> int:
     return _size(operand(1, 'mat1')) * output.shape[-1]
 
 
-def _batch_norm(operand: Operand, output: Tensor) -> int:
-    affine = operand(3, 'weight') is not None
-    return _size(output) * ((5 if affine else 4) if operand(5, 'training') else (2 if affine else 1))
+def _batch_norm(weight: int) -> Handler:
+
+    def count(operand: Operand, output: Tensor) -> int:
+        affine = operand(weight, 'weight') is not None
+        return _size(output) * ((5 if affine else 4) if operand(5, 'training') else (2 if affine else 1))
+    return count
 
 
 def _norm(weight: int) -> Handler:
@@ -85,10 +88,11 @@ OTHERS: dict[Any, Handler] = {
     **dict.fromkeys((torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__),
                     _matmul),
     torch.addmm: _addmm,
-    F.batch_norm: _batch_norm,
-    F.group_norm: _norm(2),
-    F.layer_norm: _norm(2),
+    F.batch_norm: _batch_norm(3),
+    torch.batch_norm: _batch_norm(1),
+    **dict.fromkeys((F.group_norm, torch.group_norm, F.layer_norm, torch.layer_norm), _norm(2)),
     F.instance_norm: _norm(3),
+    torch.instance_norm: _norm(1),
     F.interpolate: _interpolate,
     F.adaptive_avg_pool2d: lambda operand, output: _size(operand(0, 'input')),
     F.grid_sample: lambda operand, output: 4 * _size(output),
@@ -97,8 +101,8 @@ OTHERS: dict[Any, Handler] = {
 OPAQUE = (F.multi_head_attention_forward, torch.einsum)
 
 
-# Functions whose output is shaped as their first operand, which torch takes long to find out on meta tensors: always, and
-# where their two operands are alike.
+# Functions whose output is shaped as their first operand, always or where both operands are alike. Torch takes long to
+# find that out on meta tensors.
 SAME_SHAPE = (F.batch_norm, F.group_norm, F.layer_norm, F.instance_norm, F.relu)
 SAME_SHAPE_OF_TWO = (Tensor.add, torch.add, Tensor.mul, torch.mul)
 

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from mmengine.utils import apply_to
+from torch import Tensor, nn
 
 from mmbignas.cost.settings import Place, StageValues, UnitSettings, UnitValues
 from mmbignas.cost.shadow import Shadow
@@ -27,6 +29,7 @@ class Call:
     values: UnitValues
     inputs: tuple[Shape, ...]
     _step: Step = field(repr=False, compare=False)
+    _shadow: Shadow = field(repr=False, compare=False)
 
     def bind(self, network: nn.Module) -> nn.Module:
         """What is computed, as a module that takes tensors of the shapes :attr:`inputs`.
@@ -34,8 +37,17 @@ class Call:
         Args:
             network: the subnet as a plain network, or the supernet with the subnet applied.
         """
-        function, arguments = self._step.bound.function, self._step.bound.arguments
-        return Bound(network.get_submodule(self.path) if self._step.unit is not None else function, arguments)
+        model, bound = self._shadow.supernet.model, self._step.bound
+        names = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+        state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+        def found(tensor: Tensor) -> Tensor:
+            """The network's own for a parameter or buffer of the model; zeros for any other tensor."""
+            name = names.get(id(tensor))
+            return torch.zeros(tensor.shape, dtype=tensor.dtype) if name is None else state[name].detach()
+
+        arguments = apply_to(bound.arguments, lambda item: isinstance(item, Tensor), found)
+        return Bound(network.get_submodule(self.path) if self._step.unit is not None else bound.function, arguments)
 
 
 class Taken(NamedTuple):
@@ -98,8 +110,8 @@ class Program:
         # Attributes cost as much as all else that a look-up does.
         self._plan = [(segment, segment.stage, segment.blocks, segment.inputs, segment.outputs, segment.table)
                       for segment in self._segments]
-        called: set[Any] = {step.unit for step in recorder.steps}
         model = shadow.supernet.model
+        called: set[Any] = {part for step in recorder.steps if step.unit is not None for part in step.unit.modules()}
         constant = {name: shadow.parameters(child, called) for name, child in model.named_children()}
         constant[''] = shadow.parameters(model, called)
         costly = {step.group for step in recorder.steps}
@@ -132,8 +144,8 @@ class Program:
             ConfigError: for a subnet of another space.
         """
         stages, slots = self._settings.read(subnet), self._slots.copy()
-        return [Call(taken.step.path, taken.values, tuple(self.shapes[number] for number in taken.shapes), taken.step)
-                for segment in self._segments for taken in self._take(segment, subnet, stages, slots)]
+        return [Call(taken.step.path, taken.values, tuple(self.shapes[number] for number in taken.shapes), taken.step,
+                     self._shadow) for segment in self._segments for taken in self._take(segment, stages, slots)]
 
     def cost(self, subnet: Subnet) -> dict[str, list[int]]:
         """MACs, operations and parameters of a subnet for each child of the model.
@@ -149,8 +161,9 @@ class Program:
             key = (values, slots[inputs[0]]) if len(inputs) == 1 else (values, *[slots[slot] for slot in inputs])
             found = table.get(key)
             if found is None:
+                self._shadow.supernet.space.canonical({path: subnet[path] for path in subnet})  # refuses other subnets
                 sums: dict[str, tuple[int, int, int]] = {}
-                for step, _, _, entry in self._take(segment, subnet, stages, slots):
+                for step, _, _, entry in self._take(segment, stages, slots):
                     macs, ops, params = sums.get(step.group, (0, 0, 0))
                     sums[step.group] = macs + entry.macs, ops + entry.ops, params + entry.params
                 found = table[key] = ([(name, *amounts) for name, amounts in sums.items()],
@@ -164,8 +177,7 @@ class Program:
                 slots[slot] = number
         return groups
 
-    def _take(self, segment: Segment, subnet: Subnet, stages: list[StageValues],
-              slots: list[int]) -> Iterator[Taken]:
+    def _take(self, segment: Segment, stages: list[StageValues], slots: list[int]) -> Iterator[Taken]:
         """The steps of a segment that a subnet takes; fills in the shapes of what they make."""
         for step, place, table in segment.steps:
             shapes = made = tuple([slots[slot] for slot in step.inputs])
@@ -173,15 +185,13 @@ class Program:
                 values = () if place is None else stages[place.stage][place.block]
                 entry = table.get((values, shapes))
                 if entry is None:
-                    entry = table[values, shapes] = self._measure(subnet, step, values, shapes)
+                    entry = table[values, shapes] = self._measure(step, values, shapes)
                 made = entry.outputs
                 yield Taken(step, values, shapes, entry)
             for slot, number in zip(step.outputs, made, strict=True):
                 slots[slot] = number
 
-    def _measure(self, subnet: Subnet, step: Step, values: UnitValues, shapes: tuple[int, ...]) -> Entry:
-        # Values that no subnet has are met here for the first time, every time.
-        self._shadow.supernet.space.canonical({path: subnet[path] for path in subnet})
+    def _measure(self, step: Step, values: UnitValues, shapes: tuple[int, ...]) -> Entry:
         if step.path in self._settings.places:
             self._settings.apply(step.path, values)
         macs, ops, params, outputs = step.measure(self._shadow, [self.shapes[number] for number in shapes])

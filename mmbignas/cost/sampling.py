@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mmbignas.cost.cost_model import Cost, CostModel
 from mmbignas.cost.units import format_macs, parse_range
 from mmbignas.errors import ConfigError
-from mmbignas.space import Subnet
+from mmbignas.space import Genome, Subnet
 
 SAMPLE_MODES = ('random', 'uniform', 'traverse')
 MAX_DRAWS_PER_SUBNET = 100
@@ -64,6 +64,20 @@ class SubnetSampling:
         return Draws(self, cost_model, rng)
 
 
+def _extreme(cost_model: CostModel, start: Subnet, sign: int) -> Cost:
+    """The cost of the subnet with the most MACs (sign 1) or the fewest (-1).
+
+    The search climbs from neighbour to neighbour. It is over at once where cost grows with every element, which it does
+    not with, for one, the number of groups.
+    """
+    genome, best = Genome(cost_model.space), cost_model(start)
+    while True:
+        better = max(genome.neighbours(start), key=lambda subnet: sign * cost_model(subnet).macs, default=start)
+        if sign * cost_model(better).macs <= sign * best.macs:
+            return best
+        start, best = better, cost_model(better)
+
+
 class Draws(Iterator[CostedSubnet]):
     """The subnets of a :class:`SubnetSampling`, each of them once.
 
@@ -82,8 +96,8 @@ class Draws(Iterator[CostedSubnet]):
     Attributes:
         drawn: how many were drawn so far, duplicates and those outside the range included.
         kept: how many came out so far.
-        smallest: cost of the smallest subnet of the space.
-        largest: cost of the largest subnet of the space.
+        smallest: cost of the subnet with the fewest MACs in the space.
+        largest: cost of the subnet with the most.
     """
 
     def __init__(self, sampling: SubnetSampling, cost_model: CostModel, rng: random.Random) -> None:
@@ -91,10 +105,9 @@ class Draws(Iterator[CostedSubnet]):
         self.sampling = sampling
         self.cost_model = cost_model
         self.drawn = self.kept = 0
-        self.smallest, self.largest = cost_model(space.min()), cost_model(space.max())
+        self.smallest, self.largest = _extreme(cost_model, space.min(), -1), _extreme(cost_model, space.max(), 1)
         self._low = 0 if sampling.low is None else sampling.low
         self._high = math.inf if sampling.high is None else sampling.high
-        # The cost grows with every element, so these two enclose all others.
         if self.smallest.macs > self._high or self.largest.macs < self._low:
             raise ConfigError(f'flops_range: {self._range} is out of reach; allowed: ranges that overlap '
                               f'[{self.smallest.macs}, {self.largest.macs}], from the smallest subnet '

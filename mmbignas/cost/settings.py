@@ -55,13 +55,15 @@ class UnitSettings:
     def read(self, subnet: Subnet) -> list[StageValues]:
         """Per stage, per block that the subnet has: the values of its elements, without depth.
 
-        A module that is not divided into blocks has one stage of one block, with the values of all elements.
+        A module that is not divided into blocks has one stage of one block, with the values of all elements, those of
+        the searchable modules inside it included.
         """
         stages: list[StageValues] = []
         for owner, divided, by_block in self._owners:
             settings = subnet[owner]
             if not divided:
-                stages.append((tuple(settings.values()),))
+                inner = [tuple(subnet[path].values()) for path in self._shadow.nested[owner]]
+                stages.append((sum(inner, tuple(settings.values())),))
                 continue
             counts, names = settings['depth'], self._names[owner]
             if by_block:
@@ -75,11 +77,14 @@ class UnitSettings:
         """Let one unit of the shadow compute with these values."""
         owner, block = self._shadow.settings_of[path]
         unit: Any = self._shadow.units[path]
-        if block is None:
-            unit.apply_subnet(dict(zip(self._spaces[owner].elements, values)))
-        else:
+        if block is not None:
             unit.is_active = True
             unit.set_active(**dict(zip(self._names[owner], values)))
+            return
+        rest = iter(values)
+        for searchable in (owner, *self._shadow.nested[owner]):
+            module: Any = self._shadow.supernet.model.get_submodule(searchable)
+            module.apply_subnet({name: next(rest) for name in self._spaces[searchable].elements})
 
 
 def _block_values(settings: ModuleSettings, names: list[str], by_block: list[str]) -> list[StageValues]:

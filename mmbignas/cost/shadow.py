@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmbignas.cost.counting import tensors_in
 from mmbignas.errors import ConfigError
 from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.ops import DynamicLayer
-from mmbignas.space import ModuleSpace, Subnet
+from mmbignas.space import Subnet
 from mmbignas.supernet import Supernet
 
 Forward = Callable[..., Any]
@@ -33,22 +35,21 @@ class Shadow:
         supernet: the copy.
         units: path -> module of each unit.
         settings_of: path of a unit with settings -> path of the searchable module, and stage and number of the block
-            in it, or ``None`` for the module as a whole.
+            in it, or ``None`` for the module as a whole, with all searchable modules inside it.
+        nested: path of each searchable module -> those of the searchable modules inside it.
         scope: path of the module that is being computed.
         watcher: where set, called in place of a unit's forward, with its path, the module, its forward and the
             arguments.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        model = Supernet(model).model
-        memo: dict[int, Any] = {}
-        for tensor in [*model.parameters(), *model.buffers()]:
-            bare = torch.empty_like(tensor, device='meta')
-            memo[id(tensor)] = nn.Parameter(bare, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else bare
-        self.supernet = Supernet(copy.deepcopy(model, memo).eval())
+        self.supernet = Supernet(_bare_copy(Supernet(model).model).eval())
         self.scope: list[str] = ['']
-        self._entered = ''
+        self._failed = ''
         self.watcher: Watcher | None = None
+        owners = list(self.supernet.space.modules)
+        self.nested = {owner: [other for other in owners if other != owner and (
+            other.startswith(f'{owner}.') or not owner)] for owner in owners}
         self.settings_of: dict[str, tuple[str, tuple[int, int] | None]] = {}
         self.units = dict(self._find_units())
         self._inputs: dict[nn.Module, torch.Size] = {}
@@ -64,15 +65,16 @@ class Shadow:
     def _find_units(self) -> Iterator[tuple[str, nn.Module]]:
         model, searchable = self.supernet.model, set()
         paths = {module: path for path, module in model.named_modules()}
-        for path, module in model.named_modules():
-            if not isinstance(getattr(module, 'search_space', None), ModuleSpace):
+        for owner in self.supernet.space.modules:
+            if any(owner in inner for inner in self.nested.values()):
                 continue
-            if isinstance(module, SearchableBlocks):
+            module = model.get_submodule(owner)
+            if isinstance(module, SearchableBlocks) and not self.nested[owner]:
                 for block, stage, index in module.searchable_blocks():
-                    self.settings_of[paths[block]] = path, (stage, index)
+                    self.settings_of[paths[block]] = owner, (stage, index)
                     searchable.add(block)
             else:
-                self.settings_of[path] = path, None
+                self.settings_of[owner] = owner, None
                 searchable.add(module)
         containers = {paths[module]: module for module in model.modules()
                       if module not in searchable and any(part in searchable for part in module.modules())}
@@ -91,11 +93,13 @@ class Shadow:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             self.scope.append(path)
-            self._entered = path
             try:
                 if path in self.units and self.watcher is not None:
                     return self.watcher(path, module, original, args, kwargs)
                 return original(*args, **kwargs)
+            except Exception:
+                self._failed = self._failed or path
+                raise
             finally:
                 self.scope.pop()
         return forward
@@ -121,14 +125,17 @@ class Shadow:
         Raises:
             ConfigError: when it cannot.
         """
-        self.supernet.apply(subnet)
+        model = self.supernet.model
+        self.supernet.apply({path: subnet[path] for path in subnet})
+        self._failed = ''
         try:
-            self.supernet.model(image, mode='tensor')
+            model(image, mode='tensor') if isinstance(model, BaseModel) else model(image)
         except ConfigError:
             raise
         except Exception as error:  # whatever a model may raise
-            raise ConfigError(f'model: {self._entered or "the model"} cannot be computed from the shape of one image '
-                              f"of {list(image.shape[2:])} pixels in mode 'tensor' ({error})") from error
+            raise ConfigError(f'model: {self._failed or type(model).__name__} cannot be computed from the shape of one '
+                              f"image of {list(image.shape[2:])} pixels in mode 'tensor' ({error}); models that need "
+                              'more than that, such as two-stage detectors, have no cost here') from error
 
     def parameters(self, module: nn.Module, seen: set[Any] | None = None) -> int:
         """The number of parameters that a module has in the plain network of the current subnet.
@@ -159,3 +166,17 @@ class Shadow:
             raise ConfigError(f"model: the size of {name} is not known, since mode 'tensor' does not compute it; "
                               'dynamic layers that only training needs have no cost')
         return sum(math.prod(shape) for shape in layer.plain_shapes(self._inputs[layer]).values())
+
+
+def _bare_copy(model: nn.Module) -> nn.Module:
+    """A copy on the meta device, in float32."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for tensor in tensors_in(vars(module)):
+            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+            bare = torch.empty_like(tensor, dtype=dtype, device='meta', requires_grad=False)
+            memo[id(tensor)] = nn.Parameter(bare, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else bare
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever a module may hold
+        raise ConfigError(f'model: {type(model).__name__} cannot be copied ({error}), which its cost needs') from error

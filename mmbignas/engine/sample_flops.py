@@ -1,11 +1,12 @@
 """A whole space at a glance, before any training: what its subnets cost."""
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -59,6 +60,20 @@ class SampleFlops:
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ConfigError(f'seed: {seed!r} is not allowed; allowed: integers')
         self.seed = seed
+
+    @classmethod
+    def from_config(cls, arguments: Mapping[str, Any]) -> SampleFlops:
+        """Build from the arguments of a ``test_cfg``.
+
+        Raises:
+            ConfigError: for arguments that do not exist, or are not allowed.
+        """
+        allowed = list(inspect.signature(cls).parameters)
+        unknown = sorted(set(arguments) - set(allowed))
+        if unknown:
+            raise ConfigError(f'test_cfg: SampleFlopsLoop does not take {", ".join(unknown)}; allowed: '
+                              f'{", ".join(allowed)}')
+        return cls(**arguments)
 
     def run(self, model: nn.Module, out: str | Path, log: Callable[[str], Any] = print) -> CostSample:
         """Draw, and write ``subnets.jsonl``, ``summary.json``, ``macs.png`` and ``macs_params.png``.

@@ -87,21 +87,9 @@ class ChainedDepths(DepthNumbers):
         self.free_ways = [math.prod(len(choices[stage]) for choices in free) for stage in range(len(depths.choices))]
         self.begin: State = (0,) * len(self.ordered)  # less than any value
 
-    def _states(self, stage: int) -> list[State]:
-        """The states after a stage; before the first one, the begin."""
-        return list(itertools.product(*(choices[stage] for choices in self.ordered))) if stage >= 0 else [self.begin]
-
-    @cached_property
-    def _moves(self) -> list[list[dict[State, Ways]]]:
-        """Per stage and number of its blocks: from each state before it, the ways to each state after it."""
-        table = []
-        for stage, depths in enumerate(self.depths.choices):
-            values = [choices[stage] for choices in self.ordered]
-            moves: list[dict[State, Ways]] = [{state: {state: 1} for state in self._states(stage - 1)}]
-            for _ in range(int(depths[-1])):
-                moves.append({state: _step(ways, values, self.free_ways[stage]) for state, ways in moves[-1].items()})
-            table.append(moves)
-        return table
+    def _values(self, stage: int) -> list[Values]:
+        """The last values that each ordered element may have after a stage; -1 is the begin."""
+        return [choices[stage] if stage >= 0 else self.begin[:1] for choices in self.ordered]
 
     @cached_property
     def _ways(self) -> list[dict[Value, Ways]]:
@@ -110,12 +98,13 @@ class ChainedDepths(DepthNumbers):
         for stage in reversed(range(len(self.depths.choices))):
             ways = {}
             for depth in self.depths.choices[stage]:
-                rest = dict.fromkeys(self._states(stage), 1)
+                rest = dict.fromkeys(itertools.product(*self._values(stage)), 1)
                 if table:
                     following = [table[-1][after] for after in self.depths.options(stage + 1, depth)]
                     rest = {state: sum(own[state] for own in following) for state in rest}
-                ways[depth] = {state: sum(count * rest[after] for after, count in moves.items())
-                               for state, moves in self._moves[stage][int(depth)].items()}
+                for block in reversed(range(int(depth))):
+                    rest = _step_back(rest, self._values(stage if block else stage - 1), self.free_ways[stage])
+                ways[depth] = rest
             table.append(ways)
         return table[::-1]
 
@@ -133,11 +122,9 @@ class ChainedDepths(DepthNumbers):
 
     def _after(self, stage: int, depth: Value, reached: Ways) -> Ways:
         """In how many ways the stages up to one of this depth lead to each state."""
-        result: Ways = {}
-        for state, count in reached.items():
-            for after, ways in self._moves[stage][int(depth)][state].items():
-                result[after] = result.get(after, 0) + count * ways
-        return result
+        for _ in range(int(depth)):
+            reached = _step(reached, self._values(stage), self.free_ways[stage])
+        return reached
 
     @cached_property
     def size(self) -> int:
@@ -178,6 +165,25 @@ def _step(ways: Ways, values: Sequence[Values], factor: int) -> Ways:
                 if value >= state[axis]:
                     after = (*state[:axis], value, *state[axis + 1:])
                     moved[after] = moved.get(after, 0) + count
+        ways = moved
+    return {state: count * factor for state, count in ways.items()}
+
+
+def _step_back(ways: Ways, before: Sequence[Values], factor: int) -> Ways:
+    """One block back: in how many ways to go on from each state before it, given those from each state after it.
+
+    Args:
+        ways: from each state after the block.
+        before: what each ordered element may have been last.
+        factor: ways to draw the other elements of the block.
+    """
+    for axis, choices in enumerate(before):
+        moved: Ways = {}
+        for state, count in ways.items():
+            for value in choices:
+                if value <= state[axis]:
+                    earlier = (*state[:axis], value, *state[axis + 1:])
+                    moved[earlier] = moved.get(earlier, 0) + count
         ways = moved
     return {state: count * factor for state, count in ways.items()}
 

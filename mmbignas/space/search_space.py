@@ -153,7 +153,8 @@ class SearchSpace:
             return None
         size = _read_image_size(settings[IMAGE_SIZE])
         if size not in self.image_sizes:
-            raise ConfigError(f'{IMAGE_SIZE}: {list(size)} is not allowed; allowed: {allowed or "none"}')
+            raise ConfigError(f'{IMAGE_SIZE}: {list(size)} is not allowed; allowed: '
+                              f'{allowed or "none, since there is no choice of image sizes here; leave it out"}')
         return size if len(allowed) > 1 else None
 
 

@@ -226,6 +226,17 @@ class Plain(Own):
         self.head = nn.Linear(4 * widths[-1], 5)
 
 
+def check_own(cost_model: CostModel, subnet: Subnet, widths: list[int], ops: bool = True) -> None:
+    """Compare with MMEngine's analysis of the network written by hand."""
+    plain, cost = Plain(widths), cost_model(subnet)
+    analyzer = FlopAnalyzer(plain, torch.rand(1, 3, 20, 12))
+    operators = analyzer.by_operator()
+    assert operators['matmul'] > 0
+    assert cost.macs == operators['conv'] + operators['linear']
+    assert cost.params == parameter_count(plain)['']
+    assert not ops or cost.ops == analyzer.total()
+
+
 @pytest.mark.parametrize('backbone', [OwnBlocks, OwnModule, Reshaping])
 def test_a_model_of_ones_own(backbone: type) -> None:
     with pytest.warns(UserWarning, match='run as a whole') if backbone is Reshaping else contextlib.nullcontext():
@@ -236,13 +247,57 @@ def test_a_model_of_ones_own(backbone: type) -> None:
         widths = [width] * depth
         if backbone is OwnModule and depth == 3:
             widths[2] = 8
-        analyzer = FlopAnalyzer(Plain(widths), torch.rand(1, 3, 20, 12))
-        operators, cost = analyzer.by_operator(), cost_model(subnet)
-        assert operators['matmul'] > 0
-        assert cost.macs == operators['conv'] + operators['linear']
-        assert cost.params == parameter_count(Plain(widths))['']
-        if backbone is not Reshaping:  # which is a view of another shape, upsampled
-            assert cost.ops == analyzer.total()
+        # Reshaping upsamples a view of another shape.
+        check_own(cost_model, subnet, widths, ops=backbone is not Reshaping)
+
+
+class Wrapped(nn.Module):
+    """A searchable module inside another, which has a choice of its own: the width of its last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.search_space = ModuleSpace(dict(depth=[1], width=element([4], [8], 4)), 1, key='Wrapped')
+        self.inner = OwnBlocks()
+        self.last = DynamicConv2d(8, 8, 1, bias=False)
+
+    def apply_subnet(self, settings: Any) -> None:
+        self.last.active_out_channels = settings['width'][0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.inner(x))
+
+
+def test_searchable_modules_inside_each_other() -> None:
+    cost_model = CostModel(Wrapped(), [(20, 12)])
+    assert cost_model.space.size == 24
+    for subnet in cost_model.space.traverse():
+        depth, inner, outer = subnet['inner']['depth'][0], subnet['inner']['out_channel'][0], subnet['']['width'][0]
+        macs = 20 * 12 * (27 * inner + (depth - 1) * 9 * inner**2 + inner * outer)
+        assert (cost_model(subnet).macs, len(cost_model.calls(subnet))) == (macs, 1)
+        assert cost_model(subnet).params == 27 * inner + (depth - 1) * 9 * inner**2 + inner * outer + depth
+
+
+class Awkward(Own):
+    """Holds tensors that are no parameters, and uses a parameter of its own between its parts."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone)
+        self.offset, self.scale = nn.Parameter(torch.full((1,), 2.)), torch.full((1,), 3.)
+        self.last = self.offset * 2  # as a module that remembers its last output
+
+    def forward(self, inputs: Tensor, mode: str = 'tensor') -> Tensor:
+        return super().forward(inputs * self.scale + self.offset)
+
+
+def test_tensors_outside_of_units() -> None:
+    model = Awkward(OwnBlocks()).half()
+    cost_model = CostModel(model, [(20, 12)])
+    check = CostModel(Own(OwnBlocks()), [(20, 12)])
+    for subnet in cost_model.space.traverse():
+        assert cost_model(subnet).macs == check(subnet).macs
+        assert cost_model(subnet).params == check(subnet).params + 1
+    call = next(call for call in cost_model.calls(subnet) if call.path.endswith('.add'))
+    assert torch.equal(call.bind(model.float())(torch.ones(1, 3, 20, 12)), torch.full((1, 3, 20, 12), 3.))
 
 
 class TwoFaced(OwnBlocks):
@@ -250,7 +305,7 @@ class TwoFaced(OwnBlocks):
 
     def apply_subnet(self, settings: Any) -> None:
         super().apply_subnet(settings)
-        self.blocks[0].set_active(settings['out_channel'][0] // settings['depth'][0])
+        self.blocks[0].set_active(max(settings['out_channel'][0] // settings['depth'][0], 1))
 
 
 def test_blocks_that_do_not_keep_the_contract_cost_time_and_not_exactness() -> None:
@@ -258,9 +313,9 @@ def test_blocks_that_do_not_keep_the_contract_cost_time_and_not_exactness() -> N
         cost_model = CostModel(Own(TwoFaced()), [(20, 12)])
     for subnet in cost_model.space.traverse():
         depth, width = subnet['backbone']['depth'][0], subnet['backbone']['out_channel'][0]
-        widths = [width // depth, *[width] * (depth - 1)]
-        if min(widths):
-            assert cost_model(subnet).params == parameter_count(Plain(widths))['']
+        check_own(cost_model, subnet, [max(width // depth, 1), *[width] * (depth - 1)])
+    with pytest.raises(ConfigError, match='Own cannot be divided into blocks'):
+        cost_model.calls(cost_model.space.max())
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -307,6 +362,12 @@ def test_sizes_and_subnets_refused() -> None:
         CostModel(model, [])
     with pytest.raises(ConfigError, match='image_size'):
         CostModel(model, [(20, 0)])
+    with pytest.raises(ConfigError, match=r'image_size: \[20, 20\] is not allowed; allowed: \[\[20, 12\]\]'):
+        CostModel(model, [(20, 12)])(Subnet(Supernet(model).space.max(), (20, 20)))
+    with pytest.raises(ConfigError, match='backbone is missing'):
+        CostModel(model, [(20, 12)])(Subnet({}))
+    with pytest.raises(ConfigError, match=r'backbone.depth: 4 in stage 0 is not allowed'):
+        CostModel(model, [(20, 12)])(Subnet({'backbone': dict(depth=(4,), out_channel=(8,))}))
     with pytest.raises(ConfigError, match=r'image_size: None is not allowed; allowed: \[\[20, 12\], \[20, 20\]\]'):
         CostModel(model, [(20, 12), (20, 20)])(Supernet(model).space.max())
     cost_model = CostModel(model, [(20, 12)])

@@ -90,7 +90,8 @@ def test_a_single_size_is_no_choice() -> None:
     (SIZES, dict(image_size=None),
      'image_size: None is not allowed; allowed: [height, width] in pixels, integers from 1'),
     ([(8, 8)], dict(image_size=[8, 9]), 'image_size: [8, 9] is not allowed; allowed: [[8, 8]]'),
-    ([], dict(image_size=[8, 8]), 'image_size: [8, 8] is not allowed; allowed: none'),
+    ([], dict(image_size=[8, 8]), 'image_size: [8, 8] is not allowed; allowed: none, since there is no choice of image '
+     'sizes here; leave it out'),
 ])
 def test_settings_refused(sizes: Any, given_as: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:

@@ -56,7 +56,11 @@ class Network(NamedTuple):
 def signature(module: nn.Module, inputs: tuple) -> str:
     """A name for what is computed: equal for modules of the same layers on inputs of the same shapes."""
     shapes = apply_to(inputs, lambda item: isinstance(item, Tensor), lambda tensor: tuple(tensor.shape))
-    return hashlib.sha256(f'{module!r}{shapes}'.encode()).hexdigest()[:16]
+    # Classes and plain attributes too: a repr may leave out what a forward pass depends on.
+    parts = [(type(part).__module__, type(part).__qualname__,
+              {name: value for name, value in vars(part).items() if isinstance(value, (int, float, str, tuple))})
+             for part in module.modules()]
+    return hashlib.sha256(f'{module!r}{parts}{shapes}'.encode()).hexdigest()[:16]
 
 
 def run_rounds(table: LatencyTable, groups: Sequence[Group], networks: Sequence[Network], rounds: int,

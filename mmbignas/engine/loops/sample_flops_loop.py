@@ -31,7 +31,7 @@ class SampleFlopsLoop(BaseLoop):
     """
 
     def __init__(self, runner: Any, dataloader: Any, evaluator: Any, **arguments: Any) -> None:
-        self.sample_flops = SampleFlops(**arguments)
+        self.sample_flops = SampleFlops.from_config(arguments)
         super().__init__(runner, [])  # no batches
         self.evaluator = Evaluator([])  # the test tools add to it
 
