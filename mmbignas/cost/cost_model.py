@@ -66,7 +66,8 @@ class CostModel:
         image_sizes: height and width in pixels of each resolution, ascending.
 
     Raises:
-        ConfigError: for sizes that are none, or a model that cannot be run on the shape of an image alone.
+        ConfigError: for sizes that are none, or a model that cannot be run on the shape of an image alone, such as a
+            two-stage detector, or that hides its operations, as ``nn.MultiheadAttention`` does.
 
     Attributes:
         space: the model's :class:`~mmbignas.space.SearchSpace`; with several ``image_sizes`` it has their dimension.
