@@ -97,7 +97,10 @@ def run_rounds(table: LatencyTable, groups: Sequence[Group], networks: Sequence[
                 continue
             keys = {key for key in item.keys if table.rounds_of_block(key) <= number}
             for key, module, inputs in item.build(keys) if keys else ():
-                table.blocks[key] = name = signature(module, inputs)
+                name = signature(module, inputs)
+                if table.blocks.get(key) == name and table.rounds_of_block(key) > number:
+                    continue  # an equal block was measured a moment ago
+                table.blocks[key] = name
                 if table.rounds_of_block(key) <= number:
                     table.times.setdefault(name, []).append(time_block(module, inputs))
                 written()

@@ -25,7 +25,7 @@ def fake_groups() -> list[Group]:
             if key in keys:
                 yield Part(key, nn.Linear(WIDTHS[key], 1), (torch.zeros(1, WIDTHS[key]), ))
 
-    return [Group(keys, partial(build, of_group=keys)) for keys in (['a', 'b'], ['c', 'd', 'e'], ['f'])]
+    return [Group(keys, partial(build, of_group=keys)) for keys in (['a', 'b'], ['c', 'd', 'e', 'f'])]
 
 
 def fake_networks() -> list[Network]:
@@ -72,7 +72,7 @@ def test_every_round_measures_everything_once(tmp_path: Path) -> None:
     assert table.block('e') == pytest.approx(4.)
     assert table.network('9') == pytest.approx(9.)
     assert remaining[-1] == 0
-    assert remaining == sorted(remaining, reverse=True)
+    assert remaining == sorted(set(remaining), reverse=True)  # each report is about something new
 
 
 def test_killed_anywhere_it_goes_on_to_the_same_table(tmp_path: Path) -> None:
