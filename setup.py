@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).parent
+ONNX = ['onnx', 'onnxruntime', 'onnxscript']  # latency with ONNX Runtime
 
 
 def read_version() -> str:
@@ -48,8 +49,8 @@ setup(
     # modules under other names. `import mmbignas` checks what is there.
     install_requires=['numpy'],
     extras_require={
-        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit'],
-        'onnx': ['onnx', 'onnxruntime', 'onnxscript'],  # latency with ONNX Runtime
+        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit', *ONNX],
+        'onnx': ONNX,
     },
     cmdclass={'editable_wheel': EditableWheel},
     zip_safe=False,

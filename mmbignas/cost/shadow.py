@@ -15,7 +15,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.ops import DynamicLayer
 from mmbignas.space import Subnet
-from mmbignas.supernet import Supernet
+from mmbignas.supernet import Supernet, image_channels
 
 Forward = Callable[..., Any]
 Watcher = Callable[[str, nn.Module, Forward, tuple, dict], Any]
@@ -114,9 +114,7 @@ class Shadow:
 
     def image(self, size: tuple[int, int]) -> Tensor:
         """One image of ``(height, width)`` pixels."""
-        channels = next((module.in_channels for module in self.supernet.model.modules()
-                         if isinstance(module, nn.Conv2d)), 3)
-        return torch.empty(1, channels, *size, device='meta')
+        return torch.empty(1, image_channels(self.supernet.model), *size, device='meta')
 
     @torch.no_grad()
     def run(self, subnet: Subnet, image: Tensor) -> None:

@@ -19,13 +19,17 @@ def probe(supernet: Supernet, subnet: Subnet) -> None:
         subnet: the subnet to apply.
     """
     model = supernet.model
-    channels = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
     before, training = supernet.current, {module: module.training for module in model.modules()}
     try:
         model.eval()
         supernet.apply(subnet)
-        model(next(model.parameters()).new_zeros(1, channels, PROBE_SIZE, PROBE_SIZE), mode='tensor')
+        model(next(model.parameters()).new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE), mode='tensor')
     finally:
         supernet.apply(before)
         for module, mode in training.items():
             module.training = mode
+
+
+def image_channels(model: nn.Module) -> int:
+    """Channels of the images that a model takes: those of its first convolution, or 3."""
+    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)

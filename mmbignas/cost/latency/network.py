@@ -12,6 +12,7 @@ from mmbignas.cost.latency.backends import Backend, CompiledTorchBackend, TorchB
 from mmbignas.cost.latency.onnx_backends import OnnxRuntimeBackend, TensorRTBackend
 from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize, SearchSpace
+from mmbignas.supernet import image_channels
 
 # Add your own under its name.
 BACKENDS: dict[str, type[Backend]] = {
@@ -82,8 +83,7 @@ def image_batch(model: nn.Module, image_size: Sequence[int], batch_size: int) ->
         ConfigError: for sizes that are not integers from 1.
     """
     [(height, width)] = SearchSpace({}, [image_size]).image_sizes  # checked
-    channels = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
-    return noise((check_count('batch_size', batch_size), channels, height, width))
+    return noise((check_count('batch_size', batch_size), image_channels(model), height, width))
 
 
 def noise(shape: Sequence[int]) -> Tensor:
