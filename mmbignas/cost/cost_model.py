@@ -121,6 +121,7 @@ class CostModel:
         if not self._divided:
             raise ConfigError(f'model: {type(self._shadow.supernet.model).__name__} cannot be divided into blocks, so '
                               'its latency can be measured, but not predicted')
+        self.space.canonical(subnet)  # refuses other subnets
         return self._programs[self._size(subnet)].calls(subnet)
 
     def _as_a_whole(self, subnet: Subnet) -> dict[str, list[int]]:

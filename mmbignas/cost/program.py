@@ -138,11 +138,7 @@ class Program:
         return segments
 
     def calls(self, subnet: Subnet) -> list[Call]:
-        """What a subnet computes, in order.
-
-        Raises:
-            ConfigError: for a subnet of another space.
-        """
+        """What a subnet computes, in order."""
         stages, slots = self._settings.read(subnet), self._slots.copy()
         return [Call(taken.step.path, taken.values, tuple(self.shapes[number] for number in taken.shapes), taken.step,
                      self._shadow) for segment in self._segments for taken in self._take(segment, stages, slots)]

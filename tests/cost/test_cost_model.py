@@ -368,6 +368,8 @@ def test_sizes_and_subnets_refused() -> None:
         CostModel(model, [(20, 12)])(Subnet({}))
     with pytest.raises(ConfigError, match=r'backbone.depth: 4 in stage 0 is not allowed'):
         CostModel(model, [(20, 12)])(Subnet({'backbone': dict(depth=(4,), out_channel=(8,))}))
+    with pytest.raises(ConfigError, match=r'backbone.depth: 4 in stage 0 is not allowed'):
+        CostModel(model, [(20, 12)]).calls(Subnet({'backbone': dict(depth=(4,), out_channel=(8,))}))
     with pytest.raises(ConfigError, match=r'image_size: None is not allowed; allowed: \[\[20, 12\], \[20, 20\]\]'):
         CostModel(model, [(20, 12), (20, 20)])(Supernet(model).space.max())
     cost_model = CostModel(model, [(20, 12)])
