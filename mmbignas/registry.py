@@ -7,9 +7,10 @@ module and, at the first look-up, the packages listed in ``locations``.
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
-__all__ = ['HOOKS', 'LOOPS', 'MODELS']
+__all__ = ['HOOKS', 'LOOPS', 'MODELS', 'WEIGHT_INITIALIZERS']
 
 SCOPE = 'mmbignas'
 
@@ -18,3 +19,6 @@ MODELS = Registry(
 )
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=SCOPE, locations=['mmbignas.engine'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmbignas.engine'])
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer', parent=MMENGINE_WEIGHT_INITIALIZERS, scope=SCOPE, locations=['mmbignas.supernet']
+)

@@ -11,6 +11,12 @@ from mmbignas.errors import ConfigError
 from mmbignas.supernet import Supernet, probe
 
 
+def type_name(cfg: Mapping[str, Any]) -> str:
+    """The class name in a config whose ``type`` is a name, with or without scope, or a class; '' without one."""
+    kind = cfg.get('type', '')
+    return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
+
+
 def check_dataset_files(dataset_cfg: Any, key: str) -> None:
     """Make sure that the files and folders a data set names are there.
 

@@ -1,7 +1,7 @@
 """A convolution whose width, kernel size and number of groups can be reduced."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas.errors import ConfigError
-from mmbignas.ops.dynamic_layer import DynamicLayer, crop
+from mmbignas.ops.dynamic_layer import DynamicLayer
+from mmbignas.ops.slicing import crop, crop_kernel
 from mmbignas.registry import MODELS
 
 
@@ -62,18 +63,9 @@ class DynamicConv2d(nn.Conv2d, DynamicLayer):
         return self._shared[shape]
 
     def _cut(self, shape: Sequence[int]) -> Tensor:
-        if not self.transforms or shape[2] == self.kernel_size[0]:
+        if not self.transforms:
             return crop(self.weight, shape)
-        weight = crop(self.weight, (*shape[:2], *self.kernel_size))
-        for name, matrix in self.transforms.items():
-            small = int(name.split('to')[1])
-            if small < shape[2]:
-                break
-            weight = crop(weight, (*shape[:2], small, small))
-            weight = F.linear(weight.flatten(2), matrix).view(*shape[:2], small, small)
-        if weight.shape[2] != shape[2]:
-            raise ValueError(f'kernel size {shape[2]} has no transform; there are: {", ".join(self.transforms)}')
-        return weight
+        return crop_kernel(self.weight, dict(self.transforms.items()), shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x`` of shape ``(N, C, H, W)``; ``C`` decides how many input channels are in use."""
@@ -91,13 +83,6 @@ class DynamicConv2d(nn.Conv2d, DynamicLayer):
     def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
         weight = self._active_shape(input_shape[1])
         return dict(weight=weight) if self.bias is None else dict(weight=weight, bias=weight[:1])
-
-    @torch.no_grad()
-    def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        state = {'weight': self._cut(shapes['weight']).detach().clone()}
-        if 'bias' in shapes and self.bias is not None:
-            state['bias'] = crop(self.bias, shapes['bias']).detach().clone()
-        return state
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """A linear layer whose width can be reduced."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbignas.ops.dynamic_layer import DynamicLayer, crop
+from mmbignas.ops.dynamic_layer import DynamicLayer
+from mmbignas.ops.slicing import crop
 from mmbignas.registry import MODELS
 
 
@@ -34,7 +35,3 @@ class DynamicLinear(nn.Linear, DynamicLayer):
     def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
         weight = (self.active_out_features, input_shape[-1])
         return dict(weight=weight) if self.bias is None else dict(weight=weight, bias=weight[:1])
-
-    def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        state = self.state_dict()
-        return {name: crop(state[name], shape).clone() for name, shape in shapes.items() if name in state}

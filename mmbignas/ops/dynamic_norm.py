@@ -1,7 +1,7 @@
 """Batch normalisations for layers of changing width."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,11 +56,6 @@ class DynamicBatchNorm2d(nn.BatchNorm2d, DynamicLayer):
     def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
         return dict(weight=(input_shape[1],), bias=(input_shape[1],)) if self.affine else {}
 
-    def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        state = self.state_dict()
-        return {name: (state[name][:shape[0]] if shape else state[name]).detach().clone()
-                for name, shape in shapes.items() if name in state}
-
 
 @MODELS.register_module()
 class SwitchableBatchNorm2d(DynamicBatchNorm2d):
@@ -104,11 +99,6 @@ class SwitchableBatchNorm2d(DynamicBatchNorm2d):
         """
         layer = self.layer(x.shape[1])
         return nn.BatchNorm2d.forward(self, x) if layer is self else layer(x)
-
-    def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        widths = {shape[0] for shape in shapes.values() if shape}
-        state = self.layer(widths.pop() if widths else self.num_features).state_dict()
-        return {name: state[name].detach().clone() for name in shapes if name in state}
 
 
 @MODELS.register_module()

@@ -1,0 +1,205 @@
+"""From a supernet's checkpoint to a subnet as a folder that somebody ships."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+from mmbignas.cost import Cost, CostModel
+from mmbignas.cost.counting import tensors_in
+from mmbignas.engine.calibration_images import Calibration
+from mmbignas.engine.checks import check_widths
+from mmbignas.engine.plain_config import plain_run_config
+from mmbignas.errors import ConfigError
+from mmbignas.space import Subnet
+from mmbignas.supernet import (
+    Checkpoint,
+    Supernet,
+    calibrate_bn,
+    file_hash,
+    image_channels,
+    load_weights,
+    read_checkpoint,
+    subnet_config,
+    subnet_state_dict,
+)
+from mmbignas.version import __version__
+
+CONFIG, CHECKPOINT, CERTIFICATE = 'config.py', 'checkpoint.pth', 'certificate.json'
+SMALL_INPUTS = ((2, 64, 64), (1, 96, 160), (3, 64, 128))  # images, height, width
+TOLERANCE = 1e-3  # of the greatest output; beyond it, it is another network
+
+
+class SubnetExporter:
+    """Cuts subnets out of one trained supernet, each into a folder of its own.
+
+    A folder holds ``config.py``, an ordinary config with numbers in place of spaces and MMEngine's own loops;
+    ``checkpoint.pth``, the sliced weights with the meta data of the source; and ``certificate.json``: what is in it,
+    what it costs, where it comes from, and by how much the outputs of the written network differ from those of the
+    supernet with the subnet applied.
+
+    Args:
+        cfg: config of the supernet's run.
+        checkpoint: its checkpoint.
+        image_size: height and width in pixels, of the images that MACs are counted for.
+        calibration: calibrates the BN statistics of each subnet first; ``None`` leaves those of the supernet, which
+            suit no subnet.
+        weights: ``ema`` or ``training``, of a run with ``EMAHook``.
+        log: is told what is going on.
+
+    Raises:
+        ConfigError: for a checkpoint that cannot be read or is of another architecture, or a model that cannot be
+            handled.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str | Path, image_size: Sequence[int],
+                 calibration: Calibration | None = None, weights: str | None = None,
+                 log: Callable[[str], Any] = print) -> None:
+        self.cfg, self.calibration, self.weights, self.log = cfg, calibration, weights, log
+        self.checkpoint: Checkpoint = read_checkpoint(checkpoint, weights)
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        self.model: nn.Module = MODELS.build(cfg.model)
+        self.supernet = Supernet(self.model)
+        load_weights(self.model, self.checkpoint)
+        self.model.eval()
+        check_widths(self.supernet)
+        self.cost_model = CostModel(self.model, [image_size])
+        self._batches: list[Any] | None = None
+
+    def export(self, subnet: Subnet, out: str | Path) -> dict[str, Any]:
+        """Write the folder of one subnet.
+
+        Args:
+            subnet: a canonical subnet.
+            out: the folder. It appears when it is complete and checked.
+
+        Returns:
+            dict: the certificate.
+
+        Raises:
+            ConfigError: for a folder that is there already or cannot be made, or weights whose outputs are not finite.
+            RuntimeError: when the written network computes something else than the supernet.
+        """
+        with new_folder(out) as aside:
+            self.supernet.apply(subnet)
+            if self.calibration is not None:
+                self._calibrate(self.calibration)
+            plain_cfg = plain_run_config(self.cfg, subnet_config(self.cfg.model, self.model, subnet))
+            plain_cfg.work_dir = str(Path('work_dirs', Path(out).name))
+            self._write(plain_cfg, aside)
+            plain = read_back(aside)
+            cost = self.cost_model(subnet)
+            certificate = self._certificate(subnet, cost, aside)
+            certificate.update(self._compare(plain))
+            if sum(parameter.numel() for parameter in plain.parameters()) != cost.params:
+                raise RuntimeError(f'the exported network has other parameters than the {cost.params} of the cost '
+                                   'function')
+            (aside / CERTIFICATE).write_text(json.dumps(certificate, indent=2) + '\n', encoding='utf-8')
+        return certificate
+
+    def _calibrate(self, calibration: Calibration) -> None:
+        """Calibrate the current subnet; the other subnets' statistics were wrong before and are now."""
+        if self._batches is None:
+            self._batches = calibration.load(self.log)
+        self.model.to(get_device())
+        calibrate_bn(self.model, self._batches)
+        self.model.cpu()
+
+    def _write(self, plain_cfg: Config, folder: Path) -> None:
+        plain_cfg.dump(str(folder / CONFIG))
+        plain = MODELS.build(plain_cfg.model)
+        meta = dict(self.checkpoint.meta, cfg=plain_cfg.pretty_text)
+        torch.save(dict(meta=meta, state_dict=subnet_state_dict(self.model, plain)), folder / CHECKPOINT)
+
+    def _certificate(self, subnet: Subnet, cost: Cost, folder: Path) -> dict[str, Any]:
+        source = dict(checkpoint=self.checkpoint.path, weights=self.weights)
+        if Path(self.checkpoint.path).is_file():
+            source['sha256'] = file_hash(self.checkpoint.path)
+        [image_size] = self.cost_model.space.image_sizes
+        calibration = None if self.calibration is None else dict(num_images=self.calibration.num_images)
+        return dict(
+            subnet_settings=subnet.to_dict(), number=str(self.supernet.space.index(subnet)), source=source,
+            checkpoint=dict(bytes=(folder / CHECKPOINT).stat().st_size, sha256=file_hash(folder / CHECKPOINT)),
+            bn_calibration=calibration, image_size=list(image_size), macs=cost.macs, ops=cost.ops, params=cost.params,
+            modules={name: part._asdict() for name, part in cost.modules.items()},
+            versions=dict(mmbignas=__version__, torch=torch.__version__))
+
+    @torch.no_grad()
+    def _compare(self, plain: nn.Module) -> dict[str, Any]:
+        """By how much the outputs of the supernet and of the written network differ, on random images."""
+        generator = torch.Generator().manual_seed(0)
+        [image_size] = self.cost_model.space.image_sizes
+        shapes, worst, greatest, equal = [], 0., 0., True
+        for count, *size in (*SMALL_INPUTS, (1, *image_size)):
+            images = torch.randn(count, image_channels(self.model), *size, generator=generator)
+            shapes.append(list(images.shape))
+            for ours, theirs in zip(_outputs(self.model, images), _outputs(plain, images), strict=True):
+                if not ours.isfinite().all():
+                    raise ConfigError(f'{self.checkpoint.path}: the outputs of its subnet are not finite')
+                equal = equal and torch.equal(ours, theirs)
+                worst = max(worst, float((ours.double() - theirs.double()).abs().max()))
+                greatest = max(greatest, float(ours.abs().max()))
+        if not worst <= TOLERANCE * max(greatest, 1.):
+            raise RuntimeError(f'the exported network computes something else than the supernet: outputs differ by '
+                               f'{worst}, and are at most {greatest}')
+        return dict(inputs=shapes, max_abs_diff=worst, bit_for_bit=equal)
+
+
+def read_back(folder: str | Path) -> nn.Module:
+    """Build the network of an exported folder from its files, in eval mode.
+
+    Args:
+        folder: what :meth:`SubnetExporter.export` wrote.
+    """
+    model = MODELS.build(Config.fromfile(str(Path(folder, CONFIG))).model)
+    load_weights(model, read_checkpoint(Path(folder, CHECKPOINT)))
+    return model.eval()
+
+
+def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+    return list(tensors_in(model(images, mode='tensor')))
+
+
+def check_new_folder(folder: str | Path) -> None:
+    """Make sure that a folder does not exist.
+
+    Raises:
+        ConfigError: if it does, or anything else of that name.
+    """
+    if Path(folder).exists() or Path(folder).is_symlink():
+        raise ConfigError(f'{folder}: exists, and nothing is overwritten; give the name of a new folder')
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder to write to, which gets its name when it is complete; after an exception there is none.
+
+    Args:
+        folder: what it is to be called.
+
+    Raises:
+        ConfigError: when that exists, or cannot be made.
+    """
+    folder = Path(folder)
+    check_new_folder(folder)
+    aside = folder.with_name(f'.{folder.name}.{os.getpid()}.partial')
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f'{folder}: cannot be made ({error.strerror}); give a folder that can be made') from error
+    try:
+        yield aside
+        check_new_folder(folder)  # somebody else may have made it meanwhile; replace would take an empty one over
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,114 @@
+"""Reading checkpoints, with errors that say what is wrong with them."""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from mmbignas.errors import ConfigError
+
+WEIGHTS = ('ema', 'training')
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a model, and what was written down with them.
+
+    Args:
+        path: where they come from.
+        state_dict: the weights, on the CPU.
+        meta: of MMEngine's checkpoints: config, classes, epoch, ...; empty if there is none.
+    """
+
+    path: str
+    state_dict: dict[str, Tensor]
+    meta: dict[str, Any]
+
+
+def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: a file of MMEngine's, of any other program that writes a state dict, alone or as ``state_dict``, or an
+            address that MMEngine knows to load (``https://``, ``torchvision://``, ...).
+        weights: of a run with ``EMAHook``, ``ema`` for the averaged weights or ``training`` for those that were
+            trained. ``None`` takes ``state_dict``, as MMEngine's tools do: the averaged ones, where there are any.
+
+    Raises:
+        ConfigError: for a file that is missing or truncated or that holds no weights, or averaged weights that it does
+            not have.
+    """
+    path = str(path)
+    if weights not in (None, *WEIGHTS):
+        raise ConfigError(f'weights: {weights!r} is not allowed; allowed: {", ".join(WEIGHTS)} or None')
+    if '://' not in path and not Path(path).is_file():
+        raise ConfigError(f'checkpoint not found: {path}')
+    try:
+        content = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    except Exception as error:  # of many kinds, by file and by what is broken
+        reason = ' '.join(str(error).split())
+        raise ConfigError(f'{path}: cannot be read as a checkpoint, it may be truncated ({type(error).__name__}: '
+                          f'{reason[:300]})') from error
+    state = content.get('state_dict', content) if isinstance(content, Mapping) else None
+    if not state or not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f'{path}: holds no weights; allowed: a state dict, alone or as state_dict')
+    if weights is not None:
+        state = _averaged_or_not(content, weights, path)
+    # Those of DDP, where it was not unwrapped.
+    return Checkpoint(path, {name.removeprefix('module.'): value for name, value in state.items()},
+                      dict(content.get('meta') or {}))
+
+
+def _averaged_or_not(content: Mapping[str, Any], weights: str, path: str) -> Mapping[str, Tensor]:
+    """The averaged or the trained weights of a run with ``EMAHook``, which swaps them when it writes a checkpoint."""
+    if 'ema_state_dict' not in content:
+        raise ConfigError(f'weights: {weights!r} is not allowed with {path}, which has no averaged weights beside the '
+                          'trained ones; allowed: checkpoints of a run with EMAHook')
+    if weights == 'ema':
+        return content['state_dict']
+    prefix = 'module.'
+    return {name.removeprefix(prefix): value for name, value in content['ema_state_dict'].items()
+            if name.startswith(prefix)}
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint into a model of the same architecture.
+
+    Args:
+        model: not a wrapper.
+        checkpoint: its weights.
+
+    Raises:
+        ConfigError: when names or shapes differ; the model is then as it was.
+    """
+    expected = model.state_dict()
+    found = checkpoint.state_dict
+    shapes = [f'{name} ({tuple(found[name].shape)} instead of {tuple(value.shape)})'
+              for name, value in expected.items() if name in found and found[name].shape != value.shape]
+    lacking = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    problems = [f'{what}: {listed(names)}' for what, names in
+                (('lacking', lacking), ('not in the model', unknown), ('of another shape', shapes)) if names]
+    if problems:
+        raise ConfigError(f'{checkpoint.path}: is of another architecture than the model; {"; ".join(problems)}')
+    model.load_state_dict(found)
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """The first of many names, and how many there are."""
+    rest = len(names) - limit
+    return ', '.join(names[:limit]) + (f' and {rest} more' if rest > 0 else '')
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

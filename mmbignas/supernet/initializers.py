@@ -1,0 +1,146 @@
+"""``init_cfg`` of models that start from the weights of a network of another size."""
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.logging import MMLogger
+from mmengine.model import update_init_info
+from torch import Tensor, nn
+
+from mmbignas.errors import ConfigError
+from mmbignas.registry import WEIGHT_INITIALIZERS
+from mmbignas.supernet.checkpoint import Checkpoint, listed, read_checkpoint
+from mmbignas.supernet.transfer import overlap, sliced
+
+
+class CheckpointInit(ABC):
+    """An ``init_cfg`` that takes weights from a checkpoint of a network with the same names and other shapes.
+
+    It stands at the model, or at a part of it together with ``prefix``. Like MMEngine's ``Pretrained`` it has the last
+    word: what it initialises, no ``init_cfg`` below it initialises again.
+
+    Args:
+        checkpoint: a file, or an address that MMEngine knows to load.
+        prefix: where the module's entries stand in the checkpoint, e.g. ``'backbone.'`` for a backbone alone.
+        exclude: paths of modules that keep their own initialisation, e.g. ``['bbox_head.retina_cls']`` for other
+            classes than those of the checkpoint.
+        weights: ``ema`` or ``training``, of a run with ``EMAHook``; see :func:`~mmbignas.supernet.read_checkpoint`.
+
+    Raises:
+        ConfigError: when the model is initialised, for a checkpoint that cannot be read or does not fit, paths that
+            are not there, or a head with another number of classes than the checkpoint has.
+    """
+
+    def __init__(self, checkpoint: str, prefix: str = '', exclude: Sequence[str] = (),
+                 weights: str | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.prefix = prefix
+        self.exclude = tuple(exclude)
+        self.weights = weights
+
+    @property
+    def key(self) -> str:
+        """What messages call it."""
+        return f'{type(self).__name__}.checkpoint'
+
+    def __call__(self, module: nn.Module) -> None:
+        """Initialise a module.
+
+        Args:
+            module: the model, or the part of it that has this ``init_cfg``.
+        """
+        checkpoint = read_checkpoint(self.checkpoint, self.weights)
+        source = {name.removeprefix(self.prefix): value for name, value in checkpoint.state_dict.items()
+                  if name.startswith(self.prefix)}
+        if not source:
+            raise ConfigError(f'{type(self).__name__}.prefix: {self.prefix!r} begins no name in {checkpoint.path}')
+        paths = dict(module.named_modules())
+        for path in self.exclude:
+            if path not in paths:
+                raise ConfigError(f'{type(self).__name__}.exclude: the model has no module {path!r}')
+        self._check_classes(module, checkpoint)
+        _initialize_children(module)
+        self._fill(source, {name: value for name, value in module.state_dict().items() if not self._excluded(name)})
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'{type(self).__name__}: {self.checkpoint}')
+
+    @abstractmethod
+    def _fill(self, source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+        """Write to the target's tensors."""
+
+    def _excluded(self, name: str) -> bool:
+        return any(name == path or name.startswith(f'{path}.') for path in self.exclude)
+
+    def _check_classes(self, module: nn.Module, checkpoint: Checkpoint) -> None:
+        """Refuse a head that would take the weights of other classes."""
+        dataset = {str(name).lower(): value for name, value in (checkpoint.meta.get('dataset_meta') or {}).items()}
+        classes = dataset.get('classes')
+        if not isinstance(classes, (list, tuple)):
+            return
+        for path, child in module.named_modules():
+            count: Any = getattr(child, 'num_classes', None)
+            if isinstance(count, int) and count != len(classes) and not (
+                    self._excluded(path) or any(other.startswith(f'{path}.') for other in self.exclude)):
+                raise ConfigError(f'{path}.num_classes: {count} is not allowed with {checkpoint.path}, which has '
+                                  f'{len(classes)} classes ({listed([str(name) for name in classes])}); allowed: '
+                                  f'{len(classes)}, or the layers that predict classes in '
+                                  f"{type(self).__name__}.exclude, e.g. ['bbox_head.retina_cls']")
+
+
+def _initialize_children(module: nn.Module) -> None:
+    """What MMEngine does after it has called an initializer, and would write over the weights with."""
+    child: Any
+    for child in module.children():
+        if hasattr(child, 'init_weights') and not getattr(child, 'is_init', False):
+            child.init_weights()
+            child.is_init = True
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class SupernetCheckpoint(CheckpointInit):
+    """A subnet's weights from a checkpoint of its supernet: ``init_cfg=dict(type='mmbignas.SupernetCheckpoint', ...)``.
+
+    They are sliced while they are loaded, by name: first channels, smaller kernels with their transforms, the
+    normalisation of the very width where every width has its own. The result is, bit for bit, what
+    :func:`~mmbignas.supernet.subnet_state_dict` cuts out of the supernet; for layers of one's own that override
+    ``subnet_state``, use that. The supernet's running statistics are a mixture of those of all subnets, so calibrate
+    them.
+
+    Args:
+        checkpoint, prefix, exclude, weights: see :class:`CheckpointInit`.
+    """
+
+    def _fill(self, source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+        try:
+            state = sliced(source, target)
+        except ValueError as error:
+            raise ConfigError(f'{self.key}: {self.checkpoint} is of no supernet of this model; {error}') from None
+        for name, value in state.items():
+            target[name].copy_(value)
+        MMLogger.get_current_instance().info(f'{self.checkpoint}: {len(state)} weights of the subnet were cut out')
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class OverlapCheckpoint(CheckpointInit):
+    """What two networks have in common: for a supernet from an ordinary checkpoint that is smaller or larger than it.
+
+    By name, the first channels and the centres of kernels are taken; the rest keeps its initialisation, and is
+    listed in the log.
+
+    Args:
+        checkpoint, prefix, exclude, weights: see :class:`CheckpointInit`.
+    """
+
+    def _fill(self, source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+        result = overlap(source, target)
+        if not result.whole and not result.part:
+            raise ConfigError(f'{self.key}: {self.checkpoint} has no entry with the name of one of the model; it has '
+                              f'{listed(list(source))}, the model {listed(list(target))}')
+        part = [f'{name} ({shape} of {tuple(target[name].shape)})' for name, shape in result.part.items()]
+        lines = [f'{self.checkpoint}: {len(result.whole)} of {len(target)} weights were taken whole']
+        for what, names in (('in part', part), ('not in the checkpoint', result.untouched),
+                            ('in the checkpoint, but not in the model', result.unused)):
+            lines += [f'  {what}, {len(names)}: {", ".join(names)}'] if names else []
+        MMLogger.get_current_instance().info('\n'.join(lines))

@@ -1,0 +1,113 @@
+"""Weights of one network for another one of the same names and other shapes, without either network."""
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmbignas.ops import plain_state
+
+# What a dynamic layer has beside the entries of its plain counterpart.
+OWN_ENTRIES = ('narrow', 'transforms')
+
+
+class Overlap(NamedTuple):
+    """What :func:`overlap` took, by names of the target.
+
+    Args:
+        whole: entries that the source covers.
+        part: entries that it covers in part, with the shape of the part.
+        untouched: entries that the source does not have.
+        unused: names of the source without a counterpart.
+    """
+
+    whole: list[str]
+    part: dict[str, tuple[int, ...]]
+    untouched: list[str]
+    unused: list[str]
+
+
+def layer_of(key: str) -> tuple[str, str]:
+    """The path of the layer that an entry of a state dict belongs to, and the entry's name in the layer."""
+    parts = key.split('.')
+    for name in OWN_ENTRIES:
+        if name in parts[:-1]:
+            index = len(parts) - 1 - parts[::-1].index(name)
+            return '.'.join(parts[:index]), '.'.join(parts[index:])
+    return '.'.join(parts[:-1]), parts[-1]
+
+
+def by_layer(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """A state dict as path of the layer -> the layer's own state dict."""
+    layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in state.items():
+        path, name = layer_of(key)
+        layers[path][name] = value
+    return dict(layers)
+
+
+def sliced(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a subnet, cut out of the state dict of its supernet.
+
+    Args:
+        source: state dict of the supernet.
+        target: state dict of the subnet's plain network, for names and shapes.
+
+    Returns:
+        dict: a complete state dict of the target.
+
+    Raises:
+        ValueError: for an entry that the source lacks or that is smaller there.
+    """
+    layers, state = by_layer(source), {}
+    for path, entries in by_layer(target).items():
+        prefix = f'{path}.' if path else ''
+        if path not in layers:
+            raise ValueError(f'there is no {prefix}{next(iter(entries))}')
+        try:
+            cut = plain_state(layers[path], {name: tuple(value.shape) for name, value in entries.items()})
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from None
+        for name in entries:
+            if name not in cut:
+                raise ValueError(f'there is no {prefix}{name}')
+            state[prefix + name] = cut[name]
+    return state
+
+
+@torch.no_grad()
+def overlap(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Overlap:
+    """Copy what two networks have in common: first channels, and the centre of kernels of different sizes.
+
+    Args:
+        source: state dict of a network, smaller or larger in any dimension.
+        target: state dict of the other; its tensors are written to. A batch normalisation with statistics for every
+            width takes each from a source that has but one.
+    """
+    result, used = Overlap([], {}, [], []), set()
+    for key, value in target.items():
+        path, name = layer_of(key)
+        plain = f'{path}.{name.rpartition(".")[2]}' if name.startswith('narrow.') else key
+        found = key if key in source else plain
+        if found not in source or source[found].dim() != value.dim():
+            result.untouched.append(key)
+            continue
+        used.add(found)
+        other = source[found]
+        shape = tuple(min(mine, theirs) for mine, theirs in zip(value.shape, other.shape))
+        value[_window(value.shape, shape)] = other[_window(other.shape, shape)].to(value)
+        if shape == tuple(value.shape):
+            result.whole.append(key)
+        else:
+            result.part[key] = shape
+    result.unused.extend(name for name in source if name not in used)
+    return result
+
+
+def _window(full: torch.Size, part: tuple[int, ...]) -> tuple[slice, ...]:
+    """Where a part lies: first channels, centre of the kernel."""
+    starts = [(have - want) // 2 if dim >= 2 else 0 for dim, (have, want) in enumerate(zip(full, part))]
+    return tuple(slice(start, start + want) for start, want in zip(starts, part))
