@@ -47,7 +47,7 @@ def main() -> None:
     image_size = args.image_size or (cfg.get('test_cfg') or {}).get('image_size')
     if image_size is None:
         raise ConfigError(f'{args.config} has no test_cfg with an image size: give --image-size H W')
-    calibration = Calibration.from_config(cfg, args.calib_images)
+    calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
     exporter = SubnetExporter(cfg, args.checkpoint, image_size, calibration, args.weights)
     name = int(args.subnet) if args.subnet.isdecimal() else args.subnet
     [choice] = parse_choices([name], exporter.supernet.space, '--subnet')

@@ -90,13 +90,15 @@ class Calibration:
     num_images: int
 
     @classmethod
-    def from_config(cls, cfg: Mapping[str, Any], num_images: int | None = None) -> Calibration | None:
+    def from_config(cls, cfg: Mapping[str, Any], num_images: int | None = None,
+                    key: str = 'num_images') -> Calibration | None:
         """What the run of a config calibrates with.
 
         Args:
             cfg: config of a run; its ``BNCalibrationHook`` says which images and how many.
             num_images: another number of images; 0 for no calibration. Without a hook in the config, ``None`` is no
                 calibration either, and the images are those of ``train_dataloader``.
+            key: where ``num_images`` was given, for messages.
 
         Raises:
             ConfigError: for a number below 0, or a dataloader that is missing or names files that do not exist.
@@ -107,7 +109,7 @@ class Calibration:
             num_images = own.get('num_images', DEFAULT_IMAGES) if hooks else 0
         if num_images == 0:
             return None
-        check_num_images(num_images, 'num_images')
+        check_num_images(num_images, key)
         return cls(calibration_dataloader(own.get('dataloader'), cfg, 'BNCalibrationHook.dataloader'), num_images)
 
     def load(self, log: Callable[[str], Any] = print) -> list[Any]:

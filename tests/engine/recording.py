@@ -1,12 +1,15 @@
-"""Imported by the configs of the runs in test_tool_runs.py: a hook that writes down what a process trains."""
+"""Imported by the configs of the runs in runs.py: a hook that writes down what a process trains; mixed precision."""
 import json
 import os
 import signal
+from contextlib import contextmanager
 
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
 
 from mmbignas.registry import HOOKS
 
@@ -32,3 +35,16 @@ class RecordingHook(Hook):
     def after_train(self, runner):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         torch.save(model.state_dict(), f'{runner.work_dir}/rank{get_rank()}.pth')
+
+
+@OPTIM_WRAPPERS.register_module()
+class Bfloat16OptimWrapper(OptimWrapper):
+    """Mixed precision on the CPU, where MMEngine's ``AmpOptimWrapper`` does not run; checkpoints like that one's."""
+
+    @contextmanager
+    def optim_context(self, model):
+        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
+            yield
+
+    def state_dict(self):
+        return dict(super().state_dict(), loss_scaler=dict(scale=1.))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from mmbignas.engine.plain_config import plain_run_config
 from mmbignas.engine.hooks import DistillHook
+from mmbignas.engine.plain_config import plain_run_config
 
 MODEL = dict(type='RetinaNet', backbone=dict(type='mmbignas.BigResNet', out_channel=[8] * 5))
 

@@ -1,92 +1,13 @@
 """Whole runs on a tiny data set, by this package's tools and by MMDetection's."""
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
-import mmdet
-import pytest
 import torch
 
 import mmbignas  # noqa: F401  (torch.load then reads the checkpoints)
-
-ROOT = Path(__file__).parents[2]
-MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
-CONFIG = """
-_base_ = {base!r}
-custom_imports = dict(imports=['mmbignas', 'tests.engine.recording'])
-train_dataloader = dict(batch_size=4, dataset=dict(data_root={data!r}, pipeline=[
-    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]))
-val_dataloader = dict(batch_size=4, dataset=dict(data_root={data!r}))
-test_dataloader = val_dataloader
-val_evaluator = dict(ann_file={data!r} + '/annotations/val.json')
-test_evaluator = val_evaluator
-model = dict(test_cfg=dict(score_thr=0., nms_pre=50))
-train_cfg = dict(max_epochs=2, val_interval=2)
-test_cfg = dict(subnets=['max', 'random'])
-custom_hooks = [
-    dict(type='mmbignas.RecordingHook'),
-    dict(type='mmbignas.BNCalibrationHook', num_images=8),
-    dict(type='mmbignas.RegularizeLargestHook'),
-    dict(type='mmbignas.DistillHook', jobs=dict(
-        p6=dict(mimic_name='neck.fpn_convs.3.conv', loss=dict(type='mmbignas.FeatureMSELoss')))),
-]
-default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1), logger=dict(interval=1))
-"""
-
-
-def python(*args, code=0, timeout=240):
-    """Run Python with these arguments, see that it ends with ``code``, and return what it wrote."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
-    done = subprocess.run([sys.executable, *map(str, args)], env=environment, cwd=ROOT, timeout=timeout,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == code, done.stdout[-3000:]
-    return done.stdout
-
-
-def passes_of(folder, rank=0):
-    return [json.loads(line) for line in (folder / f'passes{rank}.jsonl').read_text().splitlines()]
-
-
-def records_of(folder, stage):
-    """The lines that the last run in a folder wrote."""
-    file = sorted(folder.glob(f'*/subnets_{stage}.jsonl'))[-1]
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def assert_same_state(first, second, only=''):
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        if only in name:
-            assert torch.equal(value, second[name]), name
-
-
-@pytest.fixture(scope='module')
-def workspace(tmp_path_factory):
-    """A folder with the data and the config; the runs go below it."""
-    folder = tmp_path_factory.mktemp('runs')
-    python('tools/make_shapes.py', folder / 'data', '--train', 12, '--val', 4, '--size', 64)
-    text = CONFIG.format(base=str(ROOT / 'configs' / 'shapes_supnet.py'), data=f'{folder}/data')
-    (folder / 'config.py').write_text(text)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def whole(workspace):
-    """A run without interruption."""
-    python('tools/train.py', workspace / 'config.py', '--work-dir', workspace / 'whole')
-    return workspace / 'whole'
-
-
-@pytest.fixture(scope='module')
-def tested(workspace, whole):
-    """A test of its checkpoint."""
-    python('tools/test.py', workspace / 'config.py', whole / 'epoch_2.pth', '--work-dir', workspace / 'tested')
-    return records_of(workspace / 'tested', 'test')
+from tests.engine.runs import MMDET_TOOLS, assert_same_state, passes_of, python, records_of
 
 
 def test_training(whole):

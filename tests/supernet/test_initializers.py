@@ -104,7 +104,7 @@ def test_other_classes(tmp_path: Path) -> None:
     checkpoint = saved(model, tmp_path / 'x.pth', dataset_meta=dict(CLASSES=('a', 'b', 'c')))
     written = subnet_config(config, model, Supernet(model).space.min())
     written['bbox_head']['num_classes'] = 2
-    with pytest.raises(ConfigError, match=r'bbox_head.num_classes: 2 .*3 classes \(a, b, c\); allowed: 3, or .*exclude'):
+    with pytest.raises(ConfigError, match=r'bbox_head.num_classes: 2 .*3 classes \(a, b, c\); allowed: 3, .*exclude'):
         started(written, 'SupernetCheckpoint', checkpoint)
     plain = started(written, 'SupernetCheckpoint', checkpoint, exclude=['bbox_head.retina_cls'])
     source = model.state_dict()
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     checkpoint = saved(model, tmp_path / 'x.pth')
     deeper = subnet_config(config, model, subnet)
     deeper['bbox_head']['cls_tower'] = dict(depth=[4], out_channel=[24], kernel_size=[3])
-    with pytest.raises(ConfigError, match=r'SupernetCheckpoint.checkpoint: .*x.pth is of no supernet.*cls_tower.3.conv'):
+    with pytest.raises(ConfigError, match=r'SupernetCheckpoint.checkpoint: .*x.pth is of no supernet.*cls_tower.3'):
         started(deeper, 'SupernetCheckpoint', checkpoint)
     wider = subnet_config(config, model, subnet)
     wider['bbox_head']['cls_tower'] = dict(depth=[3], out_channel=[32], kernel_size=[3])
