@@ -14,10 +14,10 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint clean
+.PHONY: help env demo demo-full test lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	@sed -n 's/^#   /     /p' Makefile
 
 env: ## build .venv (8 minutes the first time; at once when it is there)
@@ -30,6 +30,10 @@ endif
 demo: env ## run the whole process on a toy data set
 	@echo "make demo: $(PYTHON) tools/demo.py"
 	@$(PYTHON) tools/demo.py
+
+demo-full: env ## the same, and a subnet exported, fine-tuned and written as ONNX and .pt2
+	@echo "make demo-full: $(PYTHON) tools/demo.py --full"
+	@$(PYTHON) tools/demo.py --full
 
 test: env ## lint, then run all tests
 	@if $(HAS_LINTERS); then $(MAKE) --no-print-directory lint; \

@@ -49,7 +49,8 @@ setup(
     # modules under other names. `import mmbignas` checks what is there.
     install_requires=['numpy'],
     extras_require={
-        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit', *ONNX],
+        # seaborn: MMDetection's analyze_logs.py, which the tests run on the logs of exported networks.
+        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit', 'seaborn', *ONNX],
         'onnx': ONNX,
     },
     cmdclass={'editable_wheel': EditableWheel},

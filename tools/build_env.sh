@@ -57,7 +57,7 @@ if ! "$venv/bin/python" -c 'import torchvision' >/dev/null 2>&1; then
 fi
 
 say "4/5 lint and test tools, ONNX"
-"${pip[@]}" ruff mypy pytest pytest-timeout hypothesis onnx onnxruntime onnxscript
+"${pip[@]}" ruff mypy pytest pytest-timeout hypothesis seaborn onnx onnxruntime onnxscript
 
 say "5/5 this package, editable"
 "${pip[@]}" --no-deps --no-build-isolation --editable "$root"

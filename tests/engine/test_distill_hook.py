@@ -228,6 +228,11 @@ LOSS = dict(type='mmbignas.FeatureMSELoss')
     (dict(a=dict(mimic_name=[], loss=LOSS)), ['jobs.a.mimic_name', '[]']),
     (dict(a=dict(mimic_name=None, loss=LOSS)), ['jobs.a.mimic_name', 'None']),
     (dict(a=dict(mimic_name=['head', 3], loss=LOSS)), ['jobs.a.mimic_name', '3']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, teacher_mimic_name='top')),
+     ['jobs.a.teacher_mimic_name', "'top'", 'without DistillHook.teacher']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, teacher_mimic_name=['top', 'head'])),
+     ['jobs.a.teacher_mimic_name', "['top', 'head']", 'as many modules']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, teacher_mimic_name=3)), ['jobs.a.teacher_mimic_name', '3']),
 ])
 def test_bad_jobs(jobs, parts):
     with pytest.raises(ConfigError) as error:

@@ -1,0 +1,22 @@
+# Fine-tuning of one subnet of the R18 supernet, with its accuracy before and after.
+#   SUPERNET_CHECKPOINT=CHECKPOINT mim train mmbignas configs/retinanet_r18_finetune_subnet.py
+# For a network that was exported already: --cfg-options model.init_cfg=None load_from=FOLDER/checkpoint.pth
+_base_ = './retinanet_r18_subnet.py'
+
+train_cfg = dict(max_epochs=12, val_interval=1)
+
+# A tenth of the supernet's learning rate; --auto-scale-lr multiplies by (images per step) / 8.
+optim_wrapper = dict(optimizer=dict(lr=0.0005))
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1)]
+
+custom_hooks = [
+    # The supernet's BN statistics are a mixture of those of all subnets.
+    dict(type='mmbignas.CalibrateFirstHook', num_images=2048),
+    dict(type='mmbignas.ValidateFirstHook'),
+    # To learn from another network too, here from the largest subnet, which is what a supernet as the teacher is:
+    # dict(
+    #     type='mmbignas.DistillHook',
+    #     jobs=dict(p6=dict(mimic_name='neck.fpn_convs.3.conv', loss=dict(type='mmbignas.FeatureMSELoss'))),
+    #     teacher=dict(config='configs/retinanet_r18_supnet.py', checkpoint='CHECKPOINT')),
+]
+default_hooks = dict(checkpoint=dict(interval=1))

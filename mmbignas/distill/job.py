@@ -1,0 +1,89 @@
+"""What a distillation job in a config says."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmbignas.distill.recorder import Outputs
+from mmbignas.errors import ConfigError
+from mmbignas.registry import MODELS
+
+JOB_KEYS = ('mimic_name', 'loss', 'loss_weight', 'warm_up_iters', 'teacher_mimic_name')
+
+
+@dataclass(frozen=True)
+class DistillJob:
+    """Which modules are compared, by which loss, with which weight.
+
+    Args:
+        names: paths of the student's modules.
+        teacher_names: paths of the teacher's modules, one for each of the student's.
+        loss: see :mod:`mmbignas.distill.losses`.
+        loss_weight: factor of the loss.
+        warm_up_iters: number of iterations over which the factor grows linearly from 0.
+    """
+
+    names: tuple[str, ...]
+    teacher_names: tuple[str, ...]
+    loss: nn.Module
+    loss_weight: float
+    warm_up_iters: int
+
+    def __call__(self, student: Outputs, teacher: Outputs, iteration: int) -> Tensor:
+        """The weighted loss in an iteration.
+
+        Args:
+            student: outputs of :attr:`names`.
+            teacher: outputs of :attr:`teacher_names`.
+            iteration: number of the iteration.
+        """
+        ramp = min(1., iteration / self.warm_up_iters) if self.warm_up_iters else 1.
+        loss = self.loss([student[name] for name in self.names], [teacher[name] for name in self.teacher_names])
+        return loss * (self.loss_weight * ramp)
+
+
+def parse_jobs(jobs: Any, key: str) -> dict[str, DistillJob]:
+    """Read the jobs of a config.
+
+    Args:
+        jobs: name -> ``dict(mimic_name=..., loss=dict(type=...), loss_weight=1., warm_up_iters=0,
+            teacher_mimic_name=...)``.
+        key: their place in the config.
+
+    Returns:
+        dict: name -> job, in the same order.
+
+    Raises:
+        ConfigError: for a job that is not complete or has values that are not allowed.
+    """
+    if not isinstance(jobs, Mapping) or not jobs:
+        raise ConfigError(f'{key}: expected a dict of jobs, got {jobs!r}')
+    return {name: _parse_job(job, f'{key}.{name}') for name, job in jobs.items()}
+
+
+def _parse_job(job: Any, key: str) -> DistillJob:
+    if not isinstance(job, Mapping) or set(job) - set(JOB_KEYS) or not {'mimic_name', 'loss'} <= set(job):
+        raise ConfigError(f'{key}: expected a dict with mimic_name and loss, optionally loss_weight, warm_up_iters '
+                          f'and teacher_mimic_name, got {job!r}')
+    names = _paths(job['mimic_name'], f'{key}.mimic_name')
+    teacher_names = names
+    if 'teacher_mimic_name' in job:
+        teacher_names = _paths(job['teacher_mimic_name'], f'{key}.teacher_mimic_name')
+        if len(teacher_names) != len(names):
+            raise ConfigError(f'{key}.teacher_mimic_name: {list(teacher_names)} is not allowed with mimic_name '
+                              f'{list(names)}; allowed: as many modules')
+    warm_up_iters, loss_weight = job.get('warm_up_iters', 0), job.get('loss_weight', 1.)
+    for name, value in (('warm_up_iters', warm_up_iters), ('loss_weight', loss_weight)):
+        if not isinstance(value, (int, float)) or value < 0:
+            raise ConfigError(f'{key}.{name}: {value!r} is not allowed; allowed: numbers from 0')
+    return DistillJob(names, teacher_names, MODELS.build(job['loss']), loss_weight, warm_up_iters)
+
+
+def _paths(value: Any, key: str) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, Sequence) or not names or any(not isinstance(name, str) for name in names):
+        raise ConfigError(f'{key}: {value!r} is not allowed; allowed: the path of a module, or a list of paths')
+    return tuple(names)

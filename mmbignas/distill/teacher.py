@@ -1,0 +1,143 @@
+"""A trained network as the teacher of another one."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmbignas.distill.job import DistillJob
+from mmbignas.distill.recorder import OutputRecorder, Outputs
+from mmbignas.errors import ConfigError
+from mmbignas.registry import MODELS
+from mmbignas.supernet import load_weights, read_checkpoint
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """Where a teacher comes from.
+
+    Args:
+        config: a config file with ``model``, or the config of a model.
+        checkpoint: its weights.
+    """
+
+    config: str | Mapping[str, Any]
+    checkpoint: str
+
+    def build(self, key: str) -> nn.Module:
+        """Build the network, on the CPU, in eval mode, with parameters that take no gradients.
+
+        Args:
+            key: the source's place in the config, for messages.
+
+        Raises:
+            ConfigError: for a config file that is missing or has no model, or a checkpoint that cannot be read or
+                is of another architecture.
+        """
+        model_cfg: Any = self.config
+        if isinstance(self.config, str):
+            if not Path(self.config).is_file():
+                raise ConfigError(f'{key}.config: {self.config} does not exist; allowed: a config file, or the config '
+                                  'of a model')
+            model_cfg = Config.fromfile(self.config).get('model')
+            if model_cfg is None:
+                raise ConfigError(f'{key}.config: {self.config} has no model')
+        try:
+            checkpoint = read_checkpoint(self.checkpoint)
+            model: nn.Module = MODELS.build(copy.deepcopy(model_cfg))
+            load_weights(model, checkpoint)
+        except ConfigError as error:
+            raise ConfigError(f'{key}: {error}') from None
+        return model.eval().requires_grad_(False)
+
+
+class TeacherDistillation:
+    """Adds the losses between a model and its teacher to those that the model returns in mode ``loss``.
+
+    This is done by hooks of the model itself, so under every training loop, in every process of DDP, with mixed
+    precision and accumulated gradients. The teacher is given what the model is given, once for each batch, also
+    where several forward passes train on one. It is no part of the model.
+
+    Args:
+        model: the student, not a wrapper.
+        teacher: a network with ``forward(..., mode='tensor')``, in eval mode, on the model's device.
+        jobs: name -> job. The loss is called ``loss_distill_<name>``.
+        iteration: says the number of the iteration, for the warm-up.
+        key: the jobs' place in the config, for messages.
+
+    Raises:
+        ConfigError: for a module that is not in the model or in the teacher. In a forward pass: for one without an
+            output, or with outputs of another shape than the teacher's.
+    """
+
+    def __init__(self, model: nn.Module, teacher: nn.Module, jobs: Mapping[str, DistillJob],
+                 iteration: Callable[[], int], key: str) -> None:
+        self.teacher, self.jobs, self.iteration, self.key = teacher, jobs, iteration, key
+        names, teacher_names = ([*dict.fromkeys(name for job in jobs.values() for name in getattr(job, field))]
+                                for field in ('names', 'teacher_names'))
+        self._teacher_recorder = OutputRecorder(teacher, teacher_names, f'{key}.*.teacher_mimic_name, in the teacher')
+        self._recorder = OutputRecorder(model, names, f'{key}.*.mimic_name')
+        self._handles = [model.register_forward_pre_hook(self._before, with_kwargs=True),
+                         model.register_forward_hook(self._after, with_kwargs=True)]
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the batch and of the teacher's outputs."""
+        self._batch: list[Any] = []
+        self._taught: Outputs = {}
+
+    def remove(self) -> None:
+        """Take everything off the model."""
+        self.forget()
+        self._recorder.remove()
+        self._teacher_recorder.remove()
+        for handle in self._handles:
+            handle.remove()
+
+    def _before(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Let the teacher compute, before there are activations of the student."""
+        if kwargs.get('mode') != 'loss':
+            return
+        batch = [*args, *(value for name, value in kwargs.items() if name != 'mode')]
+        if len(batch) != len(self._batch) or any(new is not old for new, old in zip(batch, self._batch)):
+            self._teacher_recorder.start()
+            with torch.no_grad():
+                self.teacher(*args, **{**kwargs, 'mode': 'tensor'})
+            self._batch, self._taught = batch, self._teacher_recorder.stop()
+        self._recorder.start()
+
+    def _after(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], losses: Any) -> dict[str, Any] | None:
+        """Add the losses to those of the model."""
+        if kwargs.get('mode') != 'loss':
+            return None
+        outputs, own = self._recorder.stop(), {}
+        for name, job in self.jobs.items():
+            self._check(name, job, outputs)
+            own[f'loss_distill_{name}'] = job(outputs, self._taught, self.iteration())
+        return {**losses, **own}
+
+    def _check(self, name: str, job: DistillJob, outputs: Outputs) -> None:
+        """Refuse outputs that cannot be compared one by one."""
+        for ours, theirs in zip(job.names, job.teacher_names):
+            for field, module, found, whose in (('mimic_name', ours, outputs, 'the model'),
+                                                ('teacher_mimic_name', theirs, self._taught, 'the teacher')):
+                if not found.get(module):
+                    raise ConfigError(f'{self.key}.{name}.{field}: {module!r} of {whose} has no output in a forward '
+                                      'pass; allowed: modules that every forward pass calls')
+            shapes = [[tuple(tensor.shape) for tensor in found] for found in (outputs[ours], self._taught[theirs])]
+            if shapes[0] != shapes[1]:
+                raise ConfigError(f'{self.key}.{name}.mimic_name: {ours!r} puts out {_differing(*shapes)} of the '
+                                  f"teacher's {theirs!r}; allowed: modules with outputs of the same shapes")
+
+
+def _differing(ours: Sequence[tuple[int, ...]], theirs: Sequence[tuple[int, ...]]) -> str:
+    """The first shapes that differ, or the numbers of outputs."""
+    if len(ours) != len(theirs):
+        return f'{len(ours)} tensors instead of the {len(theirs)}'
+    return next(f'{own} instead of the {other}' for own, other in zip(ours, theirs) if own != other)

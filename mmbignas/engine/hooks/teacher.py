@@ -1,0 +1,106 @@
+"""The teacher of a run: built, checked against the model, calibrated."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from mmbignas.distill import DistillJob, TeacherDistillation, TeacherSource
+from mmbignas.engine.calibration_images import (
+    DEFAULT_IMAGES,
+    calibration_dataloader,
+    check_num_images,
+    load_calibration_images,
+    preserved_rng,
+)
+from mmbignas.errors import ConfigError
+from mmbignas.space import ModuleSpace
+from mmbignas.supernet import Supernet, calibrate_bn
+
+TEACHER_KEYS = ('config', 'checkpoint', 'num_images')
+
+
+def parse_teacher(cfg: Any, key: str) -> Teacher:
+    """Read the teacher of a config.
+
+    Args:
+        cfg: ``dict(config=..., checkpoint=..., num_images=2048)``.
+        key: its place in the config.
+
+    Raises:
+        ConfigError: for a teacher that is not complete or has values that are not allowed.
+    """
+    if not isinstance(cfg, Mapping) or set(cfg) - set(TEACHER_KEYS) or not {'config', 'checkpoint'} <= set(cfg):
+        raise ConfigError(f'{key}: expected a dict with config and checkpoint, optionally num_images, got {cfg!r}')
+    config, checkpoint = cfg['config'], cfg['checkpoint']
+    if not (isinstance(config, str) or isinstance(config, Mapping) and 'type' in config):
+        raise ConfigError(f'{key}.config: {config!r} is not allowed; allowed: a config file, or the config of a model, '
+                          'a dict with type')
+    if not isinstance(checkpoint, str):
+        raise ConfigError(f'{key}.checkpoint: {checkpoint!r} is not allowed; allowed: a file, or an address that '
+                          'MMEngine knows to load')
+    num_images = check_num_images(cfg.get('num_images', DEFAULT_IMAGES), f'{key}.num_images')
+    return Teacher(TeacherSource(config, checkpoint), num_images, key)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher as a config describes it.
+
+    Args:
+        source: where the network comes from.
+        num_images: how many images a supernet is calibrated with.
+        key: its place in the config, for messages.
+    """
+
+    source: TeacherSource
+    num_images: int
+    key: str
+
+    def distillation(self, runner: Any, jobs: Mapping[str, DistillJob], key: str) -> TeacherDistillation:
+        """Build the teacher and let it teach the model of a run.
+
+        Args:
+            runner: the runner, about to train.
+            jobs: name -> job.
+            key: the hook's name, for messages.
+
+        Raises:
+            ConfigError: for a config or checkpoint that cannot be used, images that are preprocessed in another way, or
+                a module that is missing.
+        """
+        model: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        with preserved_rng():
+            teacher = self.source.build(self.key)
+        teacher.to(next(model.parameters()).device)
+        self._check_preprocessing(model, teacher)
+        distillation = TeacherDistillation(model, teacher, jobs, lambda: runner.iter, f'{key}.jobs')
+        if _is_supernet(teacher):
+            supernet = Supernet(teacher)
+            supernet.apply(supernet.space.max())
+            dataloader = calibration_dataloader(None, runner.cfg, 'train_dataloader')
+            calibrate_bn(teacher, load_calibration_images(dataloader, self.num_images, runner.logger.info))
+            runner.logger.info(f'{self.key}: the largest subnet of {self.source.checkpoint}, calibrated')
+        return distillation
+
+    def _check_preprocessing(self, model: Any, teacher: Any) -> None:
+        """Refuse a teacher that was trained on images of another normalisation than it will be given."""
+        for name in ('mean', 'std', '_channel_conversion'):
+            ours, theirs = (_plain(getattr(own.data_preprocessor, name, None)) for own in (model, teacher))
+            if ours != theirs:
+                raise ConfigError(f'{self.key}.config: data_preprocessor has {name.lstrip("_")} {theirs}, but '
+                                  f'that of the model has {ours}; allowed: teachers of images that are '
+                                  'preprocessed like those of the model')
+
+
+def _is_supernet(model: nn.Module) -> bool:
+    """Whether anything in the model can be chosen."""
+    spaces = (getattr(module, 'search_space', None) for module in model.modules())
+    return any(isinstance(space, ModuleSpace) and space.searched for space in spaces)
+
+
+def _plain(value: Any) -> Any:
+    return value.flatten().tolist() if isinstance(value, Tensor) else value
