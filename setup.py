@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).parent
-ONNX = ['onnx', 'onnxruntime', 'onnxscript']  # latency with ONNX Runtime
+ONNX = ['onnx', 'onnxruntime', 'onnxscript']  # export to ONNX, latency with ONNX Runtime
 
 
 def read_version() -> str:

@@ -1,8 +1,6 @@
 """What runs a network when its latency is measured: ONNX Runtime, and TensorRT through it."""
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, ClassVar
@@ -12,6 +10,7 @@ from torch import nn
 
 from mmbignas.cost.counting import tensors_in
 from mmbignas.cost.latency.backends import Backend, moved, plain_copy
+from mmbignas.deploy.onnx import export
 from mmbignas.errors import ConfigError, DependencyError
 
 INSTALL = 'pip install "mmbignas[onnx]"'
@@ -46,7 +45,8 @@ class OnnxRuntimeBackend(Backend):
                                   f'({error}): {install}') from None
 
     def prepare(self, module: nn.Module, inputs: tuple) -> Callable[[], Any]:
-        session = self._session(export(module, inputs))
+        cpu = torch.device('cpu')
+        session = self._session(export(plain_copy(module, cpu), moved(inputs, cpu)))
         binding, kind, index = session.io_binding(), self.device.type, self.device.index or 0
         values = [self._runtime.OrtValue.ortvalue_from_numpy(tensor.numpy(force=True), kind, index)
                   for tensor in tensors_in(inputs)]
@@ -98,24 +98,3 @@ class TensorRTBackend(OnnxRuntimeBackend):
     @property
     def versions(self) -> dict[str, str]:
         return {**super().versions, 'tensorrt': self._tensorrt.__version__}
-
-
-def export(module: nn.Module, inputs: tuple) -> bytes:
-    """A module as an ONNX model for inputs of these shapes.
-
-    Args:
-        module: in any mode and on any device; it is not changed.
-        inputs: its arguments; nested inputs, and outputs, follow each other in the ONNX model.
-    """
-    cpu = torch.device('cpu')
-    logger = logging.getLogger('torch.onnx')
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of parts of torchvision, which no network here has
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            program = torch.onnx.export(plain_copy(module, cpu), moved(inputs, cpu), dynamo=True, verbose=False)
-    finally:
-        logger.setLevel(level)
-    assert program is not None
-    return program.model_proto.SerializeToString()

@@ -1,0 +1,152 @@
+"""An ordinary network on its way out of MMEngine: what it takes, what it gives, and its graph."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from mmdet.models import SingleStageDetector
+from torch import Tensor, nn
+
+from mmbignas.errors import ConfigError
+from mmbignas.space import ModuleSpace
+from mmbignas.supernet import image_channels
+
+TRACED_BATCH = 2  # with one image, torch would take the batch size for a constant
+
+
+class Network(nn.Module):
+    """The way from normalised images to raw outputs, by name and in order.
+
+    Args:
+        model: an ordinary model without spaces, in any mode and on any device; it is copied, not changed.
+        image_size: height and width in pixels, after padding to the size divisor.
+
+    Raises:
+        ConfigError: for a supernet, an image size that the model does not see, or a model that cannot be run on an
+            image alone.
+
+    Attributes:
+        image_size: height and width.
+        output_names: ``cls_score_0``, ..., ``bbox_pred_0``, ... by level for a single-stage detector whose head gives
+            these two, ``output_0``, ... for any other model.
+    """
+
+    def __init__(self, model: nn.Module, image_size: Sequence[int]) -> None:
+        super().__init__()
+        check_plain(model)
+        self.image_size = _checked_size(model, image_size)
+        self.model = copy.deepcopy(model).eval().to('cpu', torch.float32)
+        try:
+            with torch.no_grad():
+                outputs = self.model(torch.zeros(1, image_channels(model), *self.image_size), mode='tensor')
+        except Exception as error:
+            raise ConfigError(f'model: {type(model).__name__} cannot be run on an image of {self.image_size} alone '
+                              f'({type(error).__name__}: {" ".join(str(error).split())}); allowed: models whose mode '
+                              "'tensor' needs nothing else, such as single-stage detectors") from error
+        self.output_names = _output_names(model, outputs)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the raw outputs.
+
+        Args:
+            images: ``(N, C, H, W)``, normalised.
+
+        Returns:
+            tuple: one tensor for each of ``output_names``.
+        """
+        return tuple(_tensors_in(self.model(images, mode='tensor')))
+
+    def random_images(self, count: int) -> Tensor:
+        """Images of noise as the model sees them, the same for the same count."""
+        generator = torch.Generator().manual_seed(count)
+        return torch.randn(count, image_channels(self.model), *self.image_size, generator=generator)
+
+
+def check_plain(model: nn.Module) -> None:
+    """Make sure that a model is one network and not many.
+
+    Args:
+        model: the model, with or without weights.
+
+    Raises:
+        ConfigError: when it was built from a config with spaces, be it with a single choice each.
+    """
+    # A searchable module whose config has numbers has a space, too: of itself.
+    spaces = {path: module.search_space for path, module in model.named_modules()
+              if isinstance(getattr(module, 'search_space', None), ModuleSpace)}
+    searched = [path for path, space in spaces.items() if space.is_supernet]
+    if searched:
+        raise ConfigError(f'model: {type(model).__name__} is a supernet, with spaces in {", ".join(searched)}; '
+                          'allowed: an ordinary network. Cut a subnet out first: python tools/export_subnet.py')
+
+
+def trace(network: nn.Module, images: Tensor, dynamic_batch: bool) -> torch.export.ExportedProgram:
+    """The graph of a network, without what it tells about the machine that made it.
+
+    Args:
+        network: takes ``images``, in eval mode.
+        images: as it is to take them, ``(N, C, H, W)``.
+        dynamic_batch: whether N may be another number later on; here it must then be 2 or more.
+    """
+    shapes = {'images': {0: torch.export.Dim('batch')}} if dynamic_batch else None
+    with torch.no_grad():
+        program = torch.export.export(network, (images, ), dynamic_shapes=shapes)
+    for node in program.graph.nodes:
+        node.meta.pop('stack_trace', None)  # file names and source lines
+    program.example_inputs = None  # whole images
+    return program
+
+
+def describe(network: Network, classes: Sequence[str] | None) -> dict[str, Any]:
+    """What somebody has to know who gives images to a network, as plain data.
+
+    Args:
+        network: the network.
+        classes: names of the classes, if they are known.
+
+    Returns:
+        dict: ``image_size`` (height, width), ``pad_size_divisor``, ``pad_value``, ``bgr_to_rgb`` (whether the order of
+        the channels of an image as OpenCV reads it is to be turned round), ``mean`` and ``std`` (of the channels after
+        that; ``None`` for images that are not normalised) and ``classes``.
+    """
+    preprocessor: Any = getattr(network.model, 'data_preprocessor', None)
+    normalises = getattr(preprocessor, '_enable_normalize', False)
+    return dict(
+        image_size=list(network.image_size), pad_size_divisor=_size_divisor(network.model),
+        pad_value=getattr(preprocessor, 'pad_value', 0),
+        bgr_to_rgb=bool(getattr(preprocessor, '_channel_conversion', False)),
+        mean=preprocessor.mean.flatten().tolist() if normalises else None,
+        std=preprocessor.std.flatten().tolist() if normalises else None,
+        classes=None if classes is None else list(classes))
+
+
+def _size_divisor(model: nn.Module) -> int:
+    return getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
+
+
+def _checked_size(model: nn.Module, image_size: Sequence[int]) -> tuple[int, int]:
+    divisor = _size_divisor(model)
+    size = tuple(image_size)
+    if len(size) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 or side % divisor
+                             for side in size):
+        raise ConfigError(f'image_size: {" ".join(map(str, size))} is not allowed; allowed: height and width in pixels '
+                          f'after padding, multiples of {divisor} (data_preprocessor.pad_size_divisor)')
+    return size
+
+
+def _output_names(model: nn.Module, outputs: Any) -> list[str]:
+    if isinstance(model, SingleStageDetector) and len(outputs) == 2 and all(
+            isinstance(levels, (list, tuple)) for levels in outputs):
+        return [f'{name}_{level}' for name, levels in zip(('cls_score', 'bbox_pred'), outputs)
+                for level in range(len(levels))]
+    return [f'output_{index}' for index, _ in enumerate(_tensors_in(outputs))]
+
+
+def _tensors_in(outputs: Any) -> Iterator[Tensor]:
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, (list, tuple, Mapping)):
+        for item in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from _tensors_in(item)

@@ -1,0 +1,109 @@
+"""Write a trained detector as an ONNX or .pt2 file: python tools/export_onnx.py CONFIG CHECKPOINT --out FILE ...
+
+The config is an ordinary one, such as tools/export_subnet.py writes. The file takes images that are normalised already
+(what that takes is written in it) and gives the raw outputs of the network, or boxes. The suffix decides: .onnx needs
+ONNX Runtime or anything else that runs ONNX models, .pt2 needs torch, and neither needs this package.
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.registry import MODELS, init_default_scope
+
+from mmbignas import ConfigError
+from mmbignas.cost.units import format_params
+from mmbignas.deploy import ExportCheck, check_new_file, check_plain, export_onnx, export_pt2
+from mmbignas.engine.launch import load_config, run_tool
+from mmbignas.supernet import Checkpoint, load_weights, read_checkpoint
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config file of an ordinary model, without spaces')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('--out', required=True, metavar='FILE',
+                        help='the file to write: .onnx, or .pt2 for torch.export.load')
+    parser.add_argument('--image-size', nargs=2, type=int, metavar=('H', 'W'), required=True,
+                        help='height and width of the images in pixels, after padding to the size divisor; images are '
+                        'float32 (N, C, H, W) and already normalised')
+    parser.add_argument('--boxes', action='store_true',
+                        help='.onnx only: in place of raw outputs boxes, in pixels of the input, scores and labels, as '
+                        'MMDetection predicts them; padded to test_cfg.max_per_img with label -1')
+    parser.add_argument('--static-batch', action='store_true', help='one image at a time (default: any number)')
+    parser.add_argument('--opset', type=int, metavar='N',
+                        help=".onnx only: version of ONNX's operators (default: torch's)")
+    parser.add_argument('--overwrite', action='store_true', help='replace a file that is there')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                        help='replace settings of the config')
+    # What load_config knows beside these.
+    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
+    return parser.parse_args()
+
+
+def check_options(args: argparse.Namespace) -> str:
+    """Refuse what cannot be written, before anything is built.
+
+    Args:
+        args: The parsed command line.
+
+    Returns:
+        str: The suffix of the file.
+
+    Raises:
+        ConfigError: Another suffix, a file that is there, or an option that is not for this kind of file.
+    """
+    suffix = Path(args.out).suffix
+    if suffix not in ('.onnx', '.pt2'):
+        raise ConfigError(f'--out {args.out}: the file name must end in .onnx or .pt2')
+    if suffix == '.pt2' and args.boxes:
+        raise ConfigError('--boxes: not allowed with .pt2, which needs nothing but torch, and torch has no NMS; '
+                          'allowed with .onnx')
+    if suffix == '.pt2' and args.opset is not None:
+        raise ConfigError(f'--opset {args.opset}: not allowed with .pt2, which has no opset; allowed with .onnx')
+    check_new_file(args.out, suffix, args.overwrite)
+    return suffix
+
+
+def class_names(checkpoint: Checkpoint) -> list[str] | None:
+    """Read the names of the classes from a checkpoint, if it has them."""
+    facts = {key.lower(): value for key, value in (checkpoint.meta.get('dataset_meta') or {}).items()}
+    classes = facts.get('classes')
+    return None if classes is None else list(classes)
+
+
+def report(check: ExportCheck) -> None:
+    """Print what was written, and how exact it is."""
+    images = ' and '.join(map(str, check.batches))
+    print(f'{check.path}: {check.size / 1e6:.2f} MB, {format_params(check.params)} parameters')
+    print(f'outputs: {", ".join(check.outputs)}')
+    print(f'raw outputs, on batches of {images} random images: differ from those of the model by up to '
+          f'{check.max_abs_diff:.3g}, and are at most {check.max_abs_output:.3g}')
+    if check.boxes is not None:
+        boxes = check.boxes
+        print(f'boxes, on the same images: {sum(boxes.found)}, and {sum(boxes.expected)} by MMDetection; they differ '
+              f'by up to {boxes.max_box_diff:.3g} pixels, their scores by up to {boxes.max_score_diff:.3g}')
+
+
+def main() -> None:
+    """Export."""
+    args = parse_args()
+    suffix = check_options(args)
+    cfg = load_config(args)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if 'data_preprocessor' in cfg:  # where it stands in configs of MMPretrain
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(cfg.model)
+    check_plain(model)
+    checkpoint = read_checkpoint(args.checkpoint)
+    load_weights(model, checkpoint)
+    common = dict(dynamic_batch=not args.static_batch, classes=class_names(checkpoint), overwrite=args.overwrite)
+    if suffix == '.onnx':
+        report(export_onnx(model, args.out, args.image_size, args.boxes, opset=args.opset, **common))
+    else:
+        report(export_pt2(model, args.out, args.image_size, **common))
+
+
+if __name__ == '__main__':
+    run_tool(main)
