@@ -15,7 +15,7 @@ from mmbignas import ConfigError
 from mmbignas.cost.units import format_params
 from mmbignas.deploy import ExportCheck, check_new_file, check_plain, export_onnx, export_pt2
 from mmbignas.engine.launch import load_config, run_tool
-from mmbignas.supernet import Checkpoint, load_weights, read_checkpoint
+from mmbignas.supernet import load_weights, read_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,13 +66,6 @@ def check_options(args: argparse.Namespace) -> str:
     return suffix
 
 
-def class_names(checkpoint: Checkpoint) -> list[str] | None:
-    """Read the names of the classes from a checkpoint, if it has them."""
-    facts = {key.lower(): value for key, value in (checkpoint.meta.get('dataset_meta') or {}).items()}
-    classes = facts.get('classes')
-    return None if classes is None else list(classes)
-
-
 def report(check: ExportCheck) -> None:
     """Print what was written, and how exact it is."""
     images = ' and '.join(map(str, check.batches))
@@ -98,7 +91,7 @@ def main() -> None:
     check_plain(model)
     checkpoint = read_checkpoint(args.checkpoint)
     load_weights(model, checkpoint)
-    common = dict(dynamic_batch=not args.static_batch, classes=class_names(checkpoint), overwrite=args.overwrite)
+    common = dict(dynamic_batch=not args.static_batch, classes=checkpoint.classes, overwrite=args.overwrite)
     if suffix == '.onnx':
         report(export_onnx(model, args.out, args.image_size, args.boxes, opset=args.opset, **common))
     else:

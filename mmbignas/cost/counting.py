@@ -16,20 +16,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from mmbignas.errors import ConfigError
+from mmbignas.tensors import tensors_in
 
 Operand = Callable[[int, str], Any]
 Handler = Callable[[Operand, Any], int]
-
-
-def tensors_in(data: Any) -> list[Tensor]:
-    """The tensors in nested lists, tuples and dicts, in order."""
-    if isinstance(data, Tensor):
-        return [data]
-    if isinstance(data, dict):
-        data = data.values()
-    elif not isinstance(data, (list, tuple)):
-        return []
-    return [tensor for item in data for tensor in tensors_in(item)]
 
 
 def _size(value: Any) -> int:

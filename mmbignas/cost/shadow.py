@@ -10,12 +10,12 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmbignas.cost.counting import tensors_in
 from mmbignas.errors import ConfigError
 from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.ops import DynamicLayer
 from mmbignas.space import Subnet
 from mmbignas.supernet import Supernet, image_channels
+from mmbignas.tensors import tensors_in
 
 Forward = Callable[..., Any]
 Watcher = Callable[[str, nn.Module, Forward, tuple, dict], Any]

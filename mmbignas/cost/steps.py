@@ -12,8 +12,9 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmbignas.cost.counting import OperationCounter, on_shapes, tensors_in
+from mmbignas.cost.counting import OperationCounter, on_shapes
 from mmbignas.cost.shadow import Shadow
+from mmbignas.tensors import tensors_in
 
 Shape = tuple[int, ...]
 

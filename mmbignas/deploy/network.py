@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSpace
 from mmbignas.supernet import image_channels
+from mmbignas.tensors import tensors_in
 
 TRACED_BATCH = 2  # with one image, torch would take the batch size for a constant
 
@@ -56,7 +57,7 @@ class Network(nn.Module):
         Returns:
             tuple: one tensor for each of ``output_names``.
         """
-        return tuple(_tensors_in(self.model(images, mode='tensor')))
+        return tuple(tensors_in(self.model(images, mode='tensor')))
 
     def random_images(self, count: int) -> Tensor:
         """Images of noise as the model sees them, the same for the same count."""
@@ -141,12 +142,4 @@ def _output_names(model: nn.Module, outputs: Any) -> list[str]:
             isinstance(levels, (list, tuple)) for levels in outputs):
         return [f'{name}_{level}' for name, levels in zip(('cls_score', 'bbox_pred'), outputs)
                 for level in range(len(levels))]
-    return [f'output_{index}' for index, _ in enumerate(_tensors_in(outputs))]
-
-
-def _tensors_in(outputs: Any) -> Iterator[Tensor]:
-    if isinstance(outputs, Tensor):
-        yield outputs
-    elif isinstance(outputs, (list, tuple, Mapping)):
-        for item in outputs.values() if isinstance(outputs, Mapping) else outputs:
-            yield from _tensors_in(item)
+    return [f'output_{index}' for index, _ in enumerate(tensors_in(outputs))]

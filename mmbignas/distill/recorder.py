@@ -8,6 +8,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
+from mmbignas.tensors import tensors_in
 
 Outputs = dict[str, list[Tensor]]
 
@@ -40,7 +41,7 @@ class OutputRecorder:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
             if self._outputs is not None:
                 # Copied: an activation that works in place may come next.
-                self._outputs.setdefault(name, []).extend(tensor.clone() for tensor in _tensors(output))
+                self._outputs.setdefault(name, []).extend(tensor.clone() for tensor in tensors_in(output))
         return record
 
     def start(self) -> None:
@@ -56,14 +57,6 @@ class OutputRecorder:
         """Take the recorder off the model."""
         for handle in self._handles:
             handle.remove()
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, dict):
-        output = list(output.values())
-    return [tensor for item in output for tensor in _tensors(item)] if isinstance(output, (list, tuple)) else []
 
 
 def _nearest(name: str, modules: dict[str, nn.Module]) -> str:

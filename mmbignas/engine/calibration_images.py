@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +15,11 @@ from mmengine.dist import get_dist_info
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
-from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from mmbignas.engine.checks import check_dataset_files, type_name
 from mmbignas.errors import ConfigError
+from mmbignas.tensors import tensors_in
 
 SEED = 0
 DEFAULT_IMAGES = 2048
@@ -149,7 +149,7 @@ def load_calibration_images(dataloader: Mapping[str, Any], num_images: int,
             if time.time() - reported > REPORT_SECONDS:
                 reported = time.time()
                 log(f'BN calibration: {images} images loaded by this process')
-    size = sum(tensor.numel() * tensor.element_size() for batch in batches for tensor in _tensors(batch))
+    size = sum(tensor.numel() * tensor.element_size() for batch in batches for tensor in tensors_in(batch))
     log(f'BN calibration: keeps {images} images in {len(batches)} batches ({size / 1e6:.1f} MB) in the memory of this '
         f'process, loaded in {time.time() - begin:.1f} s')
     return batches
@@ -252,18 +252,6 @@ def _without_ground_truth(batch: Any) -> Any:
     if isinstance(batch, (list, tuple)):
         return [_without_ground_truth(value) for value in batch]
     return batch
-
-
-def _tensors(batch: Any) -> Iterator[Tensor]:
-    """All tensors of a batch that stand in dicts and sequences."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from _tensors(value)
-    elif isinstance(batch, Sequence) and not isinstance(batch, str):
-        for value in batch:
-            yield from _tensors(value)
 
 
 def _num_images(batch: Any) -> int:

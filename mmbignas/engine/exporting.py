@@ -16,7 +16,6 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from mmbignas.cost import Cost, CostModel
-from mmbignas.cost.counting import tensors_in
 from mmbignas.engine.calibration_images import Calibration
 from mmbignas.engine.checks import check_widths
 from mmbignas.engine.plain_config import plain_run_config
@@ -33,6 +32,7 @@ from mmbignas.supernet import (
     subnet_config,
     subnet_state_dict,
 )
+from mmbignas.tensors import tensors_in
 from mmbignas.version import __version__
 
 CONFIG, CHECKPOINT, CERTIFICATE = 'config.py', 'checkpoint.pth', 'certificate.json'

@@ -29,6 +29,13 @@ class Checkpoint:
     state_dict: dict[str, Tensor]
     meta: dict[str, Any]
 
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, if they were written down."""
+        dataset = {str(name).lower(): value for name, value in (self.meta.get('dataset_meta') or {}).items()}
+        classes = dataset.get('classes')
+        return [str(name) for name in classes] if isinstance(classes, (list, tuple)) else None
+
 
 def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
     """Read a checkpoint.

@@ -75,16 +75,15 @@ class CheckpointInit(ABC):
 
     def _check_classes(self, module: nn.Module, checkpoint: Checkpoint) -> None:
         """Refuse a head that would take the weights of other classes."""
-        dataset = {str(name).lower(): value for name, value in (checkpoint.meta.get('dataset_meta') or {}).items()}
-        classes = dataset.get('classes')
-        if not isinstance(classes, (list, tuple)):
+        classes = checkpoint.classes
+        if classes is None:
             return
         for path, child in module.named_modules():
             count: Any = getattr(child, 'num_classes', None)
             if isinstance(count, int) and count != len(classes) and not (
                     self._excluded(path) or any(other.startswith(f'{path}.') for other in self.exclude)):
                 raise ConfigError(f'{path}.num_classes: {count} is not allowed with {checkpoint.path}, which has '
-                                  f'{len(classes)} classes ({listed([str(name) for name in classes])}); allowed: '
+                                  f'{len(classes)} classes ({listed(classes)}); allowed: '
                                   f'{len(classes)}, or the layers that predict classes in '
                                   f"{type(self).__name__}.exclude, e.g. ['bbox_head.retina_cls']")
 

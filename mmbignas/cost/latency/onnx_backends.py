@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from mmbignas.cost.counting import tensors_in
 from mmbignas.cost.latency.backends import Backend, moved, plain_copy
 from mmbignas.deploy.onnx import export
 from mmbignas.errors import ConfigError, DependencyError
+from mmbignas.tensors import tensors_in
 
 INSTALL = 'pip install "mmbignas[onnx]"'
 GPU_INSTALL = 'pip install onnxruntime-gpu in place of onnxruntime'
