@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.utils import register_all_modules
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import HOOKS, LOOPS, MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch import nn
 
 from mmbignas.ops import DynamicLayer
-from mmbignas.supernet import Supernet, subnet_config, subnet_state_dict
+from mmbignas.supernet import Supernet, parse_choices, subnet_config, subnet_state_dict
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
@@ -129,6 +129,25 @@ def test_focal_variant():
     assert (head.loss_cls.gamma, head.loss_cls.alpha, head.reg_decoded_bbox) == (2, .25, False)
     assert head.retina_cls.out_channels == 9 * 80
     assert head.retina_reg.out_channels == 9 * 4
+
+
+def test_the_reference_recipe_evaluation():
+    """The subnets of the config are in the space, its table has the reference's metric."""
+    cfg = load('retinanet_r18_evaluate_subnet.py').test_cfg
+    with torch.device('meta'):
+        model = MODELS.build(load('retinanet_r18_evaluate_subnet.py').model)
+    space = Supernet(model).space
+    by_name = {own.name: own.subnet for own in parse_choices(cfg.subnets, space, 'test_cfg.subnets')}
+    assert list(by_name) == ['max', 'min', 'r18_narrow', 'r18_middle']
+    assert (by_name['max'], by_name['min'], by_name['r18_narrow']) == (space.max(), space.min(), space.min())
+    middle = by_name['r18_middle'].to_dict()
+    assert middle['backbone']['out_channel'] == [48, 64, 128, 256, 512]
+    assert middle['backbone']['depth'] == [1, 2, 3, 3, 5]
+    assert middle['bbox_head.cls_tower'] == dict(depth=[4], out_channel=[128], kernel_size=[3])
+    assert (cfg.image_size, cfg.calib_bn, cfg.metric1) == ([768, 1344], 'both', 'coco/bbox_mAP')
+    assert cfg.latency == dict(backend='torch', device='cpu', threads=1, batch_size=1)
+    options = DictAction._parse_iterable("['max','my.yaml',7]")  # what the config's head says of --cfg-options
+    assert options == ['max', 'my.yaml', 7]
 
 
 # What is wrong -> the change to a working config, and what the message must hold: key, value and what is allowed.
@@ -303,3 +322,46 @@ def test_without_a_mistake_it_trains(monkeypatch, capsys, folder):
     output = capsys.readouterr()
     assert not [line for line in output.err.splitlines() if line.startswith('error')]
     assert (folder / 'run_none' / 'last_checkpoint').exists()
+
+
+@pytest.mark.parametrize(('name', 'supernet'), [
+    ('retinanet_r18_subnet.py', 'retinanet_r18_supnet.py'),
+    ('retinanet_r18_subnet_bccd.py', 'retinanet_r18_supnet_bccd.py'),
+    ('retinanet_r18_finetune_subnet.py', 'retinanet_r18_supnet.py'),
+    ('retinanet_r18_finetune_subnet_bccd.py', 'retinanet_r18_supnet_bccd.py'),
+])
+def test_the_smallest_subnet_as_a_plain_network(name, supernet):
+    cfg, supernet_cfg = load(name), load(supernet)
+    model = MODELS.build(supernet_cfg.model)
+    expected = MODELS.build(subnet_config(supernet_cfg.model, model, Supernet(model).space.min()))
+    plain = MODELS.build(cfg.model)
+    assert not any(isinstance(module, DynamicLayer) for module in plain.modules())
+    plain.load_state_dict(expected.state_dict(), strict=True)
+    assert str(plain.backbone) == str(expected.backbone)
+    assert (cfg.train_cfg.type, cfg.val_cfg, cfg.test_cfg) == (
+        'EpochBasedTrainLoop', dict(type='ValLoop'), dict(type='TestLoop'))
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator'):
+        assert cfg[key] == supernet_cfg[key]
+    assert cfg.default_hooks.checkpoint.save_best == 'coco/bbox_mAP'
+    assert cfg.model.init_cfg == dict(
+        type='mmbignas.SupernetCheckpoint',
+        checkpoint=f'work_dirs/{Path(supernet).stem}/epoch_{supernet_cfg.train_cfg.max_epochs}.pth')
+
+
+@pytest.mark.parametrize(('name', 'supernet', 'num_images'), [
+    ('retinanet_r18_finetune_subnet.py', 'retinanet_r18_supnet.py', 2048),
+    ('retinanet_r18_finetune_subnet_bccd.py', 'retinanet_r18_supnet_bccd.py', 292),
+])
+def test_finetuning(monkeypatch, name, supernet, num_images):
+    monkeypatch.setenv('SUPERNET_CHECKPOINT', 'supernet.pth')
+    cfg, supernet_cfg = load(name), load(supernet)
+    assert cfg.model.init_cfg.checkpoint == 'supernet.pth'
+    ours, theirs = dict(cfg.optim_wrapper.optimizer), dict(supernet_cfg.optim_wrapper.optimizer)
+    assert 10 * ours.pop('lr') == pytest.approx(theirs.pop('lr'))
+    assert ours == theirs
+    assert cfg.custom_hooks == [dict(type='mmbignas.CalibrateFirstHook', num_images=num_images),
+                                dict(type='mmbignas.ValidateFirstHook')]
+    assert cfg.train_cfg.val_interval == 1
+    [schedule] = cfg.param_scheduler
+    assert (schedule.begin, schedule.end) == (0, cfg.train_cfg.max_epochs)
+    assert cfg.get('auto_scale_lr') == supernet_cfg.get('auto_scale_lr')

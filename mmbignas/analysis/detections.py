@@ -1,13 +1,16 @@
 """Pictures of what subnets detect."""
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from mmcv.ops import nms
 from mmdet.structures.bbox import get_box_tensor
@@ -16,54 +19,92 @@ from mmengine.structures import InstanceData
 from mmbignas.analysis.colours import COLOURS
 
 COVERED_IOU = 0.5
+# Inches, but for font sizes and dots an inch.
+WIDTH, GAP, LINE, LEGEND_LINE, FONT_SIZE, SCORE_SIZE, DPI = 3.6, 0.1, 0.22, 0.27, 12, 8, 100
+CHARACTER, HANDLE = 0.1, 0.8  # of the legend: width of a letter, and of what stands around a name
 
 
-def draw_detections(rows: Mapping[str, Sequence[Any]], images: Sequence[np.ndarray], classes: Sequence[str],
-                    path: str | Path, score_thr: float = 0.3) -> None:
-    """Draw the detections of several subnets on the same images, one row a subnet, below the annotated boxes.
+def draw_subnets(columns: Mapping[str, Sequence[Any]], images: Sequence[np.ndarray], classes: Sequence[str],
+                 path: str | Path, score_thr: float = 0.3) -> Figure:
+    """Draw the detections of several subnets on the same images, one row an image and one column a subnet.
 
     Of detections that lie on top of each other, whatever their class, the one with the best score is drawn.
 
     Args:
-        rows: title of each row -> its predictions, a ``DetDataSample`` an image, with the annotations in
-            ``gt_instances``.
-        images: RGB images of shape ``(H, W, 3)``, uint8, in the coordinates of the boxes.
-        classes: names of the classes.
-        path: PNG file to write.
+        columns: title of each column, of one or more lines -> its predictions, a ``DetDataSample`` an image.
+        images: RGB images of shape ``(H, W, 3)``, uint8, of any sizes, in the coordinates of the boxes.
+        classes: names of the classes. Where there are more than colours, the legend has those that were found, and
+            where these are too many as well, the boxes have the names too.
+        path: PNG file to write; it appears when it is complete.
         score_thr: detections below this score are left out.
+
+    Returns:
+        Figure: what was drawn.
     """
-    count = len(images)
-    figure, axes = plt.subplots(len(rows) + 1, count, figsize=(2.4 * count, 2.6 * (len(rows) + 1) + 0.4), squeeze=False)
-    annotated = [sample.gt_instances for sample in next(iter(rows.values()))]
-    found = {title: [_visible(sample.pred_instances, score_thr) for sample in samples]
-             for title, samples in rows.items()}
-    for axis_row, (title, row) in zip(axes, {'annotated': annotated, **found}.items()):
-        for axis, image, instances in zip(axis_row, images, row):
-            _draw(axis, image, instances)
-        axis_row[0].set_title(title, loc='left', fontsize=12)
-    handles = [Patch(color=COLOURS[label % len(COLOURS)], label=name) for label, name in enumerate(classes)]
-    figure.legend(handles=handles, loc='lower center', ncols=min(len(classes), 8), frameon=False, fontsize=12)
-    figure.tight_layout(rect=(0, 0.4 / figure.get_figheight(), 1, 1))
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
+    found = {title: _visible(samples, score_thr) for title, samples in columns.items()}
+    shown = sorted(range(len(classes)) if len(classes) <= len(COLOURS) else
+                   {label for column in found.values() for own in column for label in own.labels.tolist()})
+    colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(shown)}
+    names = classes if len(shown) > len(COLOURS) else None
+    total_width = len(columns) * (WIDTH + GAP) + GAP
+    longest = max((len(classes[label]) for label in shown), default=0)
+    per_line = max(1, int(total_width / (HANDLE + CHARACTER * longest)))
+    # An image that is higher than it is wide gets a square.
+    heights = [WIDTH * min(image.shape[0] / image.shape[1], 1.) for image in images]
+    top = sum(heights) + len(images) * GAP + GAP + LEGEND_LINE * math.ceil(len(shown) / per_line)
+    total_height = top + LINE * max(len(title.splitlines()) for title in columns) + GAP
+    figure = Figure(figsize=(total_width, total_height))
+    for row, (image, height) in enumerate(zip(images, heights)):
+        top -= height
+        for column, (title, instances) in enumerate(found.items()):
+            left = GAP + column * (WIDTH + GAP)
+            axis = figure.add_axes((left / total_width, top / total_height, WIDTH / total_width, height / total_height))
+            axis.set_title('' if row else title, loc='left', fontsize=FONT_SIZE)
+            _draw_image(axis, image, instances[row], colours, names)
+        top -= GAP
+    if shown:
+        handles = [Patch(color=colours[label], label=classes[label]) for label in shown]
+        figure.legend(handles=handles, loc='lower center', ncols=min(len(shown), per_line), frameon=False,
+                      fontsize=FONT_SIZE, borderaxespad=0.2)
+    _save(figure, Path(path))
+    return figure
 
 
-def _visible(instances: InstanceData, score_thr: float) -> InstanceData:
+def _visible(samples: Sequence[Any], score_thr: float) -> list[InstanceData]:
     """The detections that are good enough, without those that a better one covers."""
-    instances = instances[instances.scores >= score_thr]
-    _, kept = nms(instances.bboxes, instances.scores, COVERED_IOU)
-    return instances[kept]
+    result = []
+    for sample in samples:
+        instances = sample.pred_instances[sample.pred_instances.scores >= score_thr]
+        _, kept = nms(get_box_tensor(instances.bboxes), instances.scores, COVERED_IOU)
+        result.append(instances[kept])
+    return result
 
 
-def _draw(axis: Axes, image: np.ndarray, instances: InstanceData) -> None:
-    """One image with boxes in the colours of their classes, and their scores if they have any."""
+def _save(figure: Figure, path: Path) -> None:
+    aside = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        figure.savefig(aside, dpi=DPI, format='png')
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _draw_image(axis: Axes, image: np.ndarray, instances: InstanceData, colours: Mapping[int, str],
+                names: Sequence[str] | None) -> None:
+    """One image with boxes in the colours of their classes, and their scores."""
     axis.imshow(image)
     axis.set_axis_off()
-    boxes = get_box_tensor(instances.bboxes).cpu().tolist()
-    scores = instances.scores.tolist() if 'scores' in instances else [None] * len(boxes)
-    for (left, top, right, bottom), label, score in zip(boxes, instances.labels.tolist(), scores):
-        colour = COLOURS[label % len(COLOURS)]
+    axis.set_anchor('N')
+    instances = instances[instances.scores.argsort()]  # the best ones on top
+    boxes = get_box_tensor(instances.bboxes).tolist()
+    for (left, top, right, bottom), label, score in zip(boxes, instances.labels.tolist(), instances.scores.tolist()):
+        colour = colours[label]
         axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2))
-        if score is not None:
-            axis.text(max(left, 0), max(top, 0), f'{score:.2f}', fontsize=8, va='top', clip_on=True,
-                      bbox=dict(facecolor=colour, edgecolor='none', pad=0.8))
+        axis.text(max(left, 0), max(top, 0), f'{names[label]} {score:.2f}' if names else f'{score:.2f}',
+                  fontsize=SCORE_SIZE, va='top', clip_on=True, color='white' if _is_dark(colour) else 'black',
+                  bbox=dict(facecolor=colour, edgecolor='none', pad=0.8))
+
+
+def _is_dark(colour: str) -> bool:
+    red, green, blue = to_rgb(colour)
+    return 0.3 * red + 0.6 * green + 0.1 * blue < 0.4

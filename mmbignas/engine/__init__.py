@@ -1,6 +1,18 @@
 """Loops and hooks for MMEngine's Runner."""
-from mmbignas.engine.hooks import BNCalibrationHook, DistillHook, RegularizeLargestHook
-from mmbignas.engine.loops import SampleFlopsLoop, SandwichIterTrainLoop, SandwichTrainLoop, SubnetValLoop
+from mmbignas.engine.hooks import (
+    BNCalibrationHook,
+    CalibrateFirstHook,
+    DistillHook,
+    RegularizeLargestHook,
+    ValidateFirstHook,
+)
+from mmbignas.engine.loops import (
+    EvaluateSubnetLoop,
+    SampleFlopsLoop,
+    SandwichIterTrainLoop,
+    SandwichTrainLoop,
+    SubnetValLoop,
+)
 
-__all__ = ['BNCalibrationHook', 'DistillHook', 'RegularizeLargestHook', 'SampleFlopsLoop', 'SandwichIterTrainLoop',
-           'SandwichTrainLoop', 'SubnetValLoop']
+__all__ = ['BNCalibrationHook', 'CalibrateFirstHook', 'DistillHook', 'EvaluateSubnetLoop', 'RegularizeLargestHook',
+           'SampleFlopsLoop', 'SandwichIterTrainLoop', 'SandwichTrainLoop', 'SubnetValLoop', 'ValidateFirstHook']

@@ -71,7 +71,7 @@ class SubnetValLoop(ValLoop):
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list,
                  subnets: Sequence[str | Mapping[str, Any]] = ('max', 'min'), calib_bn: bool | str = True,
                  fp16: bool = False) -> None:
-        stage = 'test' if dataloader is runner._test_dataloader else 'val'
+        stage = stage_of(runner, dataloader)
         if calib_bn not in (True, False, 'both'):
             raise ConfigError(f"{stage}_cfg.calib_bn: {calib_bn!r} is not allowed; allowed: True, False, 'both'")
         if calib_bn and not any(isinstance(hook, BNCalibrationHook) for hook in runner.hooks):
@@ -142,31 +142,39 @@ class SubnetValLoop(ValLoop):
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         self.runner.call_hook(f'after_{stage}_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
 
+    def _iteration(self) -> int | None:
+        """Iteration of the training; ``None`` in a test."""
+        # Not runner.iter, which would build the training loop and its data set in a test.
+        train_loop = self.runner._train_loop
+        return train_loop.iter if isinstance(train_loop, BaseLoop) else None
+
     def _record_file(self, stage: str) -> str:
         return osp.join(self.runner.log_dir, f'subnets_{stage}.jsonl')
 
     @master_only
     def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float], stage: str) -> None:
         """Append one finished subnet to the record."""
-        # Not runner.iter, which would build the training loop and its data set in a test.
-        train_loop = self.runner._train_loop
-        iteration = train_loop.iter if isinstance(train_loop, BaseLoop) else None
-        line = dict(name=subnet_eval.name, iter=iteration, calib_bn=subnet_eval.calib_bn,
-                    subnet_settings=subnet_eval.subnet.to_dict(),
-                    metrics={name: _plain(value) for name, value in metrics.items()})
+        line = dict(name=subnet_eval.name, iter=self._iteration(), calib_bn=subnet_eval.calib_bn,
+                    subnet_settings=subnet_eval.subnet.to_dict(), metrics=plain_metrics(metrics))
         with open(self._record_file(stage), 'a') as file:
             file.write(json.dumps(line, default=str) + '\n')
 
     @master_only
     def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str], stage: str) -> None:
         """Log one table of all subnets."""
-        plain = {subnet: {name: _plain(metrics[name]) for name in names} for subnet, metrics in results.items()}
+        plain = {subnet: plain_metrics(metrics) for subnet, metrics in results.items()}
         numbers = [name for name in names if all(isinstance(own[name], (int, float)) for own in plain.values())]
         rows = [['subnet', *numbers]]
         rows += [[subnet, *(f'{metrics[name]:.3f}' for name in numbers)] for subnet, metrics in plain.items()]
         self.runner.logger.info(f'Subnets ({stage}), written to {self._record_file(stage)}\n{AsciiTable(rows).table}')
 
 
-def _plain(value: Any) -> Any:
-    """A metric as JSON can hold it: numbers or nested lists of them for tensors and arrays, else the value itself."""
-    return value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value
+def stage_of(runner: Any, dataloader: Any) -> str:
+    """``test`` for a loop that is built with this dataloader as ``test_cfg``, ``val`` for one as ``val_cfg``."""
+    return 'test' if dataloader is runner._test_dataloader else 'val'
+
+
+def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as JSON can hold them: numbers or nested lists of them for tensors and arrays, others as they are."""
+    return {name: value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value
+            for name, value in metrics.items()}
