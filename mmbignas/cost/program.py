@@ -171,7 +171,7 @@ class Program:
                 amounts[2] += params
             for slot, number in zip(outputs, found[1]):
                 slots[slot] = number
-        return groups
+        return {name: amounts for name, amounts in groups.items() if any(amounts)}
 
     def _take(self, segment: Segment, stages: list[StageValues], slots: list[int]) -> Iterator[Taken]:
         """The steps of a segment that a subnet takes; fills in the shapes of what they make."""

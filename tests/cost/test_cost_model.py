@@ -24,6 +24,7 @@ from mmbignas.models import SearchableBlocks
 from mmbignas.ops import DynamicConv2d, DynamicLinear
 from mmbignas.space import ModuleSpace, Subnet
 from mmbignas.supernet import Supernet, subnet_config
+from tests.engine.toy import ToyModel
 from tests.small_models import big_fpn, big_resnet, big_retina_head, element, retinanet, tower
 from tests.supernet.test_outside_module import detector
 
@@ -96,6 +97,14 @@ def test_small_detectors(name: str, size: tuple[int, int]) -> None:
         cost_model = CostModel(on_meta(config), [size])
     for subnet in subnets(cost_model, 15, seed=size[0]):
         check(config, model, cost_model, subnet, size)
+
+
+def test_functions_at_the_top_of_a_model() -> None:
+    """What belongs to no child of the model and costs nothing is no reason to give up looking up blocks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        cost_model = CostModel(ToyModel(), [(6, 6)])
+    assert set(cost_model(cost_model.space.min()).modules) == {'backbone', 'head', 'spare'}
 
 
 def test_figure_of_mmdetections_get_flops() -> None:
