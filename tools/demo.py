@@ -113,7 +113,7 @@ def main() -> None:
     picture = work_dir / 'detections.png'
     images = [f'{DATA}/val/{number:05d}.png' for number in (2, 5)]
     run(['tools/draw_subnets.py', 'configs/shapes_supnet.py', str(checkpoint), '--images', *images, '--subnet', 'max',
-         'middle', 'min', '--out', str(picture)], work_dir / 'draw.log')
+         'middle', 'min', '--out', str(picture), '--overwrite'], work_dir / 'draw.log')
     if args.full:
         ship(checkpoint, work_dir)
     print(f'\n{time.time() - begin:.0f} s. The supernet: {checkpoint}\nDetections of three subnets: {picture}')

@@ -14,15 +14,16 @@ import mmcv
 from mmdet.apis import inference_detector
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 
 from mmbignas import ConfigError
 from mmbignas.analysis import draw_subnets
 from mmbignas.cost import CostModel
 from mmbignas.cost.latency import BACKENDS, build_backend, measure_latency
 from mmbignas.cost.units import format_macs, format_params
+from mmbignas.deploy import check_new_file
 from mmbignas.engine.calibration_images import Calibration
-from mmbignas.engine.launch import load_config, run_tool
+from mmbignas.engine.launch import load_config, run_tool, use_scope
 from mmbignas.supernet import (
     BNState,
     Checkpoint,
@@ -46,8 +47,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--subnet', nargs='+', default=['max', 'middle', 'min'],
                         help='max, min, middle, random, numbers or files of subnets (default: max middle min)')
     parser.add_argument('--out', required=True, metavar='PICTURE.png', help='the picture to write')
+    parser.add_argument('--overwrite', action='store_true', help='replace a picture that is there')
     parser.add_argument('--score-thr', type=float, default=0.3, help='leave out detections below (default: 0.3)')
-    parser.add_argument('--calib-images', '--num-images', type=int, metavar='N',
+    parser.add_argument('--calib-images', type=int, metavar='N',
                         help='calibrate the BN statistics with so many images, 0 for not at all (default: as '
                         'BNCalibrationHook in the config says)')
     parser.add_argument('--latency-backend', choices=[*BACKENDS, 'none'], default='torch',
@@ -73,8 +75,7 @@ def check_args(args: argparse.Namespace) -> None:
     for image in args.images:
         if not Path(image).is_file():
             raise ConfigError(f'--images: {image} does not exist; give image files')
-    if not args.out.endswith('.png') or not Path(args.out).parent.is_dir():
-        raise ConfigError(f'--out {args.out}: allowed: a name that ends in .png, in a folder that exists')
+    check_new_file(args.out, '.png', args.overwrite)
     if not 0 <= args.score_thr <= 1:
         raise ConfigError(f'--score-thr {args.score_thr}: allowed: numbers in 0..1')
     if args.latency_backend != 'none':
@@ -108,11 +109,10 @@ def class_names(checkpoint: Checkpoint, cfg: Config, count: int) -> list[str]:
         count: How many classes the model has.
     """
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    for meta in (checkpoint.meta.get('dataset_meta'), dataset.get('metainfo')):
-        names = (meta or {}).get('classes') or ()
-        names = [names] if isinstance(names, str) else list(names)
-        if len(names) == count:
-            return names
+    own = (dataset.get('metainfo') or {}).get('classes')
+    for names in (checkpoint.classes, [own] if isinstance(own, str) else own):
+        if names is not None and len(names) == count:
+            return list(names)
     return [f'class {number}' for number in range(count)]
 
 
@@ -128,7 +128,7 @@ def detect(args: argparse.Namespace, cfg: Config) -> tuple[dict[str, list[Any]],
     """
     calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
     checkpoint = read_checkpoint(args.checkpoint)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    use_scope(cfg)
     model = MODELS.build(cfg.model)
     load_weights(model, checkpoint)
     supernet = Supernet(model)

@@ -9,12 +9,12 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import DictAction
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 
 from mmbignas import ConfigError
 from mmbignas.cost.units import format_params
 from mmbignas.deploy import ExportCheck, check_new_file, check_plain, export_onnx, export_pt2
-from mmbignas.engine.launch import load_config, run_tool
+from mmbignas.engine.launch import load_config, run_tool, use_scope
 from mmbignas.supernet import load_weights, read_checkpoint
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     args = parse_args()
     suffix = check_options(args)
     cfg = load_config(args)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    use_scope(cfg)
     if 'data_preprocessor' in cfg:  # where it stands in configs of MMPretrain
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model)

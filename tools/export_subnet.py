@@ -56,10 +56,10 @@ def main() -> None:
     equal = 'equal, bit for bit' if certificate['bit_for_bit'] else f'differ by up to {certificate["max_abs_diff"]:.3g}'
     print(f'{choice.name}: {format_macs(certificate["macs"])} at {height}x{width}, '
           f'{format_params(certificate["params"])} parameters, {certificate["checkpoint"]["bytes"] / 1e6:.2f} MB')
-    if calibration is None:
+    if certificate['bn_calibration'] is None:
         print('BN statistics: those of the supernet, a mixture of all subnets; --calib-images N calibrates them')
     else:
-        print(f'BN statistics: calibrated with {calibration.num_images} images')
+        print(f'BN statistics: calibrated with {certificate["bn_calibration"]["num_images"]} images')
     print(f'outputs on {len(certificate["inputs"])} random batches, supernet and exported network: {equal}')
     print(f'in {args.out}: config.py, checkpoint.pth, certificate.json')
 

@@ -9,7 +9,7 @@ import sys
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from mmengine.utils import ProgressBar
 from terminaltables import AsciiTable
 
@@ -17,7 +17,7 @@ from mmbignas import ConfigError
 from mmbignas.cost import CostModel
 from mmbignas.cost.latency import BACKENDS, build_backend, build_latency_table, measure_latency
 from mmbignas.cost.units import format_macs, format_params
-from mmbignas.engine.launch import load_config, run_tool
+from mmbignas.engine.launch import load_config, run_tool, use_scope
 from mmbignas.supernet import parse_choices, subnet_config
 
 
@@ -60,7 +60,7 @@ def build_models(cfg: Config, args: argparse.Namespace) -> tuple[torch.nn.Module
     pixels = args.image_size
     if len(pixels) % 2:
         raise ConfigError(f'--image-size {" ".join(map(str, pixels))}: allowed: pairs of height and width')
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    use_scope(cfg)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     return model, CostModel(model, list(zip(pixels[::2], pixels[1::2])))

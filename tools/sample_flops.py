@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import nn
 
 from mmbignas import ConfigError
 from mmbignas.cost.sampling import SAMPLE_MODES
 from mmbignas.engine import SampleFlopsLoop
-from mmbignas.engine.launch import load_config, run_tool
+from mmbignas.engine.launch import load_config, run_tool, use_scope
 from mmbignas.engine.sample_flops import SampleFlops
 
 
@@ -73,7 +73,7 @@ def read_arguments(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
 
 def build_model(cfg: Config) -> nn.Module:
     """Build the model without weights."""
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    use_scope(cfg)
     with torch.device('meta'):
         return MODELS.build(cfg.model)
 

@@ -145,7 +145,7 @@ def load_calibration_images(dataloader: Mapping[str, Any], num_images: int,
         for batch in loader:
             # Copied: what a worker process sends lies in shared memory, each tensor of it an open file.
             batches.append(copy.deepcopy(_without_ground_truth(batch)))
-            images += _num_images(batch)
+            images += count_images(batch)
             if time.time() - reported > REPORT_SECONDS:
                 reported = time.time()
                 log(f'BN calibration: {images} images loaded by this process')
@@ -254,6 +254,6 @@ def _without_ground_truth(batch: Any) -> Any:
     return batch
 
 
-def _num_images(batch: Any) -> int:
+def count_images(batch: Any) -> int:
     """Number of images of a batch: a dict, or a sequence that begins with the inputs."""
     return len(batch['inputs'] if isinstance(batch, Mapping) else batch[0])

@@ -5,19 +5,20 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmbignas.cost import Cost, CostModel
-from mmbignas.engine.calibration_images import Calibration
+from mmbignas.engine.calibration_images import Calibration, count_images
 from mmbignas.engine.checks import check_widths
+from mmbignas.engine.launch import use_scope
 from mmbignas.engine.plain_config import plain_run_config
 from mmbignas.errors import ConfigError
 from mmbignas.space import Subnet
@@ -67,7 +68,7 @@ class SubnetExporter:
                  log: Callable[[str], Any] = print) -> None:
         self.cfg, self.calibration, self.weights, self.log = cfg, calibration, weights, log
         self.checkpoint: Checkpoint = read_checkpoint(checkpoint, weights)
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        use_scope(cfg)
         self.model: nn.Module = MODELS.build(cfg.model)
         self.supernet = Supernet(self.model)
         load_weights(self.model, self.checkpoint)
@@ -126,7 +127,7 @@ class SubnetExporter:
         if Path(self.checkpoint.path).is_file():
             source['sha256'] = file_hash(self.checkpoint.path)
         [image_size] = self.cost_model.space.image_sizes
-        calibration = None if self.calibration is None else dict(num_images=self.calibration.num_images)
+        calibration = None if self._batches is None else dict(num_images=sum(map(count_images, self._batches)))
         return dict(
             subnet_settings=subnet.to_dict(), number=str(self.supernet.space.index(subnet)), source=source,
             checkpoint=dict(bytes=(folder / CHECKPOINT).stat().st_size, sha256=file_hash(folder / CHECKPOINT)),
@@ -139,7 +140,8 @@ class SubnetExporter:
         """By how much the outputs of the supernet and of the written network differ, on random images."""
         generator = torch.Generator().manual_seed(0)
         [image_size] = self.cost_model.space.image_sizes
-        shapes, worst, greatest, equal = [], 0., 0., True
+        worst = greatest = torch.zeros((), dtype=torch.float64)
+        shapes, equal = [], True
         for count, *size in (*SMALL_INPUTS, (1, *image_size)):
             images = torch.randn(count, image_channels(self.model), *size, generator=generator)
             shapes.append(list(images.shape))
@@ -147,12 +149,12 @@ class SubnetExporter:
                 if not ours.isfinite().all():
                     raise ConfigError(f'{self.checkpoint.path}: the outputs of its subnet are not finite')
                 equal = equal and torch.equal(ours, theirs)
-                worst = max(worst, float((ours.double() - theirs.double()).abs().max()))
-                greatest = max(greatest, float(ours.abs().max()))
-        if not worst <= TOLERANCE * max(greatest, 1.):
+                worst = torch.maximum(worst, (ours.double() - theirs.double()).abs().max())  # keeps what is no number
+                greatest = torch.maximum(greatest, ours.double().abs().max())
+        if not worst <= TOLERANCE * greatest:
             raise RuntimeError(f'the exported network computes something else than the supernet: outputs differ by '
-                               f'{worst}, and are at most {greatest}')
-        return dict(inputs=shapes, max_abs_diff=worst, bit_for_bit=equal)
+                               f'{worst:.3g}, and are at most {greatest:.3g}')
+        return dict(inputs=shapes, max_abs_diff=float(worst), bit_for_bit=equal)
 
 
 def read_back(folder: str | Path) -> nn.Module:
@@ -176,7 +178,11 @@ def check_new_folder(folder: str | Path) -> None:
     Raises:
         ConfigError: if it does, or anything else of that name.
     """
-    if Path(folder).exists() or Path(folder).is_symlink():
+    try:
+        there = Path(folder).exists() or Path(folder).is_symlink()
+    except OSError as error:  # a name that is too long
+        raise ConfigError(f'{folder}: cannot be made ({error.strerror}); give a folder that can be made') from error
+    if there:
         raise ConfigError(f'{folder}: exists, and nothing is overwritten; give the name of a new folder')
 
 
@@ -193,6 +199,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     check_new_folder(folder)
     aside = folder.with_name(f'.{folder.name}.{os.getpid()}.partial')
+    made = [parent for parent in folder.parents if not parent.exists()]
     try:
         aside.mkdir(parents=True)
     except OSError as error:
@@ -203,3 +210,6 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         aside.replace(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):  # until one is not empty
+            for parent in made:
+                parent.rmdir()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mmbignas.dependencies import require_mmpretrain
 from mmbignas.errors import ConfigError, DependencyError
 
-__all__ = ['add_common_arguments', 'build_runner', 'existing_checkpoint', 'load_config', 'run_tool']
+__all__ = ['add_common_arguments', 'build_runner', 'existing_checkpoint', 'load_config', 'run_tool', 'use_scope']
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -82,6 +82,15 @@ def load_config(args: argparse.Namespace) -> Config:
     if cfg.get('default_scope') == 'mmpretrain' or 'mmpretrain.' in repr(cfg.to_dict()):
         require_mmpretrain(f'the config {args.config}')
     return cfg
+
+
+def use_scope(cfg: Config) -> None:
+    """Let types without a scope be those of the config's ``default_scope``, as a Runner does.
+
+    Args:
+        cfg: The config.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
 
 
 def existing_checkpoint(path: str) -> str:

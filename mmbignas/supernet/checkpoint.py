@@ -32,8 +32,9 @@ class Checkpoint:
     @property
     def classes(self) -> list[str] | None:
         """Names of the classes, if they were written down."""
-        dataset = {str(name).lower(): value for name, value in (self.meta.get('dataset_meta') or {}).items()}
-        classes = dataset.get('classes')
+        # MMDetection before 3.0 wrote CLASSES, and beside dataset_meta.
+        facts = {**self.meta, **(self.meta.get('dataset_meta') or {})}
+        classes = {str(name).lower(): value for name, value in facts.items()}.get('classes')
         return [str(name) for name in classes] if isinstance(classes, (list, tuple)) else None
 
 
@@ -66,9 +67,10 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
         raise ConfigError(f'{path}: holds no weights; allowed: a state dict, alone or as state_dict')
     if weights is not None:
         state = _averaged_or_not(content, weights, path)
-    # Those of DDP, where it was not unwrapped.
+    meta = content.get('meta')
+    # Names as of DDP, where it was not unwrapped.
     return Checkpoint(path, {name.removeprefix('module.'): value for name, value in state.items()},
-                      dict(content.get('meta') or {}))
+                      dict(meta) if isinstance(meta, Mapping) else {})
 
 
 def _averaged_or_not(content: Mapping[str, Any], weights: str, path: str) -> Mapping[str, Tensor]:

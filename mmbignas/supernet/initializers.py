@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmdet.models.dense_heads import RPNHead
 from mmengine.logging import MMLogger
 from mmengine.model import update_init_info
 from torch import Tensor, nn
@@ -12,20 +13,20 @@ from torch import Tensor, nn
 from mmbignas.errors import ConfigError
 from mmbignas.registry import WEIGHT_INITIALIZERS
 from mmbignas.supernet.checkpoint import Checkpoint, listed, read_checkpoint
-from mmbignas.supernet.transfer import overlap, sliced
+from mmbignas.supernet.transfer import layer_of, overlap, sliced
 
 
 class CheckpointInit(ABC):
     """An ``init_cfg`` that takes weights from a checkpoint of a network with the same names and other shapes.
 
-    It stands at the model, or at a part of it together with ``prefix``. Like MMEngine's ``Pretrained`` it has the last
-    word: what it initialises, no ``init_cfg`` below it initialises again.
+    It stands at the model, or at a part of it together with ``prefix``; in a list of several it has to be the last.
+    Like MMEngine's ``Pretrained`` it has the last word: no ``init_cfg`` below it comes after it.
 
     Args:
         checkpoint: a file, or an address that MMEngine knows to load.
-        prefix: where the module's entries stand in the checkpoint, e.g. ``'backbone.'`` for a backbone alone.
-        exclude: paths of modules that keep their own initialisation, e.g. ``['bbox_head.retina_cls']`` for other
-            classes than those of the checkpoint.
+        prefix: where the module's entries stand in the checkpoint, e.g. ``'backbone'`` for a backbone alone.
+        exclude: path, or paths, of modules that keep their own initialisation, e.g. ``['bbox_head.retina_cls']`` for
+            other classes than those of the checkpoint.
         weights: ``ema`` or ``training``, of a run with ``EMAHook``; see :func:`~mmbignas.supernet.read_checkpoint`.
 
     Raises:
@@ -33,11 +34,11 @@ class CheckpointInit(ABC):
             are not there, or a head with another number of classes than the checkpoint has.
     """
 
-    def __init__(self, checkpoint: str, prefix: str = '', exclude: Sequence[str] = (),
+    def __init__(self, checkpoint: str, prefix: str = '', exclude: str | Sequence[str] = (),
                  weights: str | None = None) -> None:
         self.checkpoint = checkpoint
-        self.prefix = prefix
-        self.exclude = tuple(exclude)
+        self.prefix = f'{prefix}.' if prefix and not prefix.endswith('.') else prefix
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.weights = weights
 
     @property
@@ -51,6 +52,7 @@ class CheckpointInit(ABC):
         Args:
             module: the model, or the part of it that has this ``init_cfg``.
         """
+        self._check_last(module)
         checkpoint = read_checkpoint(self.checkpoint, self.weights)
         source = {name.removeprefix(self.prefix): value for name, value in checkpoint.state_dict.items()
                   if name.startswith(self.prefix)}
@@ -60,9 +62,11 @@ class CheckpointInit(ABC):
         for path in self.exclude:
             if path not in paths:
                 raise ConfigError(f'{type(self).__name__}.exclude: the model has no module {path!r}')
-        self._check_classes(module, checkpoint)
+        target = module.state_dict()
+        self._check_classes(module, checkpoint, source, target)
         _initialize_children(module)
-        self._fill(source, {name: value for name, value in module.state_dict().items() if not self._excluded(name)})
+        self._fill(*({name: value for name, value in state.items() if not self._excluded(name)}
+                     for state in (source, target)))
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'{type(self).__name__}: {self.checkpoint}')
 
@@ -73,19 +77,33 @@ class CheckpointInit(ABC):
     def _excluded(self, name: str) -> bool:
         return any(name == path or name.startswith(f'{path}.') for path in self.exclude)
 
-    def _check_classes(self, module: nn.Module, checkpoint: Checkpoint) -> None:
+    def _check_last(self, module: nn.Module) -> None:
+        """Refuse a list of ``init_cfg`` of which another entry would write over the weights."""
+        cfgs: Any = getattr(module, 'init_cfg', None)
+        if isinstance(cfgs, (list, tuple)):
+            names = [str(getattr(cfg['type'], '__name__', cfg['type'])).rpartition('.')[2] for cfg in cfgs]
+            if names[-1] != type(self).__name__ or 'Pretrained' in names:
+                raise ConfigError(f'init_cfg: {", ".join(names)} is not allowed, since another one would write over '
+                                  f'the weights of {type(self).__name__}; allowed: that one last, without Pretrained')
+
+    def _check_classes(self, module: nn.Module, checkpoint: Checkpoint, source: Mapping[str, Tensor],
+                       target: Mapping[str, Tensor]) -> None:
         """Refuse a head that would take the weights of other classes."""
-        classes = checkpoint.classes
-        if classes is None:
-            return
-        for path, child in module.named_modules():
+        classes = checkpoint.classes or ()
+        for path, child in module.named_modules() if classes else ():
             count: Any = getattr(child, 'num_classes', None)
-            if isinstance(count, int) and count != len(classes) and not (
-                    self._excluded(path) or any(other.startswith(f'{path}.') for other in self.exclude)):
+            if not isinstance(count, int) or count == len(classes) or isinstance(child, RPNHead):
+                continue
+            below = [name for name in target if name.startswith(f'{path}.'.lstrip('.')) and name in source]
+            # Outputs of these are so many for each class, perhaps with one more for the background.
+            layers = [layer_of(name, target)[0] for name in below if target[name].dim() and any(
+                target[name].shape[0] * (len(classes) + extra) == source[name].shape[0] * (count + extra)
+                for extra in (0, 1))]
+            if layers and not any(self._excluded(layer) for layer in layers):
+                names = list(dict.fromkeys(layers))
                 raise ConfigError(f'{path}.num_classes: {count} is not allowed with {checkpoint.path}, which has '
-                                  f'{len(classes)} classes ({listed(classes)}); allowed: '
-                                  f'{len(classes)}, or the layers that predict classes in '
-                                  f"{type(self).__name__}.exclude, e.g. ['bbox_head.retina_cls']")
+                                  f'{len(classes)} classes ({listed(classes)}); allowed: {len(classes)}, or the layers '
+                                  f'that predict classes in {type(self).__name__}.exclude, out of {listed(names)}')
 
 
 def _initialize_children(module: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """Weights of one network for another one of the same names and other shapes, without either network."""
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from mmbignas.ops import plain_state
 
-# What a dynamic layer has beside the entries of its plain counterpart.
-OWN_ENTRIES = ('narrow', 'transforms')
+# What a dynamic layer has beside the entries of its plain counterpart: a normalisation for each narrower width, kernel
+# transforms.
+OWN_ENTRIES = re.compile(r'(?:^|\.)(?:narrow\.\d+\.([^.]+)|transforms\.\d+to\d+)$')
 
 
 class Overlap(NamedTuple):
@@ -30,21 +32,31 @@ class Overlap(NamedTuple):
     unused: list[str]
 
 
-def layer_of(key: str) -> tuple[str, str]:
-    """The path of the layer that an entry of a state dict belongs to, and the entry's name in the layer."""
-    parts = key.split('.')
-    for name in OWN_ENTRIES:
-        if name in parts[:-1]:
-            index = len(parts) - 1 - parts[::-1].index(name)
-            return '.'.join(parts[:index]), '.'.join(parts[index:])
-    return '.'.join(parts[:-1]), parts[-1]
+def layer_of(key: str, state: Mapping[str, Tensor]) -> tuple[str, str]:
+    """The layer that an entry of a state dict belongs to.
+
+    Args:
+        key: name of the entry.
+        state: the state dict.
+
+    Returns:
+        tuple: the path of the layer, and the entry's name in the layer.
+    """
+    own = OWN_ENTRIES.search(key)
+    if own:
+        path, name = key[:own.start()], key[own.start():].lstrip('.')
+        # A dynamic layer has the same entry for its full width; a module that happens to be called so has not.
+        if (f'{path}.' if path else '') + (own[1] or 'weight') in state:
+            return path, name
+    path, _, name = key.rpartition('.')
+    return path, name
 
 
 def by_layer(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """A state dict as path of the layer -> the layer's own state dict."""
     layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, value in state.items():
-        path, name = layer_of(key)
+        path, name = layer_of(key, state)
         layers[path][name] = value
     return dict(layers)
 
@@ -89,7 +101,7 @@ def overlap(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Overl
     """
     result, used = Overlap([], {}, [], []), set()
     for key, value in target.items():
-        path, name = layer_of(key)
+        path, name = layer_of(key, target)
         plain = f'{path}.{name.rpartition(".")[2]}' if name.startswith('narrow.') else key
         found = key if key in source else plain
         if found not in source or source[found].dim() != value.dim():

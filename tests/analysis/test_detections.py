@@ -247,8 +247,9 @@ def test_tool_without_latency(monkeypatch: Any, capsys: Any, tmp_path: Path, fol
 @pytest.mark.parametrize(('options', 'message'), [
     (['--images', 'none.png'], '--images: none.png does not exist'),
     (['--images', 'CONFIG'], 'cannot be read as an image'),
-    (['--out', 'a.jpg'], '--out a.jpg: allowed: a name that ends in .png'),
-    (['--out', 'nowhere/a.png'], '--out nowhere/a.png: allowed:'),
+    (['--out', 'a.jpg'], 'a.jpg: the file name must end in .png'),
+    (['--out', 'nowhere/a.png'], 'nowhere/a.png: its folder does not exist'),
+    (['--out', 'CONFIG.png'], 'CONFIG.png: exists'),
     (['--score-thr', '2'], '--score-thr 2.0: allowed: numbers in 0..1'),
     (['--threads', '0'], 'threads: 0 is not allowed'),
     (['--calib-images', '-1'], '--calib-images: -1 is not allowed'),
@@ -257,6 +258,8 @@ def test_tool_without_latency(monkeypatch: Any, capsys: Any, tmp_path: Path, fol
 ])
 def test_tool_errors_are_one_line(monkeypatch: Any, capsys: Any, tmp_path: Path, folder: Path, options: list,
                                   message: str) -> None:
+    (folder / 'CONFIG.png').touch()
+    monkeypatch.chdir(folder)
     options = [str(folder / 'config.py') if option == 'CONFIG' else option for option in options]
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, 'draw_subnets.py', *arguments(folder, tmp_path / 'a.png'), *options)

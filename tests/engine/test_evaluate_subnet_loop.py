@@ -17,6 +17,7 @@ import torch
 from mmdet.utils import register_all_modules
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from torch import nn
@@ -461,3 +462,35 @@ def test_tools(workspace: Path, whole: Path, tested: list, evaluated: Path) -> N
         for row, own in zip(rows, records[name]['subnets']):
             assert f'{own["metrics"]["coco/bbox_mAP"]:.3f}' in row
             assert f'{own["metrics_calib"]["coco/bbox_mAP"]:.3f}' in row
+
+
+def test_what_is_not_finite_is_null(tmp_path: Path, model: nn.Module) -> None:
+    """So that any program can read the files."""
+    runner = loop_runner(tmp_path, model, subnets=['max'], calib_bn=False, metric=NotFinite())
+    runner.test()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+    for path in (Path(runner.log_dir, 'evaluation.json'), Path(runner.log_dir, 'subnets_test.jsonl')):
+        content = json.loads(path.read_text(), parse_constant=refuse)
+        metrics = (content.get('subnets') or [content])[0]['metrics']
+        assert metrics == {'own/map': .5, 'own/cell': None, 'own/levels': [1., None]}
+
+
+class NotFinite(BaseMetric):
+    """A class without boxes has no precision."""
+
+    default_prefix = 'own'
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results.append(1)
+
+    def compute_metrics(self, results: list) -> dict[str, Any]:
+        return dict(map=.5, cell=float('nan'), levels=np.array([1., np.inf]))
+
+
+def test_names_that_would_meet(tmp_path: Path, model: nn.Module) -> None:
+    subnets = ['min', dict(name='min_calib', subnet_settings=Supernet(model).space.max().to_dict())]
+    with pytest.raises(ConfigError, match="test_cfg.subnets: 'min_calib' would be the name of 2 evaluations"):
+        loop_of(loop_runner(tmp_path, model, subnets=subnets), 'test')
+    loop_of(loop_runner(tmp_path, model, subnets=subnets, calib_bn=False), 'test')

@@ -148,6 +148,18 @@ def another_network(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
     return RuntimeError
 
 
+def not_a_number(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
+    from mmbignas.engine import exporting
+
+    def broken(folder: Path) -> nn.Module:
+        plain = read_back(folder)
+        nn.init.constant_(plain.bbox_head.retina_reg.bias, float('nan'))
+        return plain
+    read_back = exporting.read_back
+    monkeypatch.setattr(exporting, 'read_back', broken)
+    return RuntimeError
+
+
 def made_meanwhile(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
     from mmbignas.engine import exporting
     read_back = exporting.read_back
@@ -159,7 +171,7 @@ def made_meanwhile(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
     return ConfigError
 
 
-@pytest.mark.parametrize('fault', [failing_write, another_network, made_meanwhile])
+@pytest.mark.parametrize('fault', [failing_write, another_network, not_a_number, made_meanwhile])
 def test_nothing_is_half_written(tmp_path: Path, exporter: SubnetExporter, monkeypatch: pytest.MonkeyPatch,
                                  fault: Callable[[pytest.MonkeyPatch], type[Exception]]) -> None:
     error = fault(monkeypatch)
@@ -168,6 +180,18 @@ def test_nothing_is_half_written(tmp_path: Path, exporter: SubnetExporter, monke
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == (['out', 'supernet.pth'] if fault is made_meanwhile else ['supernet.pth'])
     assert not (tmp_path / 'out').exists() or not any((tmp_path / 'out').iterdir())
+
+
+def test_folders_above_it_go_too(tmp_path: Path, exporter: SubnetExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_write(monkeypatch)
+    with pytest.raises(OSError, match='disk full'):
+        exporter.export(exporter.supernet.space.min(), tmp_path / 'new' / 'newer' / 'out')
+    assert [path.name for path in tmp_path.iterdir()] == ['supernet.pth']
+
+
+def test_a_name_that_is_too_long(exporter: SubnetExporter, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='cannot be made .*too long'):
+        exporter.export(exporter.supernet.space.min(), tmp_path / ('n' * 300))
 
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:

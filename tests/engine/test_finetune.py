@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.runner import ValLoop
 from torch import nn
 
@@ -21,7 +21,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.supernet import Supernet, calibrate_bn
 from tests.distributed import run_processes
 from tests.engine.runs import MMDET_TOOLS, ROOT, assert_same_state, python, records_of
-from tests.engine.toy import ToyModel, build_runner, calibration_batches, dataloader, expected_metrics
+from tests.engine.toy import TellingMetric, ToyModel, build_runner, calibration_batches, dataloader, expected_metrics
 
 LOOPS = dict(epoch=dict(type='EpochBasedTrainLoop', max_epochs=2),
              iteration=dict(type='IterBasedTrainLoop', max_iters=8, val_interval=4))
@@ -36,8 +36,8 @@ class PlainValLoop(ValLoop):
 
 def plain_runner(folder, hooks, loop='epoch', model=None, val_cfg=dict(type=PlainValLoop), **kwargs):  # noqa: B006
     """Eight iterations of one network, validated after each four."""
-    return build_runner(folder, model or ToyModel(drop=.3), hooks=hooks, train_cfg=LOOPS[loop], val_cfg=val_cfg,
-                        **kwargs)
+    return build_runner(folder, model or ToyModel(drop=.3), hooks=hooks, val_cfg=val_cfg,
+                        **{'train_cfg': LOOPS[loop], **kwargs})
 
 
 class Watch(Hook):
@@ -107,6 +107,32 @@ def test_training_is_the_same_without_the_validation(tmp_path, loop):
         states.append(runner.model.state_dict())
     assert_same_state(*states)
     assert not torch.equal(states[0]['head.weight'], ToyModel(drop=.3).head.weight)
+
+
+def test_schedules_and_early_stopping_do_not_count_it(tmp_path):
+    """A metric that never gets better: both go by the validations of the training alone."""
+    rates, epochs = [], []
+    for hooks in ([], [ValidateFirstHook()]):
+        watch, stopping = RateWatch(), EarlyStoppingHook(monitor='coco/map', patience=3, rule='greater')
+        runner = plain_runner(
+            tmp_path, [watch, stopping, *hooks], metric=TellingMetric([dict(map=.5)] * 9), param_scheduler=dict(
+                type='ReduceOnPlateauLR', monitor='coco/map', rule='greater', patience=1, factor=.1, by_epoch=True),
+            train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=6))
+        runner.train()
+        rates.append(watch.rates)
+        epochs.append(runner.epoch)
+    assert rates[0] == rates[1] and len(set(rates[0])) > 1
+    assert epochs[0] == epochs[1] < 6
+
+
+class RateWatch(Hook):
+    """Notes the learning rate of each epoch."""
+
+    def __init__(self):
+        self.rates = []
+
+    def before_train_epoch(self, runner):
+        self.rates.append(runner.optim_wrapper.get_lr()['lr'][0])
 
 
 def checkpoint(**kwargs):

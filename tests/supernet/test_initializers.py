@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.models.dense_heads import RPNHead
+from mmdet.models.roi_heads import Shared2FCBBoxHead
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from mmbignas import ConfigError
 from mmbignas.ops import DynamicConv2d
 from mmbignas.supernet import Supernet, subnet_config
+from mmbignas.supernet.transfer import sliced
 from tests.models.same_network import chain, window
 from tests.small_models import big_fpn, big_resnet, big_retina_head, build, element, retinanet, scramble, tower
 from tests.supernet.test_outside_module import detector
@@ -218,3 +221,75 @@ def test_every_width_takes_its_statistics_from_the_only_ones(tmp_path: Path) -> 
 def test_nothing_in_common_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='OverlapCheckpoint.checkpoint: .*no entry with the name of one'):
         started(retinanet(), 'OverlapCheckpoint', saved(nn.Conv2d(3, 4, 3), tmp_path / 'x.pth'))
+
+
+@pytest.mark.parametrize('kind', ['SupernetCheckpoint', 'OverlapCheckpoint'])
+def test_classes_of_old_checkpoints(tmp_path: Path, kind: str) -> None:
+    config = retinanet()
+    model = scramble(build(config))
+    written = subnet_config(config, model, Supernet(model).space.max())
+    written['bbox_head']['num_classes'] = 2
+    with pytest.raises(ConfigError, match=r'bbox_head.num_classes: 2 .*has 3 classes .*out of bbox_head.retina_cls'):
+        started(written, kind, saved(model, tmp_path / 'x.pth', CLASSES=('a', 'b', 'c')))
+
+
+def test_an_exclusion_that_leaves_the_classes_in(tmp_path: Path) -> None:
+    config = retinanet()
+    model = scramble(build(config))
+    checkpoint = saved(model, tmp_path / 'x.pth', dataset_meta=dict(classes=('a', 'b', 'c')))
+    written = subnet_config(config, model, Supernet(model).space.max())
+    written['bbox_head']['num_classes'] = 2
+    with pytest.raises(ConfigError, match='num_classes: 2 is not allowed'):
+        started(written, 'SupernetCheckpoint', checkpoint, exclude=['bbox_head.reg_tower'])
+    started(written, 'SupernetCheckpoint', checkpoint, exclude='bbox_head.retina_cls')
+
+
+class OwnHead(BaseModule):
+    """A two-stage detector's heads, as far as classes go."""
+
+    def __init__(self, classes: int, init_cfg: Any = None) -> None:
+        super().__init__(init_cfg)
+        self.rpn_head = RPNHead(in_channels=4, feat_channels=4)
+        self.bbox_head = Shared2FCBBoxHead(in_channels=4, fc_out_channels=8, num_classes=classes)
+
+
+def test_two_stage_detectors(tmp_path: Path) -> None:
+    """A proposal network knows of one class; a box head has one more, the background."""
+    checkpoint = saved(OwnHead(3), tmp_path / 'x.pth', dataset_meta=dict(classes=('a', 'b', 'c')))
+    same, other = (OwnHead(count, dict(type='mmbignas.OverlapCheckpoint', checkpoint=checkpoint)) for count in (3, 2))
+    same.init_weights()
+    assert torch.equal(same.bbox_head.fc_cls.weight, torch.load(checkpoint)['state_dict']['bbox_head.fc_cls.weight'])
+    with pytest.raises(ConfigError, match='out of bbox_head.fc_cls, bbox_head.fc_reg'):
+        other.init_weights()
+
+
+def test_a_list_of_init_cfg(tmp_path: Path) -> None:
+    config = retinanet()
+    model = scramble(build(config))
+    written = subnet_config(config, model, Supernet(model).space.min())
+    own = dict(type='mmbignas.SupernetCheckpoint', checkpoint=saved(model, tmp_path / 'x.pth'))
+    normal = dict(type='Normal', layer='Conv2d', std=0.01)
+    for wrong in ([own, normal], [dict(type='Pretrained', checkpoint='y.pth'), own]):
+        with pytest.raises(ConfigError, match='init_cfg: .* is not allowed'):
+            MODELS.build(dict(written, init_cfg=wrong)).init_weights()
+    plain = MODELS.build(dict(written, init_cfg=[normal, own]))
+    plain.init_weights()
+    expected = started(written, 'SupernetCheckpoint', own['checkpoint']).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in plain.state_dict().items())
+
+
+def test_a_prefix_without_its_dot(tmp_path: Path) -> None:
+    model = scramble(build(retinanet()))
+    checkpoint = saved(model, tmp_path / 'x.pth')
+    backbone = MODELS.build(dict(big_resnet(), init_cfg=dict(
+        type='mmbignas.OverlapCheckpoint', checkpoint=checkpoint, prefix='backbone')))
+    backbone.init_weights()
+    assert all(torch.equal(value, model.backbone.state_dict()[name]) for name, value in backbone.state_dict().items())
+
+
+def test_names_that_look_like_those_of_dynamic_layers() -> None:
+    model = nn.ModuleDict(dict(narrow=nn.Sequential(nn.Conv2d(3, 4, 1)), transforms=nn.Linear(2, 2)))
+    state = sliced(model.state_dict(), nn.ModuleDict(dict(
+        narrow=nn.Sequential(nn.Conv2d(3, 2, 1)), transforms=nn.Linear(2, 1))).state_dict())
+    assert torch.equal(state['narrow.0.weight'], model['narrow'][0].weight[:2])
+    assert torch.equal(state['transforms.weight'], model['transforms'].weight[:1])

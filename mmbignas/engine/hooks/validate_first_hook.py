@@ -1,12 +1,13 @@
 """The accuracy before training and after it."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, Hook, ParamSchedulerHook
 from torch import Tensor
 
 from mmbignas.engine.calibration_images import preserved_rng
@@ -15,6 +16,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 
 BEFORE = 'metrics_before_training'  # in the message hub, and so in the checkpoints
+STEERING = (EarlyStoppingHook, ParamSchedulerHook)  # to them it would be one more epoch without progress
 
 
 @HOOKS.register_module()
@@ -22,8 +24,9 @@ class ValidateFirstHook(Hook):
     """Validates once before the first iteration, and says at the end what training has brought.
 
     The first validation is like any other: its metrics are logged, at step 0, and the checkpoint with the best metric
-    may be that of before training. Random states and the model's mode are put back, so training is the same with it
-    and without it. After a resume it is not done again; its metrics are kept in the checkpoints.
+    may be that of before training. Random states and the model's mode are put back, and schedules and early stopping do
+    not count it, so training is the same with it and without it. After a resume it is not done again; its metrics are
+    kept in the checkpoints.
 
     Raises:
         ConfigError: before the first iteration, without ``val_cfg``, or for a ``priority`` by which it would come
@@ -47,7 +50,7 @@ class ValidateFirstHook(Hook):
             runner.logger.info('Validation before training')
             _initialize_averages(runner)
             devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-            with preserved_rng(), torch.random.fork_rng(devices):
+            with preserved_rng(), torch.random.fork_rng(devices), _unnoticed_by(runner, STEERING):
                 metrics = runner.val_loop.run()
             runner.model.train()
             runner.message_hub.update_info(BEFORE, _numbers(metrics))
@@ -88,6 +91,17 @@ class ValidateFirstHook(Hook):
                 raise ConfigError(f'ValidateFirstHook.priority: {self.priority!r} is not allowed, since '
                                   f'{type(hook).__name__} (priority {hook.priority!r}) would come after it; allowed: '
                                   "a lower one, such as 'LOWEST', which is the default")
+
+
+@contextmanager
+def _unnoticed_by(runner: Any, kinds: tuple[type[Hook], ...]) -> Iterator[None]:
+    """Take hooks of these kinds out of the run for a while."""
+    hooks = runner._hooks
+    runner._hooks = [hook for hook in hooks if not isinstance(hook, kinds)]
+    try:
+        yield
+    finally:
+        runner._hooks = hooks
 
 
 def _initialize_averages(runner: Any) -> None:

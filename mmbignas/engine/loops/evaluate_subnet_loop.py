@@ -19,7 +19,7 @@ from mmbignas.cost.latency import Latency, build_backend, measure_latency
 from mmbignas.cost.latency.backends import check_count
 from mmbignas.cost.units import format_macs, format_params
 from mmbignas.engine.calibration_images import preserved_rng
-from mmbignas.engine.loops.subnet_val_loop import SubnetEval, SubnetValLoop, plain_metrics, stage_of
+from mmbignas.engine.loops.subnet_val_loop import SubnetEval, SubnetValLoop, json_metrics, plain_metrics, stage_of
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.space import SearchSpace, Subnet
@@ -145,8 +145,8 @@ class EvaluateSubnetLoop(SubnetValLoop):
 
     def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float], stage: str) -> None:
         super()._record(subnet_eval, metrics, stage)
-        plain = plain_metrics(metrics)
-        self._entries[_name(subnet_eval)]['metrics_calib' if subnet_eval.calib_bn else 'metrics'] = plain
+        plain, key = plain_metrics(metrics), 'metrics_calib' if subnet_eval.calib_bn else 'metrics'
+        self._entries[_name(subnet_eval)][key] = json_metrics(metrics)
         self._write()
         if not self._numbers:  # COCO's evaluation gives no metric at all if nothing was detected
             self._numbers = [name for name, value in plain.items() if isinstance(value, (int, float))]
@@ -170,7 +170,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
             latency_conditions=self.conditions or None,
             subnets=list(self._entries.values()))
         aside = self._file().with_name(f'.{self._file().name}.{os.getpid()}')
-        aside.write_text(json.dumps(content, indent=2, default=str) + '\n', encoding='utf-8')
+        aside.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + '\n', encoding='utf-8')
         os.replace(aside, self._file())
 
     @master_only

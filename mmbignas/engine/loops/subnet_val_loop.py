@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os.path as osp
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +86,10 @@ class SubnetValLoop(ValLoop):
         for index, choice in enumerate(parse_choices(subnets, self.supernet.space, f'{stage}_cfg.subnets')):
             subnet = choice.draw(self.supernet.space, random.Random(index))
             self.evals += [SubnetEval(f'{choice.name}_calib' if mode else choice.name, subnet, mode) for mode in modes]
+        for name, count in Counter(own.name for own in self.evals).items():
+            if count > 1:
+                raise ConfigError(f'{stage}_cfg.subnets: {name!r} would be the name of {count} evaluations, as '
+                                  'calibrated ones end in _calib; allowed: other names')
         if isinstance(dataloader, dict):
             check_dataset_files(dataloader.get('dataset'), f'{stage}_dataloader.dataset')
         check_dataset_files(evaluator, f'{stage}_evaluator')  # COCO's has an ann_file of its own
@@ -155,9 +161,9 @@ class SubnetValLoop(ValLoop):
     def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float], stage: str) -> None:
         """Append one finished subnet to the record."""
         line = dict(name=subnet_eval.name, iter=self._iteration(), calib_bn=subnet_eval.calib_bn,
-                    subnet_settings=subnet_eval.subnet.to_dict(), metrics=plain_metrics(metrics))
+                    subnet_settings=subnet_eval.subnet.to_dict(), metrics=json_metrics(metrics))
         with open(self._record_file(stage), 'a') as file:
-            file.write(json.dumps(line, default=str) + '\n')
+            file.write(json.dumps(line, default=str, allow_nan=False) + '\n')
 
     @master_only
     def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str], stage: str) -> None:
@@ -178,3 +184,14 @@ def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics as JSON can hold them: numbers or nested lists of them for tensors and arrays, others as they are."""
     return {name: value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value
             for name, value in metrics.items()}
+
+
+def json_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as any JSON reader takes them: ``None`` for what is not finite, as of a class without boxes."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, list):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: finite(value) for name, value in plain_metrics(metrics).items()}
