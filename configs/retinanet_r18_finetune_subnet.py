@@ -1,6 +1,7 @@
 # Fine-tuning of one subnet of the R18 supernet, with its accuracy before and after.
 #   SUPERNET_CHECKPOINT=CHECKPOINT mim train mmbignas configs/retinanet_r18_finetune_subnet.py
-# For a network that was exported already: --cfg-options model.init_cfg=None load_from=FOLDER/checkpoint.pth
+# For a network of these settings that was exported already: --cfg-options model.init_cfg=None
+# load_from=FOLDER/checkpoint.pth; for any other take FOLDER/config.py as _base_.
 _base_ = './retinanet_r18_subnet.py'
 
 train_cfg = dict(max_epochs=12, val_interval=1)
@@ -17,6 +18,6 @@ custom_hooks = [
     # dict(
     #     type='mmbignas.DistillHook',
     #     jobs=dict(p6=dict(mimic_name='neck.fpn_convs.3.conv', loss=dict(type='mmbignas.FeatureMSELoss'))),
-    #     teacher=dict(config='configs/retinanet_r18_supnet.py', checkpoint='CHECKPOINT')),
+    #     teacher=dict(config='{{fileDirname}}/retinanet_r18_supnet.py', checkpoint='CHECKPOINT')),
 ]
 default_hooks = dict(checkpoint=dict(interval=1))

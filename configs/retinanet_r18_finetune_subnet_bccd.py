@@ -11,7 +11,7 @@ custom_hooks = [
     # dict(
     #     type='mmbignas.DistillHook',
     #     jobs=dict(cls=dict(mimic_name='bbox_head.retina_cls', loss=dict(type='mmbignas.DenseKLLoss'))),
-    #     teacher=dict(config='configs/retinanet_r18_supnet_bccd.py', num_images=292,
+    #     teacher=dict(config='{{fileDirname}}/retinanet_r18_supnet_bccd.py', num_images=292,
     #                  checkpoint='work_dirs/retinanet_r18_supnet_bccd/epoch_40.pth')),
 ]
 

@@ -1,11 +1,14 @@
 """Test a checkpoint, in MMEngine's manner: python tools/test.py CONFIG [CHECKPOINT] [options]."""
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
 from mmbignas import ConfigError
+from mmbignas.engine.checks import check_files, type_name
 from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
 
 
@@ -41,6 +44,12 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     cfg.resume = False  # the config that a resumed training left in its work dir says True
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ConfigError(f'--out {args.out}: the file name must end in .pkl or .pickle')
+    if args.out and not _one_network(cfg.get('test_cfg') or {}):
+        raise ConfigError(
+            f'--out {args.out}: the file holds the predictions of one network, and {type_name(cfg.test_cfg)} tests '
+            'several, or none; allowed: a subnet alone, test_cfg.calib_bn True or False, or an exported folder '
+            '(tools/export_subnet.py)'
+        )
     if args.show or args.show_dir:
         hook = cfg.get('default_hooks', {}).get('visualization')
         if hook is None:
@@ -51,11 +60,21 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         hook.update(draw=True, show=args.show, wait_time=args.wait_time, test_out_dir=args.show_dir)
 
 
+def _one_network(test_cfg: Mapping[str, Any]) -> bool:
+    """Say whether a test is that of a single network."""
+    kind = type_name(test_cfg)
+    if kind in ('SubnetValLoop', 'EvaluateSubnetLoop'):
+        default = 'both' if kind == 'EvaluateSubnetLoop' else True
+        return len(test_cfg.get('subnets', ('max', 'min'))) == 1 and test_cfg.get('calib_bn', default) != 'both'
+    return kind != 'SampleFlopsLoop'
+
+
 def main() -> None:
     """Test."""
     args = parse_args()
     cfg = load_config(args)
     apply_options(cfg, args)
+    check_files(cfg, ('test',))
     runner = build_runner(cfg)
     if args.out:
         dump = METRICS.build(dict(type='mmdet.DumpDetResults', out_file_path=args.out))

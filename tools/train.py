@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 
 from mmbignas import ConfigError
+from mmbignas.engine.checks import check_files
 from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
 
 
@@ -58,6 +59,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     apply_options(cfg, args)
+    check_files(cfg, ('train', 'val'))
     build_runner(cfg).train()
 
 

@@ -109,7 +109,8 @@ class Calibration:
             num_images = own.get('num_images', DEFAULT_IMAGES) if hooks else 0
         if num_images == 0:
             return None
-        check_num_images(num_images, key)
+        if isinstance(num_images, bool) or not isinstance(num_images, int) or num_images < 0:
+            raise ConfigError(f'{key}: {num_images!r} is not allowed; allowed: integers from 0')
         return cls(calibration_dataloader(own.get('dataloader'), cfg, 'BNCalibrationHook.dataloader'), num_images)
 
     def load(self, log: Callable[[str], Any] = print) -> list[Any]:

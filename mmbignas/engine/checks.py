@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from mmbignas.errors import ConfigError
-from mmbignas.supernet import Supernet, probe
+from mmbignas.supernet import Checkpoint, Supernet, probe
 
 
 def type_name(cfg: Mapping[str, Any]) -> str:
@@ -51,6 +51,54 @@ def check_dataset_files(dataset_cfg: Any, key: str) -> None:
         if full and '://' not in full and not osp.exists(osp.expanduser(full)):
             raise ConfigError(f'{key}.{name}: {full} does not exist; give an existing path, relative to data_root '
                               f'({root!r}) or absolute')
+
+
+def check_files(cfg: Mapping[str, Any], stages: Sequence[str]) -> None:
+    """Make sure that the files are there which a run needs: of its data sets, and what its model starts from.
+
+    Args:
+        cfg: config of the run.
+        stages: ``train``, ``val`` or ``test``; those that the config has not are passed over.
+
+    Raises:
+        ConfigError: naming the key and the path that does not exist.
+    """
+    if 'train' in stages:
+        _check_init_files(cfg.get('model'), 'model')
+    for stage in stages:
+        if cfg.get(f'{stage}_cfg') is not None and type_name(cfg[f'{stage}_cfg']) != 'SampleFlopsLoop':
+            check_dataset_files((cfg.get(f'{stage}_dataloader') or {}).get('dataset'), f'{stage}_dataloader.dataset')
+            check_dataset_files(cfg.get(f'{stage}_evaluator'), f'{stage}_evaluator')
+
+
+def _check_init_files(cfg: Any, key: str) -> None:
+    if isinstance(cfg, Mapping):
+        path = cfg.get('checkpoint') if type_name(cfg) in ('SupernetCheckpoint', 'OverlapCheckpoint') else None
+        if isinstance(path, str) and '://' not in path and not osp.isfile(path):
+            raise ConfigError(f'{key}.checkpoint: {path} does not exist; give an existing checkpoint')
+        for name, value in cfg.items():
+            _check_init_files(value, f'{key}.{name}')
+    elif isinstance(cfg, (list, tuple)):
+        for index, value in enumerate(cfg):
+            _check_init_files(value, f'{key}[{index}]')
+
+
+def check_classes(cfg: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+    """Make sure that the classes of a config's data are those that a checkpoint was trained for.
+
+    Args:
+        cfg: config of a run.
+        checkpoint: a checkpoint, which may have no names of classes.
+
+    Raises:
+        ConfigError: when both name their classes, and differently.
+    """
+    for stage in ('train', 'val', 'test'):
+        dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset') or {}
+        classes = (dataset.get('metainfo') or {}).get('classes')
+        if classes and checkpoint.classes and list(classes) != checkpoint.classes:
+            raise ConfigError(f'{stage}_dataloader.dataset.metainfo.classes: {", ".join(classes)} is not allowed with '
+                              f'{checkpoint.path}; allowed: its classes, {", ".join(checkpoint.classes)}')
 
 
 def check_widths(supernet: Supernet) -> None:

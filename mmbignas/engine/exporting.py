@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from mmbignas.cost import Cost, CostModel
 from mmbignas.engine.calibration_images import Calibration, count_images
-from mmbignas.engine.checks import check_widths
+from mmbignas.engine.checks import check_classes, check_widths
 from mmbignas.engine.launch import use_scope
 from mmbignas.engine.plain_config import plain_run_config
 from mmbignas.errors import ConfigError
-from mmbignas.space import Subnet
+from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import (
     Checkpoint,
     Supernet,
@@ -66,12 +66,13 @@ class SubnetExporter:
     def __init__(self, cfg: Config, checkpoint: str | Path, image_size: Sequence[int],
                  calibration: Calibration | None = None, weights: str | None = None,
                  log: Callable[[str], Any] = print) -> None:
-        self.cfg, self.calibration, self.weights, self.log = cfg, calibration, weights, log
+        self.cfg, self.calibration, self.log = cfg, calibration, log
         self.checkpoint: Checkpoint = read_checkpoint(checkpoint, weights)
         use_scope(cfg)
         self.model: nn.Module = MODELS.build(cfg.model)
         self.supernet = Supernet(self.model)
         load_weights(self.model, self.checkpoint)
+        check_classes(cfg, self.checkpoint)
         self.model.eval()
         check_widths(self.supernet)
         self.cost_model = CostModel(self.model, [image_size])
@@ -123,13 +124,13 @@ class SubnetExporter:
         torch.save(dict(meta=meta, state_dict=subnet_state_dict(self.model, plain)), folder / CHECKPOINT)
 
     def _certificate(self, subnet: Subnet, cost: Cost, folder: Path) -> dict[str, Any]:
-        source = dict(checkpoint=self.checkpoint.path, weights=self.weights)
+        source = dict(config=self.cfg.filename, checkpoint=self.checkpoint.path, weights=self.checkpoint.weights)
         if Path(self.checkpoint.path).is_file():
             source['sha256'] = file_hash(self.checkpoint.path)
         [image_size] = self.cost_model.space.image_sizes
         calibration = None if self._batches is None else dict(num_images=sum(map(count_images, self._batches)))
         return dict(
-            subnet_settings=subnet.to_dict(), number=str(self.supernet.space.index(subnet)), source=source,
+            subnet_settings=subnet.to_dict(), number=json_number(self.supernet.space.index(subnet)), source=source,
             checkpoint=dict(bytes=(folder / CHECKPOINT).stat().st_size, sha256=file_hash(folder / CHECKPOINT)),
             bn_calibration=calibration, image_size=list(image_size), macs=cost.macs, ops=cost.ops, params=cost.params,
             modules={name: part._asdict() for name, part in cost.modules.items()},

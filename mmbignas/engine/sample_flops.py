@@ -22,7 +22,7 @@ from mmbignas.cost.latency import LatencyPredictor, LatencyTable
 from mmbignas.cost.sampling import SubnetSampling
 from mmbignas.cost.units import parse_amount
 from mmbignas.errors import ConfigError
-from mmbignas.space import SearchSpace
+from mmbignas.space import SearchSpace, json_number
 
 FILES = ('subnets.jsonl', 'summary.json', 'macs.png', 'macs_params.png')
 
@@ -115,9 +115,9 @@ class SampleFlops:
             for number, subnet, cost in progress:
                 costs.append(cost)
                 image_sizes.append(subnet.image_size or cost_model.space.image_sizes[0])
-                line = dict(number=number, macs=cost.macs, ops=cost.ops, params=cost.params,
-                            modules={name: part._asdict() for name, part in cost.modules.items()},
-                            image_size=image_sizes[-1])
+                line: dict[str, Any] = dict(
+                    number=json_number(number), macs=cost.macs, ops=cost.ops, params=cost.params,
+                    modules={name: part._asdict() for name, part in cost.modules.items()}, image_size=image_sizes[-1])
                 if latency is not None:
                     latencies.append(latency(subnet))
                     line['latency_ms'] = latencies[-1]

@@ -45,6 +45,11 @@ def save_subnet(subnet: Subnet, path: str | Path, **info: Any) -> None:
                           'be written to') from error
 
 
+def json_number(number: int) -> int | str:
+    """The number of a subnet as every JSON reader keeps it: a string beyond 2^53, where some lose digits."""
+    return number if number <= 2**53 else str(number)
+
+
 def load_subnet(path: str | Path, space: SearchSpace) -> Subnet:
     """Read a subnet from a file.
 

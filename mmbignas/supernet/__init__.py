@@ -1,6 +1,6 @@
 """Handling a model as a supernet: applying subnets, calibrating them, cutting them out."""
 from mmbignas.supernet.calibration import BNState, calibrate_bn
-from mmbignas.supernet.checkpoint import Checkpoint, file_hash, load_weights, read_checkpoint
+from mmbignas.supernet.checkpoint import Checkpoint, check_weights, file_hash, load_weights, read_checkpoint
 from mmbignas.supernet.choice import NAMED_SUBNETS, SubnetChoice, parse_choices
 from mmbignas.supernet.export import subnet_config, subnet_state_dict
 from mmbignas.supernet.initializers import OverlapCheckpoint, SupernetCheckpoint
@@ -8,5 +8,5 @@ from mmbignas.supernet.probe import image_channels, probe
 from mmbignas.supernet.supernet import Searchable, Supernet, live_modules
 
 __all__ = ['BNState', 'Checkpoint', 'NAMED_SUBNETS', 'OverlapCheckpoint', 'Searchable', 'SubnetChoice', 'Supernet',
-           'SupernetCheckpoint', 'calibrate_bn', 'file_hash', 'image_channels', 'live_modules', 'load_weights',
-           'parse_choices', 'probe', 'read_checkpoint', 'subnet_config', 'subnet_state_dict']
+           'SupernetCheckpoint', 'calibrate_bn', 'check_weights', 'file_hash', 'image_channels', 'live_modules',
+           'load_weights', 'parse_choices', 'probe', 'read_checkpoint', 'subnet_config', 'subnet_state_dict']

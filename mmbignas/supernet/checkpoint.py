@@ -23,11 +23,13 @@ class Checkpoint:
         path: where they come from.
         state_dict: the weights, on the CPU.
         meta: of MMEngine's checkpoints: config, classes, epoch, ...; empty if there is none.
+        weights: of a run with ``EMAHook``, ``ema`` or ``training``; else ``None``.
     """
 
     path: str
     state_dict: dict[str, Tensor]
     meta: dict[str, Any]
+    weights: str | None = None
 
     @property
     def classes(self) -> list[str] | None:
@@ -65,12 +67,14 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
     state = content.get('state_dict', content) if isinstance(content, Mapping) else None
     if not state or not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f'{path}: holds no weights; allowed: a state dict, alone or as state_dict')
+    if weights is None and 'ema_state_dict' in content:
+        weights = 'ema'
     if weights is not None:
         state = _averaged_or_not(content, weights, path)
     meta = content.get('meta')
     # Names as of DDP, where it was not unwrapped.
     return Checkpoint(path, {name.removeprefix('module.'): value for name, value in state.items()},
-                      dict(meta) if isinstance(meta, Mapping) else {})
+                      dict(meta) if isinstance(meta, Mapping) else {}, weights)
 
 
 def _averaged_or_not(content: Mapping[str, Any], weights: str, path: str) -> Mapping[str, Tensor]:
@@ -95,17 +99,30 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     Raises:
         ConfigError: when names or shapes differ; the model is then as it was.
     """
-    expected = model.state_dict()
-    found = checkpoint.state_dict
+    check_weights(model, checkpoint)
+    model.load_state_dict(checkpoint.state_dict)
+
+
+def check_weights(model: nn.Module, checkpoint: Checkpoint, more: bool = False) -> None:
+    """Make sure that a checkpoint is of the model's architecture.
+
+    Args:
+        model: not a wrapper.
+        checkpoint: its weights.
+        more: whether the checkpoint may have more than the model has.
+
+    Raises:
+        ConfigError: when names or shapes differ.
+    """
+    expected, found = model.state_dict(), checkpoint.state_dict
     shapes = [f'{name} ({tuple(found[name].shape)} instead of {tuple(value.shape)})'
               for name, value in expected.items() if name in found and found[name].shape != value.shape]
     lacking = [name for name in expected if name not in found]
-    unknown = [name for name in found if name not in expected]
+    unknown = [] if more else [name for name in found if name not in expected]
     problems = [f'{what}: {listed(names)}' for what, names in
                 (('lacking', lacking), ('not in the model', unknown), ('of another shape', shapes)) if names]
     if problems:
         raise ConfigError(f'{checkpoint.path}: is of another architecture than the model; {"; ".join(problems)}')
-    model.load_state_dict(found)
 
 
 def listed(names: Sequence[str], limit: int = 5) -> str:

@@ -2,10 +2,11 @@
 import os
 
 import pytest
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
-from mmbignas.engine.checks import check_dataset_files
+from mmbignas.engine.checks import check_classes, check_dataset_files, check_files
 from mmbignas.errors import ConfigError
+from mmbignas.supernet import Checkpoint
 from tests.engine.toy import ToyDataset
 
 
@@ -97,3 +98,46 @@ def test_refused(root, name):
     assert named.endswith(path)
     assert not os.path.exists(os.path.expanduser(named))
     assert 'give an existing path' in message
+
+
+def run_cfg(folder, **changes):
+    return Config({**dict(
+        model=dict(type='X'), train_cfg=dict(type='EpochBasedTrainLoop'), test_cfg=dict(type='TestLoop'),
+        train_dataloader=dict(dataset=dict(type='CocoDataset', data_root=str(folder), ann_file='train.json')),
+        test_dataloader=dict(dataset=dict(type='CocoDataset', data_root=str(folder), ann_file='test.json')),
+    ), **changes})
+
+
+def test_the_files_of_a_run(tmp_path):
+    with pytest.raises(ConfigError, match='train_dataloader.dataset.ann_file: .*train.json does not exist'):
+        check_files(run_cfg(tmp_path), ['train', 'val'])
+    (tmp_path / 'train.json').touch()
+    check_files(run_cfg(tmp_path), ['train', 'val'])
+    with pytest.raises(ConfigError, match='test_dataloader.dataset.ann_file: .*test.json does not exist'):
+        check_files(run_cfg(tmp_path), ['test'])
+    check_files(run_cfg(tmp_path, test_cfg=dict(type='mmbignas.SampleFlopsLoop')), ['test'])  # which needs none
+    check_files(run_cfg(tmp_path, test_cfg=None), ['test'])
+
+
+def test_the_checkpoint_that_a_model_starts_from(tmp_path):
+    (tmp_path / 'train.json').touch()
+    init = dict(type='mmbignas.SupernetCheckpoint', checkpoint=str(tmp_path / 'x.pth'))
+    cfg = run_cfg(tmp_path, model=dict(type='X', parts=[dict(type='Y', init_cfg=[dict(type='Normal'), init])]))
+    with pytest.raises(ConfigError, match=r'model.parts\[0\].init_cfg\[1\].checkpoint: .*x.pth does not exist'):
+        check_files(cfg, ['train'])
+    (tmp_path / 'test.json').touch()
+    check_files(cfg, ['test'])
+    (tmp_path / 'x.pth').touch()
+    check_files(cfg, ['train'])
+    init['checkpoint'] = 'https://somewhere/x.pth'
+    check_files(run_cfg(tmp_path, model=dict(init_cfg=init)), ['train'])
+
+
+def test_classes_of_data_and_checkpoint():
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(metainfo=dict(classes=('a', 'b'))))))
+    check_classes(cfg, Checkpoint('x.pth', {}, dict(dataset_meta=dict(classes=('a', 'b')))))
+    check_classes(cfg, Checkpoint('x.pth', {}, {}))
+    check_classes(Config(dict()), Checkpoint('x.pth', {}, dict(CLASSES=('c',))))
+    with pytest.raises(ConfigError, match='test_dataloader.dataset.metainfo.classes: a, b is not allowed with x.pth; '
+                       'allowed: its classes, b, a'):
+        check_classes(cfg, Checkpoint('x.pth', {}, dict(dataset_meta=dict(classes=['b', 'a']))))

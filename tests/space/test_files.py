@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmbignas.errors import ConfigError
-from mmbignas.space import ModuleSpace, SearchSpace, load_subnet, save_subnet
+from mmbignas.space import ModuleSpace, SearchSpace, json_number, load_subnet, save_subnet
 
 RATIOS = [[0.1, 1 / 3, 1e-05, 2], [0.25, 1.1, 7e22]]
 
@@ -125,3 +125,10 @@ def test_files_that_cannot_be_written(tmp_path: Path) -> None:
         assert part in str(error.value)
         assert '\n' not in str(error.value)
     assert os.listdir(tmp_path) == ['file']
+
+
+def test_numbers_in_json() -> None:
+    """As floating point numbers, which some readers take them for, these are still exact."""
+    for number in (0, 12345, 2**53 - 1, 2**53):
+        assert json_number(number) == number == int(float(number))
+    assert json_number(2**53 + 1) == str(2**53 + 1)

@@ -22,11 +22,10 @@ from mmbignas.engine.calibration_images import preserved_rng
 from mmbignas.engine.loops.subnet_val_loop import SubnetEval, SubnetValLoop, json_metrics, plain_metrics, stage_of
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
-from mmbignas.space import SearchSpace, Subnet
+from mmbignas.space import SearchSpace, Subnet, json_number
 from mmbignas.supernet import subnet_config
 
 LATENCY: dict[str, Any] = dict(backend='torch', device='cpu', threads=1, batch_size=1)
-MAX_JSON_INTEGER = 2**53  # beyond it, not every program that reads JSON keeps all digits
 
 
 @LOOPS.register_module()
@@ -134,9 +133,9 @@ class EvaluateSubnetLoop(SubnetValLoop):
         """What ``evaluation.json`` says of each subnet, still without metrics."""
         entries = {}
         for name, subnet in self.subnets.items():
-            number, cost, timing = self.cost_model.space.index(subnet), self.costs[subnet], self.latencies.get(subnet)
+            cost, timing = self.costs[subnet], self.latencies.get(subnet)
             entries[name] = dict(
-                name=name, number=number if number <= MAX_JSON_INTEGER else str(number),
+                name=name, number=json_number(self.cost_model.space.index(subnet)),
                 subnet_settings=subnet.to_dict(), macs=cost.macs, ops=cost.ops, params=cost.params,
                 modules={part: amounts._asdict() for part, amounts in cost.modules.items()},
                 latency=timing and dict(median=timing.median, iqr=timing.iqr, samples=timing.samples),

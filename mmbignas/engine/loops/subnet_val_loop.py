@@ -25,7 +25,7 @@ from mmbignas.engine.hooks import BNCalibrationHook
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet
-from mmbignas.supernet import Supernet, parse_choices
+from mmbignas.supernet import Supernet, check_weights, parse_choices, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class SubnetValLoop(ValLoop):
         fp16: evaluate in half precision.
 
     Raises:
-        ConfigError: for subnets outside the space, calibration without a ``BNCalibrationHook``, or data files that
-            do not exist.
+        ConfigError: for subnets outside the space, calibration without a ``BNCalibrationHook``, data files that do
+            not exist, or, in a test, a checkpoint that is not of this supernet.
     """
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list,
@@ -80,6 +80,9 @@ class SubnetValLoop(ValLoop):
             raise ConfigError(f'{stage}_cfg.calib_bn: {calib_bn!r} needs a calibration hook; add '
                               "custom_hooks=[dict(type='mmbignas.BNCalibrationHook')], or set calib_bn=False")
         self.supernet = Supernet(runner.model)
+        if stage == 'test' and runner._load_from is not None:
+            # MMEngine loads what fits and goes on.
+            check_weights(self.supernet.model, read_checkpoint(runner._load_from), more=True)
         check_widths(self.supernet)
         modes = (False, True) if calib_bn == 'both' else (bool(calib_bn),)
         self.evals = []
