@@ -12,38 +12,40 @@ from typing import Any
 
 import mmcv
 from mmdet.apis import inference_detector
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import MODELS
+from torch import nn
 
 from mmbignas import ConfigError
 from mmbignas.analysis import draw_subnets
-from mmbignas.cost import CostModel
+from mmbignas.cost import Cost, CostModel
 from mmbignas.cost.latency import BACKENDS, build_backend, measure_latency
 from mmbignas.cost.units import format_macs, format_params
 from mmbignas.deploy import check_new_file
 from mmbignas.engine.calibration_images import Calibration
-from mmbignas.engine.launch import load_config, run_tool, use_scope
+from mmbignas.engine.launch import add_config_arguments, load_supernet, read_config, run_tool
+from mmbignas.space import Subnet
 from mmbignas.supernet import (
     BNState,
     Checkpoint,
-    Supernet,
     calibrate_bn,
-    load_weights,
     parse_choices,
     read_checkpoint,
     subnet_config,
 )
 
-TITLE_WIDTH = 34  # characters above a column
+TITLE_WIDTH = 40  # characters above a column
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config file of the supernet')
+    add_config_arguments(parser, 'config file of the supernet')
     parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('--images', nargs='+', required=True, metavar='IMAGE', help='image files, one row each')
+    parser.add_argument('--images', nargs='+', required=True, metavar='IMAGE',
+                        help='image files, one row each; MACs and latency are those at the size that the first one is '
+                        'scaled and padded to, also where others get another size')
     parser.add_argument('--subnet', nargs='+', default=['max', 'middle', 'min'],
                         help='max, min, middle, random, numbers or files of subnets (default: max middle min)')
     parser.add_argument('--out', required=True, metavar='PICTURE.png', help='the picture to write')
@@ -54,12 +56,9 @@ def parse_args() -> argparse.Namespace:
                         'BNCalibrationHook in the config says)')
     parser.add_argument('--latency-backend', choices=[*BACKENDS, 'none'], default='torch',
                         help='what runs the networks to measure their latency (default: torch)')
-    parser.add_argument('--device', default='cpu', help='of the latency: cpu (default), cuda or cuda:1')
+    parser.add_argument('--device', default=get_device(),
+                        help='for detection and latency: cpu, cuda or cuda:1 (default here: %(default)s)')
     parser.add_argument('--threads', type=int, default=1, help='of the CPU, for the latency (default: 1)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='replace settings of the config')
-    # What load_config knows beside these.
-    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
     return parser.parse_args()
 
 
@@ -70,7 +69,7 @@ def check_args(args: argparse.Namespace) -> None:
         args: The parsed command line.
 
     Raises:
-        ConfigError: An image or the folder of the picture is not there, or a number is out of range.
+        ConfigError: An image or the folder of the picture is not there, or a number or the device is not allowed.
     """
     for image in args.images:
         if not Path(image).is_file():
@@ -78,8 +77,8 @@ def check_args(args: argparse.Namespace) -> None:
     check_new_file(args.out, '.png', args.overwrite)
     if not 0 <= args.score_thr <= 1:
         raise ConfigError(f'--score-thr {args.score_thr}: allowed: numbers in 0..1')
-    if args.latency_backend != 'none':
-        build_backend(args.latency_backend, args.device, args.threads)
+    # Without latency too, since PyTorch detects on the device.
+    build_backend('torch' if args.latency_backend == 'none' else args.latency_backend, args.device, args.threads)
 
 
 def read_images(paths: Sequence[str]) -> list[Any]:
@@ -116,56 +115,79 @@ def class_names(checkpoint: Checkpoint, cfg: Config, count: int) -> list[str]:
     return [f'class {number}' for number in range(count)]
 
 
-def detect(args: argparse.Namespace, cfg: Config) -> tuple[dict[str, list[Any]], list[str]]:
-    """Let each subnet detect.
+def detect(model: nn.Module, images: Sequence[str], batches: list[Any] | None) -> list[Any]:
+    """Let the current subnet detect, and leave the statistics of the supernet as they were.
 
     Args:
-        args: The parsed command line.
-        cfg: The config.
+        model: The supernet.
+        images: Image files.
+        batches: What its BN statistics are calibrated with first; ``None`` for not at all.
 
     Returns:
-        tuple: Title of each subnet -> its predictions, and the names of the classes.
+        list: A ``DetDataSample`` an image.
     """
-    calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
-    checkpoint = read_checkpoint(args.checkpoint)
-    use_scope(cfg)
-    model = MODELS.build(cfg.model)
-    load_weights(model, checkpoint)
-    supernet = Supernet(model)
-    names = [int(name) if name.isdecimal() else name for name in args.subnet]
-    choices = parse_choices(names, supernet.space, '--subnet')
-    model.cfg = cfg  # where MMDetection looks for the pipeline
-    model.to(get_device()).eval()
-    size = inference_detector(model, args.images[0]).batch_input_shape  # of the padded image
-    print(f'MACs and latency at {size[0]}x{size[1]} pixels')
-    cost_model = CostModel(model, [size])
-    batches = None if calibration is None else calibration.load()
-    columns = {}
-    for index, choice in enumerate(choices):
-        subnet = supernet.apply(choice.draw(supernet.space, random.Random(index)))
-        cost = cost_model(subnet)
-        lines = [*textwrap.wrap(choice.name, TITLE_WIDTH),
-                 f'{format_macs(cost.macs)}, {format_params(cost.params)} parameters']
-        if args.latency_backend != 'none':
-            plain = MODELS.build(subnet_config(cfg.model, model, subnet))
-            latency = measure_latency(plain, size, 1, args.latency_backend, args.device, args.threads)
-            lines.append(f'{latency.median:.2f} ms, {args.latency_backend} on {args.device}')
-        state = BNState(model)
-        if batches is not None:
-            calibrate_bn(model, batches)
-        columns['\n'.join(lines)] = inference_detector(model, args.images)
-        state.restore()
-        print(', '.join(lines))
-    return columns, class_names(checkpoint, cfg, model.bbox_head.num_classes)
+    state = BNState(model)
+    if batches is not None:
+        calibrate_bn(model, batches)
+    samples = inference_detector(model, images)
+    state.restore()
+    return samples
+
+
+def latency_of(subnet: Subnet, model: nn.Module, size: tuple[int, int], args: argparse.Namespace) -> float:
+    """Measure a subnet as an ordinary network.
+
+    Args:
+        subnet: The subnet.
+        model: The supernet.
+        size: Height and width in pixels.
+        args: The parsed command line.
+
+    Returns:
+        float: Median in milliseconds.
+    """
+    plain = MODELS.build(subnet_config(model.cfg.model, model, subnet))
+    return measure_latency(plain, size, 1, args.latency_backend, args.device, args.threads).median
+
+
+def title_lines(name: str, cost: Cost, size: tuple[int, int]) -> list[str]:
+    """What stands above a column, but for the latency.
+
+    Args:
+        name: Of the subnet.
+        cost: What it costs.
+        size: Height and width in pixels, for which it costs that.
+    """
+    return [*textwrap.wrap(name, TITLE_WIDTH),
+            f'{format_macs(cost.macs)} at {size[0]}x{size[1]}, {format_params(cost.params)} parameters']
 
 
 def main() -> None:
     """Draw."""
     args = parse_args()
     check_args(args)
-    cfg = load_config(args)
+    cfg = read_config(args)
     images = read_images(args.images)
-    columns, classes = detect(args, cfg)
+    calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
+    checkpoint = read_checkpoint(args.checkpoint)
+    supernet = load_supernet(cfg, checkpoint)
+    model = supernet.model
+    choices = parse_choices(args.subnet, supernet.space, '--subnet', typed=True)
+    model.cfg = cfg  # where MMDetection looks for the pipeline
+    model.to(args.device)
+    size = inference_detector(model, args.images[0]).batch_input_shape  # of the padded image
+    cost_model = CostModel(model, [size])
+    batches = None if calibration is None else calibration.load()
+    columns = {}
+    for index, choice in enumerate(choices):
+        subnet = supernet.apply(choice.draw(supernet.space, random.Random(index)))
+        lines = title_lines(choice.name, cost_model(subnet), size)
+        if args.latency_backend != 'none':
+            latency = latency_of(subnet, model, size, args)
+            lines.append(f'{latency:.2f} ms, {args.latency_backend} on {args.device}')
+        columns['\n'.join(lines)] = detect(model, args.images, batches)
+        print(', '.join(lines))
+    classes = class_names(checkpoint, cfg, model.bbox_head.num_classes)
     draw_subnets(columns, images, classes, args.out, args.score_thr)
     print(f'in {args.out}: {len(images)} images, {len(columns)} subnets')
 

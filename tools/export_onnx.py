@@ -8,37 +8,32 @@ ONNX Runtime or anything else that runs ONNX models, .pt2 needs torch, and neith
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-from mmengine.registry import MODELS
-
 from mmbignas import ConfigError
 from mmbignas.cost.units import format_params
-from mmbignas.deploy import ExportCheck, check_new_file, check_plain, export_onnx, export_pt2
-from mmbignas.engine.launch import load_config, run_tool, use_scope
-from mmbignas.supernet import load_weights, read_checkpoint
+from mmbignas.deploy import ExportCheck, check_new_file, check_opset, check_plain, export_onnx, export_pt2
+from mmbignas.engine.launch import add_config_arguments, build_model, read_config, run_tool
+from mmbignas.supernet import check_image_size, load_weights, read_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config file of an ordinary model, without spaces')
+    add_config_arguments(parser, 'config file of an ordinary model, without spaces')
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--out', required=True, metavar='FILE',
                         help='the file to write: .onnx, or .pt2 for torch.export.load')
     parser.add_argument('--image-size', nargs=2, type=int, metavar=('H', 'W'), required=True,
-                        help='height and width of the images in pixels, after padding to the size divisor; images are '
-                        'float32 (N, C, H, W) and already normalised')
+                        help='height and width of the images in pixels, after padding on the right and at the bottom '
+                        'to multiples of the size divisor; images are float32 (N, C, H, W), already normalised')
     parser.add_argument('--boxes', action='store_true',
                         help='.onnx only: in place of raw outputs boxes, in pixels of the input, scores and labels, as '
-                        'MMDetection predicts them; padded to test_cfg.max_per_img with label -1')
+                        'MMDetection predicts them for images in the same padding; filled up to test_cfg.max_per_img '
+                        'with label -1. A second input, image_sizes, int64 (N, 2), is height and width of each image '
+                        'without its padding, where its boxes end')
     parser.add_argument('--static-batch', action='store_true', help='one image at a time (default: any number)')
     parser.add_argument('--opset', type=int, metavar='N',
-                        help=".onnx only: version of ONNX's operators (default: torch's)")
+                        help=".onnx only: version of ONNX's operators, from 18 (default: torch's)")
     parser.add_argument('--overwrite', action='store_true', help='replace a file that is there')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='replace settings of the config')
-    # What load_config knows beside these.
-    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
     return parser.parse_args()
 
 
@@ -62,6 +57,7 @@ def check_options(args: argparse.Namespace) -> str:
                           'allowed with .onnx')
     if suffix == '.pt2' and args.opset is not None:
         raise ConfigError(f'--opset {args.opset}: not allowed with .pt2, which has no opset; allowed with .onnx')
+    check_opset(args.opset, '--opset')
     check_new_file(args.out, suffix, args.overwrite)
     return suffix
 
@@ -75,20 +71,20 @@ def report(check: ExportCheck) -> None:
           f'{check.max_abs_diff:.3g}, and are at most {check.max_abs_output:.3g}')
     if check.boxes is not None:
         boxes = check.boxes
-        print(f'boxes, on the same images: {sum(boxes.found)}, and {sum(boxes.expected)} by MMDetection; they differ '
-              f'by up to {boxes.max_box_diff:.3g} pixels, their scores by up to {boxes.max_score_diff:.3g}')
+        print(f'boxes, on the same images without and with padding: {sum(boxes.found)}, and {sum(boxes.expected)} by '
+              f'MMDetection; they differ by up to {boxes.max_box_diff:.3g} pixels, their scores by up to '
+              f'{boxes.max_score_diff:.3g}')
+        if not any(boxes.expected):
+            print('no boxes were compared: none of the random images has one above test_cfg.score_thr')
 
 
 def main() -> None:
     """Export."""
     args = parse_args()
     suffix = check_options(args)
-    cfg = load_config(args)
-    use_scope(cfg)
-    if 'data_preprocessor' in cfg:  # where it stands in configs of MMPretrain
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(cfg.model)
+    model = build_model(read_config(args))
     check_plain(model)
+    check_image_size(model, args.image_size, '--image-size')
     checkpoint = read_checkpoint(args.checkpoint)
     load_weights(model, checkpoint)
     common = dict(dynamic_batch=not args.static_batch, classes=checkpoint.classes, overwrite=args.overwrite)

@@ -6,20 +6,18 @@ The folder holds config.py and checkpoint.pth, which every tool of MMDetection t
 import argparse
 import random
 
-from mmengine.config import DictAction
-
 from mmbignas import ConfigError
 from mmbignas.cost.units import format_macs, format_params
 from mmbignas.engine.calibration_images import Calibration
 from mmbignas.engine.exporting import SubnetExporter, check_new_folder
-from mmbignas.engine.launch import load_config, run_tool
-from mmbignas.supernet import parse_choices
+from mmbignas.engine.launch import add_config_arguments, read_config, run_tool
+from mmbignas.supernet import parse_choice
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config file of the supernet')
+    add_config_arguments(parser, 'config file of the supernet')
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--subnet', required=True,
                         help='max, min, middle, random, the number of a subnet, or a .json or .yaml file with settings')
@@ -32,10 +30,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--weights', choices=['ema', 'training'],
                         help='of a run with EMAHook: the averaged weights, or those that were trained (default: what '
                         "MMEngine's tools load)")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='replace settings of the config')
-    # What load_config knows beside these.
-    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
     return parser.parse_args()
 
 
@@ -43,14 +37,13 @@ def main() -> None:
     """Export."""
     args = parse_args()
     check_new_folder(args.out)
-    cfg = load_config(args)
+    cfg = read_config(args)
     image_size = args.image_size or (cfg.get('test_cfg') or {}).get('image_size')
     if image_size is None:
         raise ConfigError(f'{args.config} has no test_cfg with an image size: give --image-size H W')
     calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
     exporter = SubnetExporter(cfg, args.checkpoint, image_size, calibration, args.weights)
-    name = int(args.subnet) if args.subnet.isdecimal() else args.subnet
-    [choice] = parse_choices([name], exporter.supernet.space, '--subnet')
+    choice = parse_choice(args.subnet, exporter.supernet.space, '--subnet')
     certificate = exporter.export(choice.draw(exporter.supernet.space, random.Random(0)), args.out)
     height, width = certificate['image_size']
     equal = 'equal, bit for bit' if certificate['bit_for_bit'] else f'differ by up to {certificate["max_abs_diff"]:.3g}'

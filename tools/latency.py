@@ -8,7 +8,7 @@ import random
 import sys
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.utils import ProgressBar
 from terminaltables import AsciiTable
@@ -17,7 +17,7 @@ from mmbignas import ConfigError
 from mmbignas.cost import CostModel
 from mmbignas.cost.latency import BACKENDS, build_backend, build_latency_table, measure_latency
 from mmbignas.cost.units import format_macs, format_params
-from mmbignas.engine.launch import load_config, run_tool, use_scope
+from mmbignas.engine.launch import add_config_arguments, build_model, read_config, run_tool
 from mmbignas.supernet import parse_choices, subnet_config
 
 
@@ -26,24 +26,19 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
     measured = commands.add_parser('measure', help='measure subnets as ordinary networks')
-    measured.add_argument('config', help='config file of a supernet')
     measured.add_argument('--subnet', nargs='+', default=['max', 'min'],
                           help='max, min, middle, random, numbers or files of subnets (default: max min)')
     table = commands.add_parser('table', help='measure blocks and some subnets, from which others are predicted')
-    table.add_argument('config', help='config file of a supernet')
     table.add_argument('--out', required=True, metavar='TABLE.json',
                        help='the table; a table that is there already is completed')
     for command in (measured, table):
+        add_config_arguments(command, 'config file of a supernet')
         command.add_argument('--image-size', nargs='+', type=int, metavar='H W', required=True,
                              help='height and width of the images in pixels; several pairs are sizes to choose from')
         command.add_argument('--batch-size', type=int, default=1, help='images in a batch (default: 1)')
         command.add_argument('--backend', choices=BACKENDS, default='torch', help='what runs the networks')
         command.add_argument('--device', default='cpu', help='cpu (default), cuda or cuda:1')
         command.add_argument('--threads', type=int, help="of the CPU (default: torch's)")
-        command.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                             help='replace settings of the config')
-        # What load_config knows beside these.
-        command.set_defaults(work_dir=None, launcher='none', local_rank=0)
     return parser.parse_args()
 
 
@@ -60,9 +55,8 @@ def build_models(cfg: Config, args: argparse.Namespace) -> tuple[torch.nn.Module
     pixels = args.image_size
     if len(pixels) % 2:
         raise ConfigError(f'--image-size {" ".join(map(str, pixels))}: allowed: pairs of height and width')
-    use_scope(cfg)
     with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+        model = build_model(cfg)
     return model, CostModel(model, list(zip(pixels[::2], pixels[1::2])))
 
 
@@ -75,9 +69,8 @@ def measure_subnets(cfg: Config, args: argparse.Namespace) -> None:
     """
     conditions = build_backend(args.backend, args.device, args.threads).conditions
     model, cost_model = build_models(cfg, args)
-    names = [int(name) if name.isdecimal() else name for name in args.subnet]
     rows = [['subnet', 'image size', 'MACs', 'parameters', 'median ms', 'IQR ms']]
-    for choice in parse_choices(names, cost_model.space, '--subnet'):
+    for choice in parse_choices(args.subnet, cost_model.space, '--subnet', typed=True):
         subnet = choice.draw(cost_model.space, random.Random(0))
         height, width = subnet.image_size or cost_model.space.image_sizes[0]
         plain, cost = MODELS.build(subnet_config(cfg.model, model, subnet)), cost_model(subnet)
@@ -123,7 +116,7 @@ def print_conditions(**conditions: object) -> None:
 def main() -> None:
     """Measure."""
     args = parse_args()
-    cfg = load_config(args)
+    cfg = read_config(args)
     (measure_subnets if args.command == 'measure' else build_table)(cfg, args)
 
 

@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import MODELS
-from torch import nn
+from mmengine.config import Config
 
 from mmbignas import ConfigError
 from mmbignas.cost.sampling import SAMPLE_MODES
 from mmbignas.engine import SampleFlopsLoop
-from mmbignas.engine.launch import load_config, run_tool, use_scope
+from mmbignas.engine.launch import add_config_arguments, build_model, default_work_dir, read_config, run_tool
 from mmbignas.engine.sample_flops import SampleFlops
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config file of a supernet')
+    add_config_arguments(parser, 'config file of a supernet')
     parser.add_argument('--image-size', nargs='+', type=int, metavar='H W',
                         help='height and width of the images in pixels; several pairs are sizes to choose from')
     parser.add_argument('--subnet-count', type=int, metavar='N', help='how many subnets to draw (default: 10000)')
@@ -37,10 +35,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--lut-path', metavar='FILE', help='latency table, from which latencies are predicted')
     parser.add_argument('--seed', type=int, help='of the draws (default: 0)')
     parser.add_argument('--out', help='folder for the results (default: sample_flops in the work dir of the config)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='replace settings of the config')
-    # What load_config knows beside these.
-    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
     return parser.parse_args()
 
 
@@ -71,19 +65,14 @@ def read_arguments(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
     return arguments
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """Build the model without weights."""
-    use_scope(cfg)
-    with torch.device('meta'):
-        return MODELS.build(cfg.model)
-
-
 def main() -> None:
     """Draw."""
     args = parse_args()
-    cfg = load_config(args)
+    cfg = read_config(args)
     sample_flops = SampleFlops.from_config(read_arguments(cfg, args))
-    sample_flops.run(build_model(cfg), args.out or Path(cfg.work_dir, 'sample_flops'))
+    with torch.device('meta'):
+        model = build_model(cfg)
+    sample_flops.run(model, args.out or Path(default_work_dir(cfg), 'sample_flops'))
 
 
 if __name__ == '__main__':

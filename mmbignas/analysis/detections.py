@@ -12,15 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from mmcv.ops import nms
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 
 from mmbignas.analysis.colours import COLOURS
 
-COVERED_IOU = 0.5
 # Inches, but for font sizes and dots an inch.
-WIDTH, GAP, LINE, LEGEND_LINE, FONT_SIZE, SCORE_SIZE, DPI = 3.6, 0.1, 0.22, 0.27, 12, 8, 100
+WIDTH, GAP, LINE, LEGEND_LINE, FONT_SIZE, SCORE_SIZE, DPI = 4.1, 0.1, 0.22, 0.27, 11, 8, 100
 CHARACTER, HANDLE = 0.1, 0.8  # of the legend: width of a letter, and of what stands around a name
 
 
@@ -28,7 +26,7 @@ def draw_subnets(columns: Mapping[str, Sequence[Any]], images: Sequence[np.ndarr
                  path: str | Path, score_thr: float = 0.3) -> Figure:
     """Draw the detections of several subnets on the same images, one row an image and one column a subnet.
 
-    Of detections that lie on top of each other, whatever their class, the one with the best score is drawn.
+    All of them that are good enough are drawn, those with the best scores on top.
 
     Args:
         columns: title of each column, of one or more lines -> its predictions, a ``DetDataSample`` an image.
@@ -41,7 +39,8 @@ def draw_subnets(columns: Mapping[str, Sequence[Any]], images: Sequence[np.ndarr
     Returns:
         Figure: what was drawn.
     """
-    found = {title: _visible(samples, score_thr) for title, samples in columns.items()}
+    found = {title: [_good_ones(sample.pred_instances, score_thr) for sample in samples]
+             for title, samples in columns.items()}
     shown = sorted(range(len(classes)) if len(classes) <= len(COLOURS) else
                    {label for column in found.values() for own in column for label in own.labels.tolist()})
     colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(shown)}
@@ -70,14 +69,10 @@ def draw_subnets(columns: Mapping[str, Sequence[Any]], images: Sequence[np.ndarr
     return figure
 
 
-def _visible(samples: Sequence[Any], score_thr: float) -> list[InstanceData]:
-    """The detections that are good enough, without those that a better one covers."""
-    result = []
-    for sample in samples:
-        instances = sample.pred_instances[sample.pred_instances.scores >= score_thr]
-        _, kept = nms(get_box_tensor(instances.bboxes), instances.scores, COVERED_IOU)
-        result.append(instances[kept])
-    return result
+def _good_ones(instances: InstanceData, score_thr: float) -> InstanceData:
+    """The detections that are good enough, the best ones last, so that they are drawn on top."""
+    kept = instances[instances.scores >= score_thr]
+    return kept[kept.scores.argsort()]
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -95,7 +90,6 @@ def _draw_image(axis: Axes, image: np.ndarray, instances: InstanceData, colours:
     axis.imshow(image)
     axis.set_axis_off()
     axis.set_anchor('N')
-    instances = instances[instances.scores.argsort()]  # the best ones on top
     boxes = get_box_tensor(instances.bboxes).tolist()
     for (left, top, right, bottom), label, score in zip(boxes, instances.labels.tolist(), instances.scores.tolist()):
         colour = colours[label]

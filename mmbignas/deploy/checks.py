@@ -12,8 +12,11 @@ from mmbignas.deploy.detection import DetectionNetwork
 from mmbignas.deploy.network import Network
 
 TOLERANCE = 1e-3  # of the greatest output; beyond it, it is another network
+# Boxes this near are the same. Where scores are equal to the last digit, which boxes are kept is a matter of chance, so
+# that a few may be others.
+BOX_TOLERANCE, SCORE_TOLERANCE, OTHER_BOXES = 1., 0.01, 0.02
 
-Run = Callable[[Tensor], Sequence[Tensor]]
+Run = Callable[..., Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,11 @@ class BoxCheck:
     """Detections of an exported detector beside those of MMDetection, on random images.
 
     Args:
-        expected: how many MMDetection found, an entry for each image.
+        expected: how many MMDetection found, an entry for each image; each batch is there twice, as images that fill
+            the input and as images with padding.
         found: how many the exported network found.
         max_box_diff: the greatest difference of a coordinate in pixels, between each of MMDetection's boxes and the
-            nearest that was found of the same class; infinite where there is none. Where scores are equal to the last
-            digit, which boxes are kept is a matter of chance, and this says nothing.
+            most similar that was found of the same class; infinite where there is none.
         max_score_diff: the same for their scores.
     """
 
@@ -93,30 +96,46 @@ def compare_boxes(network: DetectionNetwork, run: Run, batches: Sequence[int]) -
 
     Args:
         network: the model with decoding and NMS.
-        run: runs the exported network, which gives boxes, scores and labels.
+        run: runs the exported network, which takes images and their sizes, and gives boxes, scores and labels.
         batches: numbers of images.
+
+    Raises:
+        RuntimeError: when more than a fiftieth of MMDetection's boxes were not found, or of those that were found are
+            not MMDetection's.
     """
-    expected, found, box_diff, score_diff = [], [], 0., 0.
+    expected, found, missing, extra, box_diff, score_diff = [], [], 0, 0, 0., 0.
     for count in batches:
         images = network.network.random_images(count)
-        for right, boxes, scores, labels in zip(network.reference(network.network(images)), *run(images), strict=True):
-            there = labels >= 0
-            expected.append(len(right.bboxes))
-            found.append(int(there.sum()))
-            differences = _differences(right, boxes[there], scores[there], labels[there])
-            box_diff, score_diff = max(box_diff, differences[0]), max(score_diff, differences[1])
+        raw = network.network(images)
+        for sizes in (network.full_sizes(count), network.random_sizes(count)):
+            for right, boxes, scores, labels in zip(network.reference(raw, sizes), *run(images, sizes), strict=True):
+                ours = InstanceData(bboxes=boxes, scores=scores, labels=labels)[labels >= 0]
+                expected.append(len(right))
+                found.append(len(ours))
+                box_diffs, score_diffs = _differences(right, ours)
+                missing += _without_partner(box_diffs, score_diffs)
+                extra += _without_partner(*_differences(ours, right))
+                box_diff, score_diff = max([box_diff, *box_diffs.tolist()]), max([score_diff, *score_diffs.tolist()])
+    if missing > OTHER_BOXES * sum(expected) or extra > OTHER_BOXES * sum(found):
+        raise RuntimeError(
+            f'the exported network finds other boxes than MMDetection: {missing} of the {sum(expected)} of MMDetection '
+            f'are missing and {extra} of {sum(found)} are others, by more than {BOX_TOLERANCE:g} pixel or a score of '
+            f'{SCORE_TOLERANCE:g}; allowed: {OTHER_BOXES:.0%}')
     return BoxCheck(expected, found, box_diff, score_diff)
 
 
-def _differences(right: InstanceData, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[float, float]:
-    """By how much the boxes of an image, and their scores, differ from the nearest of the same class."""
-    if not len(right.bboxes):
-        return 0., 0.
-    if not len(boxes):
-        return float('inf'), float('inf')
+def _differences(ours: InstanceData, others: InstanceData) -> tuple[Tensor, Tensor]:
+    """By how much each box of an image, and its score, differ from the most similar of the same class among others."""
+    if not len(others):
+        return torch.full_like(ours.scores, float('inf')), torch.full_like(ours.scores, float('inf'))
     # Not by rank: where scores are almost equal, the order is a matter of rounding.
-    distances = (right.bboxes[:, None] - boxes).abs().amax(-1)
-    distances = torch.where(right.labels[:, None] == labels, distances, float('inf'))
-    nearest = distances.min(1)
-    score_diff = torch.where(nearest.values.isfinite(), (right.scores - scores[nearest.indices]).abs(), float('inf'))
-    return float(nearest.values.max()), float(score_diff.max())
+    box_diffs = (ours.bboxes[:, None] - others.bboxes).abs().amax(-1)
+    score_diffs = (ours.scores[:, None] - others.scores).abs()
+    same = ours.labels[:, None] == others.labels
+    box_diffs, score_diffs = (torch.where(same, values, float('inf')) for values in (box_diffs, score_diffs))
+    partner = torch.maximum(box_diffs / BOX_TOLERANCE, score_diffs / SCORE_TOLERANCE).argmin(1, keepdim=True)
+    return box_diffs.gather(1, partner)[:, 0], score_diffs.gather(1, partner)[:, 0]
+
+
+def _without_partner(box_diffs: Tensor, score_diffs: Tensor) -> int:
+    return int(((box_diffs > BOX_TOLERANCE) | (score_diffs > SCORE_TOLERANCE)).sum())

@@ -25,7 +25,9 @@ NMS_KEYS = ('type', 'iou_threshold', 'class_agnostic', 'split_thr')  # the last 
 class DetectionNetwork(nn.Module):
     """A single-stage anchor detector with decoding and NMS: what MMDetection predicts, padded to a fixed number.
 
-    Where MMDetection filters, here scores become 0, so that every shape but the batch size is known beforehand.
+    Where MMDetection filters, here scores become 0, so that every shape but the batch size is known beforehand. As
+    there, boxes end at the border of each image within its padding; they are not scaled back to the size that the image
+    had before, and ``test_cfg.min_bbox_size`` is in pixels of the input.
 
     Args:
         network: the way to the raw outputs.
@@ -34,8 +36,11 @@ class DetectionNetwork(nn.Module):
         ConfigError: for a model that finds its boxes in another way.
 
     Attributes:
+        input_names: ``images`` and ``image_sizes``.
         output_names: ``boxes``, ``scores`` and ``labels``, then the raw outputs.
     """
+
+    input_names = [*Network.input_names, 'image_sizes']
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -53,11 +58,12 @@ class DetectionNetwork(nn.Module):
         """The model's head."""
         return self.network.model.bbox_head
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, ...]:
         """Detect.
 
         Args:
-            images: ``(N, C, H, W)``, normalised.
+            images: ``(N, C, H, W)``, normalised, then padded on the right and at the bottom.
+            image_sizes: ``(N, 2)``, int64, height and width of each image in pixels, without its padding.
 
         Returns:
             tuple: with K = ``test_cfg.max_per_img``, boxes ``(N, K, 4)`` in pixels of the images, scores ``(N, K)`` in
@@ -65,7 +71,7 @@ class DetectionNetwork(nn.Module):
         """
         raw = self.network(images)
         levels = len(raw) // 2
-        boxes, scores, labels = self._candidates(raw[:levels], raw[levels:])
+        boxes, scores, labels = self._candidates(raw[:levels], raw[levels:], image_sizes)
         keep = nms_keep(self._apart(boxes, scores, labels), scores, self.iou_threshold, self.max_per_img)
         count = min(self.max_per_img, scores.shape[1])
         scores, best = torch.where(keep, scores, 0.).topk(count)
@@ -76,7 +82,8 @@ class DetectionNetwork(nn.Module):
         return (F.pad(boxes, (0, 0, 0, lacking)), F.pad(scores, (0, lacking)), F.pad(labels, (0, lacking), value=-1),
                 *raw)
 
-    def _candidates(self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor],
+                    image_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The best anchors and classes of each level: boxes (N, M, 4), scores (N, M) or 0, and labels (N, M)."""
         sizes = [cls_score.shape[-2:] for cls_score in cls_scores]
         priors = self.head.prior_generator.grid_priors(sizes, cls_scores[0].dtype, cls_scores[0].device)
@@ -92,6 +99,8 @@ class DetectionNetwork(nn.Module):
         decoded = self.head.bbox_coder.decode(anchor_boxes.reshape(-1, 4), deltas.reshape(-1, 4),
                                               max_shape=self.network.image_size)
         boxes = get_box_tensor(decoded).reshape(-1, scores.shape[1], 4)
+        if getattr(self.head.bbox_coder, 'clip_border', True):  # at the input's border they end already
+            boxes = torch.minimum(boxes, image_sizes.flip(1).repeat(1, 2)[:, None].to(boxes))
         valid = scores > self.score_thr
         if self.min_size >= 0:
             valid = valid & (boxes[..., 2:] - boxes[..., :2] > self.min_size).all(-1)
@@ -105,10 +114,20 @@ class DetectionNetwork(nn.Module):
         offsets = labels.to(boxes) * (boxes.amax((1, 2))[:, None] + 1)
         return boxes + offsets[..., None]
 
-    def reference(self, raw: Sequence[Tensor]) -> list[InstanceData]:
+    def full_sizes(self, count: int) -> Tensor:
+        """The ``image_sizes`` of so many images that fill the input."""
+        return torch.tensor([self.network.image_size] * count)
+
+    def random_sizes(self, count: int) -> Tensor:
+        """Those of images with padding, at most as much padding as image on either side, the same for a count."""
+        generator = torch.Generator().manual_seed(count)
+        return torch.stack([torch.randint((side + 1) // 2, side + 1, (count, ), generator=generator)
+                            for side in self.network.image_size], 1)
+
+    def reference(self, raw: Sequence[Tensor], image_sizes: Tensor) -> list[InstanceData]:
         """What MMDetection itself makes of raw outputs, one for each image."""
         levels = len(raw) // 2
-        metas = [dict(img_shape=self.network.image_size) for _ in raw[0]]
+        metas = [dict(img_shape=tuple(size)) for size in image_sizes.tolist()]
         return self.head.predict_by_feat(list(raw[:levels]), list(raw[levels:]), batch_img_metas=metas)
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSpace
-from mmbignas.supernet import image_channels
+from mmbignas.supernet import check_image_size, image_channels
 from mmbignas.tensors import tensors_in
 
+PADDING = 'right and bottom, after normalisation'  # as MMEngine does it
 TRACED_BATCH = 2  # with one image, torch would take the batch size for a constant
 
 
@@ -29,15 +30,18 @@ class Network(nn.Module):
             image alone.
 
     Attributes:
+        input_names: ``images``.
         image_size: height and width.
         output_names: ``cls_score_0``, ..., ``bbox_pred_0``, ... by level for a single-stage detector whose head gives
             these two, ``output_0``, ... for any other model.
     """
 
+    input_names = ['images']
+
     def __init__(self, model: nn.Module, image_size: Sequence[int]) -> None:
         super().__init__()
         check_plain(model)
-        self.image_size = _checked_size(model, image_size)
+        self.image_size = check_image_size(model, image_size, 'image_size')
         self.model = copy.deepcopy(model).eval().to('cpu', torch.float32)
         try:
             with torch.no_grad():
@@ -83,58 +87,52 @@ def check_plain(model: nn.Module) -> None:
                           'allowed: an ordinary network. Cut a subnet out first: python tools/export_subnet.py')
 
 
-def trace(network: nn.Module, images: Tensor, dynamic_batch: bool) -> torch.export.ExportedProgram:
+def trace(network: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool) -> torch.export.ExportedProgram:
     """The graph of a network, without what it tells about the machine that made it.
 
     Args:
-        network: takes ``images``, in eval mode.
-        images: as it is to take them, ``(N, C, H, W)``.
+        network: in eval mode.
+        inputs: what it is to take; each is ``(N, ...)``.
         dynamic_batch: whether N may be another number later on; here it must then be 2 or more.
     """
-    shapes = {'images': {0: torch.export.Dim('batch')}} if dynamic_batch else None
+    batch = torch.export.Dim('batch')
+    shapes = tuple({0: batch} for _ in inputs) if dynamic_batch else None
     with torch.no_grad():
-        program = torch.export.export(network, (images, ), dynamic_shapes=shapes)
+        program = torch.export.export(network, inputs, dynamic_shapes=shapes)
     for node in program.graph.nodes:
         node.meta.pop('stack_trace', None)  # file names and source lines
     program.example_inputs = None  # whole images
     return program
 
 
-def describe(network: Network, classes: Sequence[str] | None) -> dict[str, Any]:
+def describe(network: Network, classes: Sequence[str] | None = None,
+             resize: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What somebody has to know who gives images to a network, as plain data.
 
     Args:
         network: the network.
         classes: names of the classes, if they are known.
+        resize: how images are scaled before they are padded, if it is known, such as
+            ``dict(scale=[width, height], keep_ratio=True)``.
 
     Returns:
-        dict: ``image_size`` (height, width), ``pad_size_divisor``, ``pad_value``, ``bgr_to_rgb`` (whether the order of
-        the channels of an image as OpenCV reads it is to be turned round), ``mean`` and ``std`` (of the channels after
-        that; ``None`` for images that are not normalised) and ``classes``.
+        dict: ``image_size`` (height, width), ``resize``, ``padding`` (where, and when), ``pad_size_divisor``,
+        ``pad_value``, ``bgr_to_rgb`` (whether the order of the channels of an image as OpenCV reads it is to be turned
+        round), ``channels`` (their order after that, ``RGB`` or ``BGR``; ``None`` where there are not three), ``mean``
+        and ``std`` (of the channels after that; ``None`` for images that are not normalised) and ``classes``.
     """
     preprocessor: Any = getattr(network.model, 'data_preprocessor', None)
     normalises = getattr(preprocessor, '_enable_normalize', False)
+    # The first is MMEngine's name, the second one that of MMPretrain's classifiers.
+    bgr_to_rgb = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'to_rgb', False)))
+    channels = None if image_channels(network.model) != 3 else 'RGB' if bgr_to_rgb else 'BGR'
     return dict(
-        image_size=list(network.image_size), pad_size_divisor=_size_divisor(network.model),
-        pad_value=getattr(preprocessor, 'pad_value', 0),
-        bgr_to_rgb=bool(getattr(preprocessor, '_channel_conversion', False)),
+        image_size=list(network.image_size), resize=None if resize is None else dict(resize), padding=PADDING,
+        pad_size_divisor=getattr(preprocessor, 'pad_size_divisor', 1), pad_value=getattr(preprocessor, 'pad_value', 0),
+        bgr_to_rgb=bgr_to_rgb, channels=channels,
         mean=preprocessor.mean.flatten().tolist() if normalises else None,
         std=preprocessor.std.flatten().tolist() if normalises else None,
         classes=None if classes is None else list(classes))
-
-
-def _size_divisor(model: nn.Module) -> int:
-    return getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
-
-
-def _checked_size(model: nn.Module, image_size: Sequence[int]) -> tuple[int, int]:
-    divisor = _size_divisor(model)
-    size = tuple(image_size)
-    if len(size) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 or side % divisor
-                             for side in size):
-        raise ConfigError(f'image_size: {" ".join(map(str, size))} is not allowed; allowed: height and width in pixels '
-                          f'after padding, multiples of {divisor} (data_preprocessor.pad_size_divisor)')
-    return size
 
 
 def _output_names(model: nn.Module, outputs: Any) -> list[str]:

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,8 @@ FACTS = 'mmbignas.json'
 
 
 def export_pt2(model: nn.Module, path: str | Path, image_size: Sequence[int], dynamic_batch: bool = True,
-               classes: Sequence[str] | None = None, overwrite: bool = False) -> ExportCheck:
+               classes: Sequence[str] | None = None, resize: Mapping[str, Any] | None = None,
+               overwrite: bool = False) -> ExportCheck:
     """Write a model as a file of ``torch.export``, and check it.
 
     ``torch.export.load(path).module()`` then takes images, float32 ``(N, C, H, W)`` and already normalised, and gives
@@ -30,6 +32,7 @@ def export_pt2(model: nn.Module, path: str | Path, image_size: Sequence[int], dy
         image_size: height and width in pixels, after padding to the size divisor.
         dynamic_batch: take any number of images; otherwise one at a time.
         classes: names of the classes.
+        resize: how images are scaled before they are padded, for the extra file.
         overwrite: replace a file that is there.
 
     Raises:
@@ -38,8 +41,8 @@ def export_pt2(model: nn.Module, path: str | Path, image_size: Sequence[int], dy
     """
     path = check_new_file(path, '.pt2', overwrite)
     network = Network(model, image_size)
-    program = trace(network, network.random_images(TRACED_BATCH if dynamic_batch else 1), dynamic_batch)
-    facts = dict(describe(network, classes), outputs=network.output_names)
+    program = trace(network, (network.random_images(TRACED_BATCH if dynamic_batch else 1), ), dynamic_batch)
+    facts = dict(describe(network, classes, resize), outputs=network.output_names)
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={FACTS: json.dumps(facts)})
     batches = [1, 2] if dynamic_batch else [1]

@@ -12,20 +12,19 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmbignas.cost import Cost, CostModel
 from mmbignas.engine.calibration_images import Calibration, count_images
 from mmbignas.engine.checks import check_classes, check_widths
-from mmbignas.engine.launch import use_scope
+from mmbignas.engine.launch import build_model, load_supernet
 from mmbignas.engine.plain_config import plain_run_config
 from mmbignas.errors import ConfigError
 from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import (
     Checkpoint,
-    Supernet,
     calibrate_bn,
+    check_image_size,
     file_hash,
     image_channels,
     load_weights,
@@ -68,14 +67,11 @@ class SubnetExporter:
                  log: Callable[[str], Any] = print) -> None:
         self.cfg, self.calibration, self.log = cfg, calibration, log
         self.checkpoint: Checkpoint = read_checkpoint(checkpoint, weights)
-        use_scope(cfg)
-        self.model: nn.Module = MODELS.build(cfg.model)
-        self.supernet = Supernet(self.model)
-        load_weights(self.model, self.checkpoint)
         check_classes(cfg, self.checkpoint)
-        self.model.eval()
+        self.supernet = load_supernet(cfg, self.checkpoint)
+        self.model: nn.Module = self.supernet.model
         check_widths(self.supernet)
-        self.cost_model = CostModel(self.model, [image_size])
+        self.cost_model = CostModel(self.model, [check_image_size(self.model, image_size, 'image_size')])
         self._batches: list[Any] | None = None
 
     def export(self, subnet: Subnet, out: str | Path) -> dict[str, Any]:
@@ -119,7 +115,7 @@ class SubnetExporter:
 
     def _write(self, plain_cfg: Config, folder: Path) -> None:
         plain_cfg.dump(str(folder / CONFIG))
-        plain = MODELS.build(plain_cfg.model)
+        plain = build_model(plain_cfg)
         meta = dict(self.checkpoint.meta, cfg=plain_cfg.pretty_text)
         torch.save(dict(meta=meta, state_dict=subnet_state_dict(self.model, plain)), folder / CHECKPOINT)
 
@@ -164,7 +160,7 @@ def read_back(folder: str | Path) -> nn.Module:
     Args:
         folder: what :meth:`SubnetExporter.export` wrote.
     """
-    model = MODELS.build(Config.fromfile(str(Path(folder, CONFIG))).model)
+    model = build_model(Config.fromfile(str(Path(folder, CONFIG))))
     load_weights(model, read_checkpoint(Path(folder, CHECKPOINT)))
     return model.eval()
 

@@ -1,20 +1,35 @@
-"""What the command-line tools share: their common options and the way from a config to a Runner."""
+"""What the command-line tools share: their common options and the way from a config to a model or a Runner."""
 
 import argparse
+import copy
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 
 from mmbignas.dependencies import require_mmpretrain
 from mmbignas.errors import ConfigError, DependencyError
+from mmbignas.supernet import Checkpoint, Supernet, load_weights
 
-__all__ = ['add_common_arguments', 'build_runner', 'existing_checkpoint', 'load_config', 'run_tool', 'use_scope']
+__all__ = [
+    'add_common_arguments',
+    'add_config_arguments',
+    'build_model',
+    'build_runner',
+    'default_work_dir',
+    'existing_checkpoint',
+    'load_config',
+    'load_supernet',
+    'read_config',
+    'run_tool',
+    'use_scope',
+]
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -30,14 +45,14 @@ def run_tool(main: Callable[[], None]) -> None:
         sys.exit(2)
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing have in common.
+def add_config_arguments(parser: argparse.ArgumentParser, kind: str = 'config file') -> None:
+    """Add the options that all tools with a config have in common.
 
     Args:
-        parser: The parser of the tool. ``config`` becomes its first positional argument.
+        parser: The parser of the tool. ``config`` becomes its next positional argument.
+        kind: What config it is, for ``--help``.
     """
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for logs and results (default: the config, then work_dirs/NAME)')
+    parser.add_argument('config', help=kind)
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -46,6 +61,16 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='replace settings of the config, e.g. a.b=1 list=[1,2] "nested=[(1,2)]"',
     )
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing have in common.
+
+    Args:
+        parser: The parser of the tool. ``config`` becomes its first positional argument.
+    """
+    add_config_arguments(parser)
+    parser.add_argument('--work-dir', help='folder for logs and results (default: the config, then work_dirs/NAME)')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -56,8 +81,27 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config file and apply ``--cfg-options``.
+
+    Args:
+        args: The parsed options of :func:`add_config_arguments`.
+
+    Raises:
+        ConfigError: There is no such file.
+        DependencyError: The config uses MMPretrain, which cannot be used here.
+    """
+    if not Path(args.config).is_file():
+        raise ConfigError(f'config file not found: {args.config}')
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    if cfg.get('default_scope') == 'mmpretrain' or 'mmpretrain.' in repr(cfg.to_dict()):
+        require_mmpretrain(f'the config {args.config}')
+    return cfg
+
+
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config file and apply the common options.
+    """Read the config of a run and apply the common options.
 
     Args:
         args: The parsed options of :func:`add_common_arguments`.
@@ -69,19 +113,21 @@ def load_config(args: argparse.Namespace) -> Config:
         ConfigError: There is no such file.
         DependencyError: The config uses MMPretrain, which cannot be used here.
     """
-    if not Path(args.config).is_file():
-        raise ConfigError(f'config file not found: {args.config}')
+    cfg = read_config(args)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
-    if cfg.get('default_scope') == 'mmpretrain' or 'mmpretrain.' in repr(cfg.to_dict()):
-        require_mmpretrain(f'the config {args.config}')
+    cfg.work_dir = default_work_dir(cfg) if args.work_dir is None else args.work_dir
     return cfg
+
+
+def default_work_dir(cfg: Config) -> str:
+    """The folder for results: that of the config, else ``work_dirs`` and the name of the config file.
+
+    Args:
+        cfg: A config that was read from a file.
+    """
+    own = cfg.get('work_dir')
+    return str(Path('work_dirs', Path(cfg.filename).stem)) if own is None else own
 
 
 def use_scope(cfg: Config) -> None:
@@ -91,6 +137,41 @@ def use_scope(cfg: Config) -> None:
         cfg: The config.
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model, as a Runner does, and leave the config as it is.
+
+    Args:
+        cfg: The config.
+
+    Raises:
+        ConfigError: It has no model.
+    """
+    if not isinstance(cfg.get('model'), Mapping):
+        raise ConfigError(f'{cfg.filename}: the config has no model (keys: {", ".join(cfg) or "none"}); allowed: '
+                          'configs with model=dict(type=...)')
+    use_scope(cfg)
+    model_cfg = copy.deepcopy(cfg.model)  # detectors write into theirs
+    if cfg.get('data_preprocessor') is not None:  # where it stands in configs of MMPretrain
+        model_cfg.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    return MODELS.build(model_cfg)
+
+
+def load_supernet(cfg: Config, checkpoint: Checkpoint) -> Supernet:
+    """Build the supernet of a config, with trained weights, in eval mode.
+
+    Args:
+        cfg: The config.
+        checkpoint: Of a run with it.
+
+    Raises:
+        ConfigError: The config has no model, the model cannot be handled, or the checkpoint is of another architecture.
+    """
+    model = build_model(cfg).eval()
+    supernet = Supernet(model)
+    load_weights(model, checkpoint)
+    return supernet
 
 
 def existing_checkpoint(path: str) -> str:

@@ -1,7 +1,8 @@
-"""How a config names subnets: by ``max``, ``min``, ``middle``, ``random``, a number, a file, or their settings."""
+"""How configs and tools name subnets: ``max``, ``min``, ``middle``, ``random``, a number, a file, or settings."""
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,16 +32,17 @@ class SubnetChoice:
         return self.subnet or space.sample(rng)
 
 
-def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: SearchSpace,
-                  key: str) -> list[SubnetChoice]:
+def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: SearchSpace, key: str, *,
+                  typed: bool = False) -> list[SubnetChoice]:
     """Read a list of subnets.
 
     Args:
-        choices: each one of ``max``, ``min``, ``middle``, ``random``; or the number of a subnet in ``space``; or the
-            path of a ``.json``, ``.yaml`` or ``.yml`` file, see :func:`~mmbignas.space.load_subnet`; or settings; or
-            ``dict(name=..., subnet_settings=...)``.
+        choices: each one of ``max``, ``min``, ``middle``, ``random``; or the number of a subnet in ``space``, also as
+            a string; or the path of a ``.json``, ``.yaml`` or ``.yml`` file, see
+            :func:`~mmbignas.space.load_subnet`; or settings; or ``dict(name=..., subnet_settings=...)``.
         space: the space that they are subnets of.
-        key: the list's place in the config, for messages.
+        key: the list's place in the config, or the option of a tool, for messages.
+        typed: whether they were typed on a command line; messages then do not offer settings.
 
     Returns:
         list: in the same order. Random ones are called ``random0``, ``random1``, ..., settings without a name
@@ -56,7 +58,7 @@ def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: Searc
     seen: Counter[str] = Counter()
     result = []
     for index, choice in enumerate(choices):
-        name, subnet = _parse_choice(choice, space, f'{key}[{index}]')
+        name, subnet = _parse_choice(choice, space, f'{key}[{index}]', typed)
         number = seen[name]
         seen[name] += 1
         if number or name in ('random', 'fixed'):
@@ -69,9 +71,28 @@ def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: Searc
     return result
 
 
-def _parse_choice(choice: Any, space: SearchSpace, key: str) -> tuple[str, Subnet | None]:
+def parse_choice(choice: str, space: SearchSpace, key: str) -> SubnetChoice:
+    """Read one subnet that was typed on a command line.
+
+    Args:
+        choice: ``max``, ``min``, ``middle``, ``random``, a number, or the path of a file, see :func:`parse_choices`.
+        space: the space that it is a subnet of.
+        key: the option, for messages.
+
+    Returns:
+        SubnetChoice: called like the entry of a list, but ``random`` without a number.
+
+    Raises:
+        ConfigError: as :func:`parse_choices`.
+    """
+    return SubnetChoice(*_parse_choice(choice, space, key, typed=True))
+
+
+def _parse_choice(choice: Any, space: SearchSpace, key: str, typed: bool) -> tuple[str, Subnet | None]:
     if isinstance(choice, str) and choice in NAMED_SUBNETS:
         return choice, None if choice == 'random' else getattr(space, choice)()
+    if isinstance(choice, str) and re.fullmatch('-?[0-9]+', choice):
+        choice = int(choice)
     try:
         if isinstance(choice, Mapping):
             if 'subnet_settings' in choice:
@@ -83,5 +104,7 @@ def _parse_choice(choice: Any, space: SearchSpace, key: str) -> tuple[str, Subne
             return Path(choice).stem, load_subnet(choice, space)
     except ConfigError as error:
         raise ConfigError(f'{key}: {error}') from None
-    raise ConfigError(f'{key}: {choice!r} is not allowed; allowed: a number in 0..{space.size - 1}, a path that ends '
-                      f'in {", ".join(SUBNET_SUFFIXES)}, {", ".join(NAMED_SUBNETS)}, or settings')
+    names, suffixes = ', '.join(NAMED_SUBNETS), ', '.join(SUBNET_SUFFIXES)
+    allowed = (f'{names}, a number in 0..{space.size - 1}, or a file whose name ends in {suffixes}' if typed else
+               f'a number in 0..{space.size - 1}, a path that ends in {suffixes}, {names}, or settings')
+    raise ConfigError(f'{key}: {choice!r} is not allowed; allowed: {allowed}')

@@ -68,12 +68,20 @@ def mmdet_retinanet(**head: Any) -> nn.Module:
 
 
 @torch.no_grad()
-def predicted(model: nn.Module, images: Tensor) -> list[DetDataSample]:
-    """What MMDetection predicts for normalised images that fill the whole input."""
-    size = tuple(images.shape[-2:])
-    samples = [DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, batch_input_shape=size,
-                                           scale_factor=(1., 1.))) for _ in images]
+def predicted(model: nn.Module, images: Tensor, sizes: Tensor) -> list[DetDataSample]:
+    """What MMDetection predicts for normalised images of these sizes in their padding."""
+    samples = [DetDataSample(metainfo=dict(img_shape=tuple(size), ori_shape=tuple(size), scale_factor=(1., 1.),
+                                           batch_input_shape=tuple(images.shape[-2:]))) for size in sizes.tolist()]
     return model.predict(images, samples, rescale=False)
+
+
+def letterboxed(count: int) -> tuple[Tensor, Tensor]:
+    """Images of noise, the first of which fills the input and the others do not, and their sizes."""
+    sizes = torch.tensor([SIZE, *([int(torch.randint(20, side + 1, ())) for side in SIZE] for _ in range(count - 1))])
+    images = torch.zeros(count, 3, *SIZE)
+    for image, (height, width) in zip(images, sizes.tolist()):
+        image[:, :height, :width] = 2 * torch.randn(3, height, width)
+    return images, sizes
 
 
 def check_detections(expected: list[DetDataSample], boxes: Any, scores: Any, labels: Any) -> list[int]:

@@ -17,6 +17,7 @@ from tests.deploy.detectors import (
     SIZE,
     check_detections,
     cut_out,
+    letterboxed,
     mmdet_config,
     mmdet_retinanet,
     predicted,
@@ -31,15 +32,15 @@ NMS = dict(type='nms', iou_threshold=0.5)
 def counts(model: nn.Module, **test_cfg: Any) -> list[int]:
     """Check a detector on random images; return how many detections there were."""
     model.bbox_head.test_cfg.update(test_cfg)
-    images = 2 * torch.randn(3, 3, *SIZE)
-    boxes, scores, labels, *raw = DetectionNetwork(Network(model, SIZE))(images)
+    images, sizes = letterboxed(3)
+    boxes, scores, labels, *raw = DetectionNetwork(Network(model, SIZE))(images, sizes)
     most = model.bbox_head.test_cfg.max_per_img
     assert boxes.shape == (3, most, 4)
     assert scores.shape == labels.shape == (3, most)
     assert labels.dtype == torch.int64
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(
         raw, [level for part in model(images, mode='tensor') for level in part], strict=True))
-    return check_detections(predicted(model, images), boxes, scores, labels)
+    return check_detections(predicted(model, images, sizes), boxes, scores, labels)
 
 
 def test_random_subnets_and_settings() -> None:

@@ -58,7 +58,8 @@ def test_boxes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, f
     assert lines[0].startswith('there.onnx: ')
     assert ' MB, ' in lines[0]
     assert lines[1] == 'outputs: boxes, scores, labels'
-    assert lines[3].startswith('boxes, on the same images: 7, and 7 by MMDetection')
+    assert lines[3].startswith('boxes, on the same images without and with padding: 14, and 14 by MMDetection')
+    assert len(lines) == 4
 
 
 def test_pt2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, folder: Path) -> None:
@@ -76,7 +77,8 @@ def test_pt2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, fol
     ('plain.py plain.pth --out x.pt2 --image-size 64 96 --boxes', 'torch has no NMS'),
     ('plain.py plain.pth --out x.pt2 --image-size 64 96 --opset 18', '--opset 18: not allowed with .pt2'),
     ('plain.py plain.pth --out there.onnx --image-size 64 96', 'there.onnx: exists'),
-    ('plain.py plain.pth --out new.onnx --image-size 64 99', 'image_size: 64 99 is not allowed'),
+    ('plain.py plain.pth --out new.onnx --image-size 64 99', '--image-size: 64 99 is not allowed; allowed: '),
+    ('plain.py plain.pth --out new.onnx --image-size 64 96 --opset 11', '--opset: 11 is not allowed; allowed: 18 to'),
     ('missing.py plain.pth --out new.onnx --image-size 64 96', 'config file not found: missing.py'),
     ('plain.py missing.pth --out new.onnx --image-size 64 96', 'checkpoint not found: missing.pth'),
     ('plain.py super.pth --out new.onnx --image-size 64 96', 'super.pth: is of another architecture'),

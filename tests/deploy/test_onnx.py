@@ -23,6 +23,7 @@ from tests.deploy.detectors import (
     STD,
     check_detections,
     cut_out,
+    letterboxed,
     mmdet_retinanet,
     predicted,
     supernet_config,
@@ -37,11 +38,11 @@ NAMES = [f'{name}_{level}' for name in ('cls_score', 'bbox_pred') for level in r
 ROOT = Path(__file__).parents[2]
 
 
-def run(path: Path, images: Tensor) -> list[np.ndarray]:
+def run(path: Path, *inputs: Tensor) -> list[np.ndarray]:
     session = runtime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    [node] = session.get_inputs()
-    assert (node.name, node.type) == ('images', 'tensor(float)')
-    return session.run(None, {'images': images.numpy()})
+    expected = [('images', 'tensor(float)'), ('image_sizes', 'tensor(int64)')][:len(inputs)]
+    assert [(node.name, node.type) for node in session.get_inputs()] == expected
+    return session.run(None, {name: values.numpy() for (name, _), values in zip(expected, inputs)})
 
 
 @torch.no_grad()
@@ -85,7 +86,7 @@ def test_raw_outputs_are_those_of_the_supernet(tmp_path: Path, cases: Cases) -> 
     for name, subnet in cases.subnets.items():
         path = tmp_path / f'{name}.onnx'
         plain = cases.plain(name)
-        check = export_onnx(plain, path, SIZE, classes=('a', 'b', 'c'))
+        check = export_onnx(plain, path, SIZE, classes=('a', 'b', 'c'), resize=dict(scale=(96, 64), keep_ratio=True))
         cases.supernet.apply(subnet)
         assert check_raw(cases.model, path, (1, 2, 5)) < 1e-4
         assert check.max_abs_diff < 1e-4 < check.max_abs_output
@@ -106,8 +107,9 @@ def check_file(path: Path) -> None:
         assert value.type.tensor_type.shape.dim[0].dim_param == 'batch'
     assert [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim[1:]] == [3, *SIZE]
     assert {item.key: json.loads(item.value) for item in proto.metadata_props} == dict(
-        image_size=list(SIZE), pad_size_divisor=32, pad_value=0, bgr_to_rgb=True, mean=MEAN, std=STD,
-        classes=['a', 'b', 'c'])
+        image_size=list(SIZE), resize=dict(scale=[96, 64], keep_ratio=True),
+        padding='right and bottom, after normalisation', pad_size_divisor=32, pad_value=0, bgr_to_rgb=True,
+        channels='RGB', mean=MEAN, std=STD, classes=['a', 'b', 'c'])
     content = path.read_bytes()
     assert str(ROOT).encode() not in content
     assert b'site-packages' not in content
@@ -131,11 +133,11 @@ def test_boxes_are_those_of_mmdetection(tmp_path: Path, cases: Cases) -> None:
         assert max(check.boxes.max_box_diff, check.boxes.max_score_diff) < 1e-2
         counts[name] = []
         for count in (1, 2, 4) if dynamic else (1, 1):
-            images = torch.randn(count, 3, *SIZE)
-            boxes, scores, labels = run(path, images)
+            images, sizes = letterboxed(count)
+            boxes, scores, labels = run(path, images, sizes)
             assert boxes.shape == (count, 30, 4)
             assert labels.dtype == np.int64
-            counts[name] += check_detections(predicted(plain, images), boxes, scores, labels)
+            counts[name] += check_detections(predicted(plain, images, sizes), boxes, scores, labels)
     assert set(counts['max']) == {30}
     assert min(counts['min']) > 5
     assert 0 < sum(counts['random']) < 40
@@ -156,12 +158,14 @@ def test_mmdetections_retinanet_one_image_at_a_time(tmp_path: Path) -> None:
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     model.eval()
     assert check_raw(model, raw, (1, 1)) < 1e-4
-    images = torch.randn(1, 3, *SIZE)
-    assert min(check_detections(predicted(model, images), *run(detector, images))) > 10
+    for size in (SIZE, (50, 70)):
+        inputs = torch.randn(1, 3, *SIZE), torch.tensor([size])
+        assert min(check_detections(predicted(model, *inputs), *run(detector, *inputs))) > 10
     proto = onnx.load(str(raw))
     assert proto.opset_import[0].version == 18
     assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
-    assert json.loads({item.key: item.value for item in proto.metadata_props}['classes']) is None
+    facts = {item.key: json.loads(item.value) for item in proto.metadata_props}
+    assert [facts[key] for key in ('classes', 'resize', 'mean', 'channels')] == [None, None, None, 'BGR']
 
 
 def test_a_network_that_computes_something_else_is_not_written(
@@ -175,6 +179,21 @@ def test_a_network_that_computes_something_else_is_not_written(
         export_onnx(mmdet_retinanet(), path, SIZE, dynamic_batch=False, overwrite=True)
     assert path.read_bytes() == b'before'
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('broken', ['threshold', 'sizes'])
+def test_other_boxes_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """The raw outputs are right; NMS in ONNX, or the border of the images, is not."""
+    from mmbignas.deploy.nms import ONNX_TRANSLATIONS, _to_onnx
+    if broken == 'threshold':
+        monkeypatch.setitem(ONNX_TRANSLATIONS, torch.ops.mmbignas.nms_keep.default,
+                            lambda boxes, scores, iou_threshold, max_keep: _to_onnx(boxes, scores, 0.05, max_keep))
+    else:
+        real = torch.minimum
+        monkeypatch.setattr('torch.minimum', lambda boxes, limits: real(boxes, limits + 8))
+    with pytest.raises(RuntimeError, match=r'other boxes than MMDetection: \d+ of the \d+ of MMDetection are missing'):
+        export_onnx(mmdet_retinanet(), tmp_path / 'x.onnx', SIZE, boxes=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(('options', 'message'), [

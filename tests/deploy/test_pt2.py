@@ -41,14 +41,16 @@ def test_torch_alone_runs_it(tmp_path: Path) -> None:
     supernet = Supernet(model)
     subnet = supernet.space.sample(random.Random(0))
     path = tmp_path / 'network.pt2'
-    check = export_pt2(cut_out(config, model, subnet), path, SIZE, classes=['a', 'b', 'c'])
+    resize = dict(scale=[96, 64], keep_ratio=False)
+    check = export_pt2(cut_out(config, model, subnet), path, SIZE, classes=['a', 'b', 'c'], resize=resize)
     names = [f'{name}_{level}' for name in ('cls_score', 'bbox_pred') for level in range(3)]
     assert (check.outputs, check.size, check.batches) == (names, path.stat().st_size, [1, 2])
     assert check.max_abs_diff < 1e-4 < check.max_abs_output
 
     batches = [torch.randn(count, 3, *SIZE) for count in (1, 2, 5)]
     result = run_alone(path, batches, tmp_path / 'data.pth')
-    facts = dict(image_size=list(SIZE), pad_size_divisor=32, pad_value=0, bgr_to_rgb=True, mean=MEAN, std=STD,
+    facts = dict(image_size=list(SIZE), resize=resize, padding='right and bottom, after normalisation',
+                 pad_size_divisor=32, pad_value=0, bgr_to_rgb=True, channels='RGB', mean=MEAN, std=STD,
                  classes=['a', 'b', 'c'], outputs=names)
     assert json.loads(result['facts']['mmbignas.json']) == facts
     supernet.apply(subnet)

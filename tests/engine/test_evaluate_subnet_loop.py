@@ -315,10 +315,11 @@ class NotYet:
 
 @pytest.mark.parametrize('stage', ['val', 'test'])
 @pytest.mark.parametrize(('cfg', 'parts'), [
-    (dict(image_size=None), ['image_size: None is not allowed; allowed: [height, width] in pixels']),
+    (dict(image_size=None), ['image_size: None is not allowed; allowed: height and width in pixels']),
     (dict(image_size=640), ['image_size: 640 is not allowed']),
-    (dict(image_size=[64, 0]), ['image_size: [64, 0] is not allowed']),
-    (dict(image_size=[[64, 64], [96, 96]]), ['image_size: [[64, 64], [96, 96]] is not', 'allowed: [height, width]']),
+    (dict(image_size=[64, 0]), ['image_size: 64 0 is not allowed']),
+    (dict(image_size=[[64, 64], [96, 96]]), ['image_size: [64, 64] [96, 96] is not', 'allowed: height and width']),
+    (dict(image_size=[64, 100]), ['image_size: 64 100 is not', 'multiples of 32']),
     (dict(latency=dict(backend='tflite')), ["latency.backend: 'tflite' is not allowed; allowed: torch, torch_compile"]),
     (dict(latency=dict(device='tpu')), ["latency.device: 'tpu' is not allowed"]),
     (dict(latency=dict(threads=0)), ['latency.threads: 0 is not allowed']),

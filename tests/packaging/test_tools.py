@@ -1,5 +1,8 @@
 """What a user of the tools can mend is said in one line; the options reach the config."""
 
+import argparse
+import copy
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -10,8 +13,18 @@ import torch
 from mmengine.config import Config
 
 from mmbignas import ConfigError
-from mmbignas.engine.launch import build_runner, run_tool
+from mmbignas.engine.launch import (
+    add_config_arguments,
+    build_model,
+    build_runner,
+    default_work_dir,
+    load_supernet,
+    read_config,
+    run_tool,
+)
 from mmbignas.registry import MODELS
+from mmbignas.supernet import Checkpoint
+from tests.small_models import retinanet
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -43,6 +56,11 @@ def run(monkeypatch, tool, *args):
         ('test.py CONFIG', 'has no load_from'),
         ('test.py CONFIG missing.pth', 'checkpoint not found: missing.pth'),
         ('test.py CONFIG CONFIG --out x.json', '--out x.json: the file name must end'),
+        ('export_subnet.py missing.py x.pth --subnet max --out new', 'config file not found: missing.py'),
+        ('draw_subnets.py missing.py x.pth --images CONFIG --out x.png --device cpu', 'config file not found'),
+        ('export_onnx.py CONFIG x.pth --out x.onnx --image-size 64 64', 'has no model (keys: optim_wrapper, default_'),
+        ('sample_flops.py CONFIG --image-size 64 64', 'toy.py: the config has no model'),
+        ('latency.py measure CONFIG --image-size 64 64', 'toy.py: the config has no model'),
     ],
 )
 def test_errors_are_one_line(monkeypatch, capsys, config, command, message):
@@ -111,3 +129,42 @@ def test_without_cuda(monkeypatch, capsys, config):
     assert '--amp needs CUDA' in capsys.readouterr().err
     with pytest.raises(ConfigError, match='use --launcher pytorch'):
         build_runner(Config(dict(launcher='slurm')))
+
+
+def read(*arguments):
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    return read_config(parser.parse_args(arguments))
+
+
+def test_a_tool_that_is_no_run_leaves_the_environment_alone(monkeypatch, config):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    cfg = read(config, '--cfg-options', 'optim_wrapper.lr=0.5')
+    assert 'LOCAL_RANK' not in os.environ
+    assert cfg.to_dict() == dict(
+        optim_wrapper=dict(type='OptimWrapper', lr=0.5), default_hooks=dict(visualization=dict(type='V'))
+    )
+    assert default_work_dir(cfg) == 'work_dirs/toy'
+    assert default_work_dir(read(config, '--cfg-options', 'work_dir=mine')) == 'mine'
+
+
+def test_building_leaves_the_config_alone():
+    cfg = Config(dict(default_scope='mmdet', model=retinanet()))
+    before = copy.deepcopy(cfg.to_dict())
+    model = build_model(cfg)
+    assert cfg.to_dict() == before
+    supernet = load_supernet(cfg, Checkpoint('x.pth', model.state_dict(), {}))
+    assert cfg.to_dict() == before
+    assert not supernet.model.training
+    for name, value in supernet.model.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name])
+    with pytest.raises(ConfigError, match='x.pth: is of another architecture'):
+        load_supernet(cfg, Checkpoint('x.pth', dict(a=torch.zeros(1)), {}))
+
+
+def test_the_data_preprocessor_beside_the_model_is_its_own():
+    model = retinanet()
+    model.pop('data_preprocessor', None)
+    own = dict(type='DetDataPreprocessor', mean=[1, 2, 3], std=[4, 5, 6])
+    built = build_model(Config(dict(default_scope='mmdet', model=model, data_preprocessor=own)))
+    assert built.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]

@@ -12,6 +12,7 @@ from torch import nn
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSettings, ModuleSpace, SearchSpace, save_subnet
 from mmbignas.supernet import Supernet, parse_choices
+from mmbignas.supernet.choice import parse_choice
 
 
 def module_space() -> ModuleSpace:
@@ -32,7 +33,7 @@ def test_all_kinds_of_entries(sizes: Any, tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / 'bare.json').write_text(json.dumps(subnets[6].to_dict()))
     monkeypatch.chdir(tmp_path)
     mine = dict(name='mine', subnet_settings=subnets[9].to_dict())
-    choices = parse_choices(['max', 7, str(tmp_path / 'mobile.yaml'), 'random', 'bare.json', 'min',
+    choices = parse_choices(['max', '7', str(tmp_path / 'mobile.yaml'), 'random', 'bare.json', 'min',
                              subnets[8].to_dict(), mine, 'middle', 'random', 'max', 7, 'bare.json', 0], own, 'subnets')
     assert [choice.name for choice in choices] == [
         'max', 'subnet7', 'mobile', 'random0', 'bare', 'min', 'fixed0', 'mine', 'middle', 'random1', 'max1',
@@ -56,6 +57,10 @@ KINDS = ('allowed: a number in 0..233, a path that ends in .json, .yaml, .yml, m
     (['max'], ["['max'] is not allowed", KINDS]),
     (234, ['234 is not allowed', '0..233']),
     (-1, ['-1 is not allowed', '0..233']),
+    ('-5', ['subnet number: -5 is not allowed', '0..233']),
+    ('234', ['subnet number: 234 is not allowed', '0..233']),
+    ('1.5', ["'1.5' is not allowed", KINDS]),
+    ('', ["'' is not allowed", KINDS]),
     ('no/such.json', ['no/such.json', 'No such file']),
     (dict(net=dict(depth=[1, 4])), ['net.depth: 4 in stage 1', '[1, 2, 3]']),
     (dict(name='a', subnet_settings=dict(head={})), ['no searchable module head']),
@@ -68,6 +73,28 @@ def test_entries_refused(choice: Any, parts: list[str]) -> None:
     assert '\n' not in message
     for part in parts:
         assert part in message
+
+
+def test_one_that_was_typed(tmp_path: Path) -> None:
+    own = space()
+    save_subnet(own[5], tmp_path / 'mobile.json')
+    for typed, name, subnet in (('max', 'max', own.max()), ('random', 'random', None), ('233', 'subnet233', own[233]),
+                                (str(tmp_path / 'mobile.json'), 'mobile', own[5])):
+        choice = parse_choice(typed, own, '--subnet')
+        assert (choice.name, choice.subnet) == (name, subnet)
+
+
+def test_what_was_typed_is_not_offered_settings() -> None:
+    allowed = ("'huge' is not allowed; allowed: max, min, middle, random, a number in 0..233, or a file whose name "
+               'ends in .json, .yaml, .yml')
+    with pytest.raises(ConfigError) as error:
+        parse_choice('huge', space(), '--subnet')
+    assert str(error.value) == f'--subnet: {allowed}'
+    with pytest.raises(ConfigError) as error:
+        parse_choices(['max', 'huge'], space(), '--subnet', typed=True)
+    assert str(error.value) == f'--subnet[1]: {allowed}'
+    with pytest.raises(ConfigError, match=r'^--subnet: subnet number: -5 is not allowed; allowed: 0\.\.233$'):
+        parse_choice('-5', space(), '--subnet')
 
 
 @pytest.mark.parametrize('choices', ['max', 7, {}, [], None])

@@ -22,8 +22,8 @@ from mmbignas.engine.calibration_images import preserved_rng
 from mmbignas.engine.loops.subnet_val_loop import SubnetEval, SubnetValLoop, json_metrics, plain_metrics, stage_of
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
-from mmbignas.space import SearchSpace, Subnet, json_number
-from mmbignas.supernet import subnet_config
+from mmbignas.space import Subnet, json_number
+from mmbignas.supernet import Supernet, check_image_size, subnet_config
 
 LATENCY: dict[str, Any] = dict(backend='torch', device='cpu', threads=1, batch_size=1)
 
@@ -65,8 +65,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
                  image_size: Sequence[int] | None = None, latency: Mapping[str, Any] | None = LATENCY,
                  metric1: str | None = None, metric2: str | None = None, fp16: bool = False) -> None:
         self._key = f'{stage_of(runner, dataloader)}_cfg'
-        with _errors_below(self._key):
-            [self.image_size] = SearchSpace({}, [image_size]).image_sizes  # type: ignore[list-item]
+        self.image_size = check_image_size(Supernet(runner.model).model, image_size, f'{self._key}.image_size')
         self.conditions: dict[str, Any] = {}  # of the latency
         self.latency = None if latency is None else self._read_latency(latency, runner)
         self.metrics = dict(metric1=metric1, metric2=metric2)
