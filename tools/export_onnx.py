@@ -7,10 +7,14 @@ ONNX Runtime or anything else that runs ONNX models, .pt2 needs torch, and neith
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
 
 from mmbignas import ConfigError
 from mmbignas.cost.units import format_params
 from mmbignas.deploy import ExportCheck, check_new_file, check_opset, check_plain, export_onnx, export_pt2
+from mmbignas.engine.checks import type_name
 from mmbignas.engine.launch import add_config_arguments, build_model, read_config, run_tool
 from mmbignas.supernet import check_image_size, load_weights, read_checkpoint
 
@@ -62,6 +66,19 @@ def check_options(args: argparse.Namespace) -> str:
     return suffix
 
 
+def resize_of(cfg: Config) -> dict[str, Any] | None:
+    """How the test pipeline scales images: ``scale`` (width, height) and ``keep_ratio``, if it says so.
+
+    Args:
+        cfg: The config.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    for transform in dataset.get('pipeline') or ():
+        if type_name(transform) == 'Resize' and 'scale' in transform:
+            return dict(scale=list(transform['scale']), keep_ratio=bool(transform.get('keep_ratio', False)))
+    return None
+
+
 def report(check: ExportCheck) -> None:
     """Print what was written, and how exact it is."""
     images = ' and '.join(map(str, check.batches))
@@ -87,7 +104,8 @@ def main() -> None:
     check_image_size(model, args.image_size, '--image-size')
     checkpoint = read_checkpoint(args.checkpoint)
     load_weights(model, checkpoint)
-    common = dict(dynamic_batch=not args.static_batch, classes=checkpoint.classes, overwrite=args.overwrite)
+    common = dict(dynamic_batch=not args.static_batch, classes=checkpoint.classes, resize=resize_of(cfg),
+                  overwrite=args.overwrite)
     if suffix == '.onnx':
         report(export_onnx(model, args.out, args.image_size, args.boxes, opset=args.opset, **common))
     else:
