@@ -99,7 +99,8 @@ def main() -> None:
     """Export."""
     args = parse_args()
     suffix = check_options(args)
-    model = build_model(read_config(args))
+    cfg = read_config(args)
+    model = build_model(cfg)
     check_plain(model)
     check_image_size(model, args.image_size, '--image-size')
     checkpoint = read_checkpoint(args.checkpoint)
