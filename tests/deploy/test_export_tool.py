@@ -19,8 +19,9 @@ TOOL = Path(__file__).parents[2] / 'tools' / 'export_onnx.py'
 
 def write(folder: Path, name: str, model_config: Any, classes: tuple[str, ...]) -> None:
     """A config file and a checkpoint."""
-    Config(dict(default_scope='mmdet', custom_imports=dict(imports=['mmbignas']), model=model_config)).dump(
-        str(folder / f'{name}.py'))
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(96, 64), keep_ratio=True)]
+    Config(dict(default_scope='mmdet', custom_imports=dict(imports=['mmbignas']), model=model_config,
+                test_dataloader=dict(dataset=dict(pipeline=pipeline)))).dump(str(folder / f'{name}.py'))
     torch.save(dict(state_dict=trained(MODELS.build(model_config)).state_dict(),
                     meta=dict(dataset_meta=dict(classes=classes))), folder / f'{name}.pth')
 
@@ -51,6 +52,7 @@ def test_boxes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, f
     facts = {item.key: json.loads(item.value) for item in proto.metadata_props}
     assert facts['classes'] == ['cat', 'dog', 'cow', 'hen']
     assert facts['image_size'] == list(SIZE)
+    assert facts['resize'] == dict(scale=[96, 64], keep_ratio=True)
     assert [[dim.dim_value for dim in output.type.tensor_type.shape.dim] for output in proto.graph.output] == [
         [1, 7, 4], [1, 7], [1, 7]]
     assert proto.opset_import[0].version == 19

@@ -168,3 +168,24 @@ def test_the_data_preprocessor_beside_the_model_is_its_own():
     own = dict(type='DetDataPreprocessor', mean=[1, 2, 3], std=[4, 5, 6])
     built = build_model(Config(dict(default_scope='mmdet', model=model, data_preprocessor=own)))
     assert built.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(('test_cfg', 'allowed'), [
+    ("dict(type='TestLoop')", True),
+    ("dict(type='mmbignas.SubnetValLoop', subnets=['max'])", True),
+    ("dict(type='mmbignas.EvaluateSubnetLoop', subnets=['max'], calib_bn=True)", True),
+    ("dict(type='mmbignas.SubnetValLoop')", False),
+    ("dict(type='mmbignas.SubnetValLoop', subnets=['max'], calib_bn='both')", False),
+    ("dict(type='mmbignas.EvaluateSubnetLoop', subnets=['max'])", False),
+    ("dict(type='mmbignas.SampleFlopsLoop')", False),
+])
+def test_predictions_of_one_network(monkeypatch, capsys, config, test_cfg, allowed):
+    """One file cannot hold those of several."""
+    Path(config).write_text(Path(config).read_text() + f'test_cfg = {test_cfg}\n')
+    arguments = ['test.py', config, config, '--out', 'x.pkl']
+    if allowed:
+        run(monkeypatch, *arguments)
+        return
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *arguments)
+    assert 'error: --out x.pkl: the file holds the predictions of one network' in capsys.readouterr().err
