@@ -72,22 +72,26 @@ def print_table(work_dir: Path) -> None:
           'none of\nthem until they are calibrated for it.')
 
 
-def ship(checkpoint: Path, work_dir: Path) -> None:
+def ship(checkpoint: Path, work_dir: Path) -> Path:
     """Take the smallest subnet all the way to files that somebody ships.
 
     Args:
         checkpoint: of the supernet.
         work_dir: folder for results.
+
+    Returns:
+        Path: the folder with these files.
     """
     tuned, folder = work_dir / 'finetune', work_dir / f'min_{time.strftime("%Y%m%d_%H%M%S")}'
     run(['tools/export_subnet.py', 'configs/shapes_evaluate_subnet.py', str(checkpoint), '--subnet', 'min', '--out',
-         str(folder)], work_dir / 'export.log', show='^(min|BN|outputs|in )')
+         str(folder)], work_dir / 'export.log', show='^(min|BN stat|outputs|in )')
     run(['tools/train.py', 'configs/shapes_finetune_subnet.py', '--work-dir', str(tuned)], work_dir / 'finetune.log',
         show=r'^  coco/bbox_mAP: ', SUPERNET_CHECKPOINT=str(checkpoint))
     for name in ('min.onnx', 'min.pt2'):
         boxes = ['--boxes'] if name.endswith('.onnx') else []
         run(['tools/export_onnx.py', str(folder / 'config.py'), str(folder / 'checkpoint.pth'), '--out',
              str(folder / name), *SIZE, *boxes], work_dir / f'{name}.log', show='^(/|outputs|raw|boxes)')
+    return folder
 
 
 def main() -> None:
@@ -114,9 +118,8 @@ def main() -> None:
     images = [f'{DATA}/val/{number:05d}.png' for number in (2, 5)]
     run(['tools/draw_subnets.py', 'configs/shapes_supnet.py', str(checkpoint), '--images', *images, '--subnet', 'max',
          'middle', 'min', '--out', str(picture), '--overwrite'], work_dir / 'draw.log')
-    if args.full:
-        ship(checkpoint, work_dir)
-    print(f'\n{time.time() - begin:.0f} s. The supernet: {checkpoint}\nDetections of three subnets: {picture}')
+    shipped = f'\nThe smallest subnet, to be shipped: {ship(checkpoint, work_dir)}' if args.full else ''
+    print(f'\n{time.time() - begin:.0f} s. The supernet: {checkpoint}\nDetections of three subnets: {picture}{shipped}')
 
 
 if __name__ == '__main__':
