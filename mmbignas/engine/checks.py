@@ -75,7 +75,8 @@ def _check_init_files(cfg: Any, key: str) -> None:
     if isinstance(cfg, Mapping):
         path = cfg.get('checkpoint') if type_name(cfg) in ('SupernetCheckpoint', 'OverlapCheckpoint') else None
         if isinstance(path, str) and '://' not in path and not osp.isfile(path):
-            raise ConfigError(f'{key}.checkpoint: {path} does not exist; give an existing checkpoint')
+            raise ConfigError(f'{key}.checkpoint: {path} does not exist; give an existing checkpoint, or set {key} to '
+                              'None (--cfg-options) to start without it')
         for name, value in cfg.items():
             _check_init_files(value, f'{key}.{name}')
     elif isinstance(cfg, (list, tuple)):
