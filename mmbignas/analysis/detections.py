@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 
 from mmbignas.analysis.colours import COLOURS
+from mmbignas.replacing import replacing
 
 # Inches, but for font sizes and dots an inch.
 WIDTH, GAP, LINE, LEGEND_LINE, FONT_SIZE, SCORE_SIZE, DPI = 4.1, 0.1, 0.22, 0.27, 11, 8, 100
@@ -76,12 +76,8 @@ def _good_ones(instances: InstanceData, score_thr: float) -> InstanceData:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    aside = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
+    with replacing(path) as aside:
         figure.savefig(aside, dpi=DPI, format='png')
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _draw_image(axis: Axes, image: np.ndarray, instances: InstanceData, colours: Mapping[int, str],

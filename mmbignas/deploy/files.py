@@ -1,11 +1,10 @@
 """Writing the file that somebody deploys."""
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from mmbignas.errors import ConfigError
+from mmbignas.replacing import replacing
 
 
 def check_new_file(path: str | Path, suffix: str, overwrite: bool) -> Path:
@@ -42,13 +41,9 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         ConfigError: when it cannot be written.
     """
-    aside = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            aside.write_bytes(content)
     except OSError as error:
         raise ConfigError(f'{path}: cannot be written ({error.strerror}); give a file in a folder that can be written '
                           'to') from error
-    finally:
-        with suppress(OSError):
-            aside.unlink()

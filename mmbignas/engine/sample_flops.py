@@ -150,7 +150,6 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]
         yield asides
         for aside, name in zip(asides, names):
             os.replace(aside, folder / name)
-    except Exception:
+    finally:  # nothing is left of them after an interruption either
         for aside in asides:
             aside.unlink(missing_ok=True)
-        raise

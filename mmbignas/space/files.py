@@ -2,15 +2,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
 from mmbignas.errors import ConfigError
+from mmbignas.replacing import replacing
 from mmbignas.space.search_space import SearchSpace
 from mmbignas.space.subnet import Subnet
 
@@ -34,13 +33,10 @@ def save_subnet(subnet: Subnet, path: str | Path, **info: Any) -> None:
         text = json.dumps(content, indent=2) + '\n'
     else:
         text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
-    aside = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        aside.write_text(text, encoding='utf-8')
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            aside.write_text(text, encoding='utf-8')
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
         raise ConfigError(f'{path}: cannot be written ({error.strerror}); give a file in a folder that exists and can '
                           'be written to') from error
 

@@ -259,7 +259,7 @@ def test_written_after_each_evaluation(monkeypatch: Any, tmp_path: Path, model: 
         replaced.append(target)
         replace(source, target)
 
-    monkeypatch.setattr(evaluate_subnet_loop.os, 'replace', complete)
+    monkeypatch.setattr(os, 'replace', complete)
     runner = loop_runner(tmp_path, model, hooks=(hook, ))
     runner.test()
     assert hook.seen == list(range(8))

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmbignas.cost.latency.fit import LinearFit
 from mmbignas.errors import ConfigError
+from mmbignas.replacing import replacing
 
 SECTIONS = ('identity', 'blocks', 'times', 'networks', 'fit')
 
@@ -83,12 +83,10 @@ class LatencyTable:
         """
         content = dict(identity=self.identity, blocks=self.blocks, times=self.times, networks=self.networks,
                        fit=self.fit and self.fit._asdict())
-        aside = self.path.with_name(f'.{self.path.name}.{os.getpid()}')
         try:
-            aside.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
-            os.replace(aside, self.path)
+            with replacing(self.path) as aside:
+                aside.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise ConfigError(f'{self.path}: cannot be written ({error.strerror}); give a file in a folder that exists '
                               'and can be written to') from error
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from mmbignas.engine.calibration_images import preserved_rng
 from mmbignas.engine.loops.subnet_val_loop import SubnetEval, SubnetValLoop, json_metrics, plain_metrics, stage_of
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
+from mmbignas.replacing import replacing
 from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import Supernet, check_image_size, subnet_config
 
@@ -167,9 +167,8 @@ class EvaluateSubnetLoop(SubnetValLoop):
             image_size=list(self.image_size), checkpoint=self.runner._load_from, iter=self._iteration(),
             latency_conditions=self.conditions or None,
             subnets=list(self._entries.values()))
-        aside = self._file().with_name(f'.{self._file().name}.{os.getpid()}')
-        aside.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + '\n', encoding='utf-8')
-        os.replace(aside, self._file())
+        with replacing(self._file()) as aside:
+            aside.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + '\n', encoding='utf-8')
 
     @master_only
     def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str], stage: str) -> None:
