@@ -8,6 +8,7 @@ from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).parent
 ONNX = ['onnx', 'onnxruntime', 'onnxscript']  # export to ONNX, latency with ONNX Runtime
+SEARCH = ['optuna', 'plotly', 'scikit-learn', 'scipy']  # search, pages of results, predicted accuracy, rank correlations
 
 
 def read_version() -> str:
@@ -50,8 +51,9 @@ setup(
     install_requires=['numpy'],
     extras_require={
         # seaborn: MMDetection's analyze_logs.py, which the tests run on the logs of exported networks.
-        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit', 'seaborn', *ONNX],
+        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit', 'seaborn', *ONNX, *SEARCH],
         'onnx': ONNX,
+        'search': SEARCH,
     },
     cmdclass={'editable_wheel': EditableWheel},
     zip_safe=False,

@@ -56,8 +56,9 @@ if ! "$venv/bin/python" -c 'import torchvision' >/dev/null 2>&1; then
     "${pip[@]}" --no-deps torchvision==0.16.2
 fi
 
-say "4/5 lint and test tools, ONNX"
-"${pip[@]}" ruff mypy pytest pytest-timeout hypothesis seaborn onnx onnxruntime onnxscript
+say "4/5 lint and test tools, ONNX, search"
+"${pip[@]}" ruff mypy pytest pytest-timeout hypothesis seaborn onnx onnxruntime onnxscript \
+    optuna plotly scikit-learn scipy
 
 say "5/5 this package, editable"
 "${pip[@]}" --no-deps --no-build-isolation --editable "$root"

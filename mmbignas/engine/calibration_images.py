@@ -1,29 +1,17 @@
 """The images that BN statistics are calibrated with."""
 from __future__ import annotations
 
-import copy
-import random
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from mmengine.dist import get_dist_info
-from mmengine.registry import DATASETS
-from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
-from torch.utils.data import Dataset, Sampler
 
 from mmbignas.engine.checks import check_dataset_files, type_name
+from mmbignas.engine.fixed_images import load_fixed_images
 from mmbignas.errors import ConfigError
-from mmbignas.tensors import tensors_in
 
-SEED = 0
 DEFAULT_IMAGES = 2048
-REPORT_SECONDS = 30.
 
 
 def check_num_images(num_images: Any, key: str) -> int:
@@ -120,11 +108,7 @@ class Calibration:
 
 def load_calibration_images(dataloader: Mapping[str, Any], num_images: int,
                             log: Callable[[str], Any] = print) -> list[Any]:
-    """Load this process's share of a fixed random choice of images.
-
-    They are the same ones in every run and with any number of processes, with the same random augmentations, and are
-    kept as the pipeline leaves them: before the data preprocessor, since 8-bit images take a quarter of the memory
-    that normalised ones would. Ground truth boxes and masks are not kept. The random states stay as they were.
+    """Load this process's share of a fixed random choice of images, without ground truth boxes and masks.
 
     Args:
         dataloader: the config of a dataloader; its sampler is replaced.
@@ -132,110 +116,10 @@ def load_calibration_images(dataloader: Mapping[str, Any], num_images: int,
         log: is told what is going on.
 
     Returns:
-        list: batches, as :func:`~mmbignas.supernet.calibrate_bn` takes them.
+        list: batches, as :func:`~mmbignas.supernet.calibrate_bn` takes them; see
+        :func:`~mmbignas.engine.fixed_images.load_fixed_images`.
     """
-    begin = reported = time.time()
-    batches, images = [], 0
-    with preserved_rng():
-        loader = Runner.build_dataloader(_fixed(dataloader, num_images), seed=SEED)
-        total = min(num_images, len(loader.dataset))
-        if total < num_images:
-            log(f'BN calibration: the data set has {total} images, fewer than num_images={num_images}; all of them '
-                'are used')
-        log(f'BN calibration: loading {total} images')
-        for batch in loader:
-            # Copied: what a worker process sends lies in shared memory, each tensor of it an open file.
-            batches.append(copy.deepcopy(_without_ground_truth(batch)))
-            images += count_images(batch)
-            if time.time() - reported > REPORT_SECONDS:
-                reported = time.time()
-                log(f'BN calibration: {images} images loaded by this process')
-    size = sum(tensor.numel() * tensor.element_size() for batch in batches for tensor in tensors_in(batch))
-    log(f'BN calibration: keeps {images} images in {len(batches)} batches ({size / 1e6:.1f} MB) in the memory of this '
-        f'process, loaded in {time.time() - begin:.1f} s')
-    return batches
-
-
-def _fixed(cfg: Mapping[str, Any], num_images: int) -> dict[str, Any]:
-    """The dataloader's config with a fixed choice of images, each of them once, none left over."""
-    dataset = cfg['dataset']
-    # Drawing from the repetitions would draw images twice.
-    while isinstance(dataset, Mapping) and type_name(dataset) == 'RepeatDataset':
-        dataset = dataset['dataset']
-    fixed = {name: value for name, value in cfg.items() if name != 'num_batch_per_epoch'}
-    # No workers are left over, and no memory is pinned for good.
-    fixed.update(dataset=dict(type=SeededDataset, dataset=dataset), drop_last=False, persistent_workers=False,
-                 pin_memory=False, sampler=dict(type=CalibrationSampler, num_images=num_images))
-    if 'drop_last' in (cfg.get('batch_sampler') or {}):
-        fixed['batch_sampler'] = {**cfg['batch_sampler'], 'drop_last': False}
-    return fixed
-
-
-class CalibrationSampler(Sampler[int]):
-    """This process's share of a random choice of images, which is the same on all processes and in all runs.
-
-    MMEngine's ``DefaultSampler`` repeats images until all processes have equally many; here each image occurs once.
-
-    Args:
-        dataset: the data set.
-        num_images: number of images, over all processes.
-        seed: seed of the choice.
-
-    Attributes:
-        dataset: the data set, for batch samplers that look at the images' shapes.
-    """
-
-    def __init__(self, dataset: Any, num_images: int, seed: int = SEED) -> None:
-        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
-        rank, world_size = get_dist_info()
-        self.dataset = dataset
-        self.indices = order[:num_images][rank::world_size]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
-class SeededDataset(Dataset):
-    """A data set each of whose items has its own seed for random augmentations.
-
-    So an item does not depend on the worker that loads it or on what was loaded before. It sets the global random
-    states, so within the process of training it belongs under :func:`preserved_rng`.
-
-    Args:
-        dataset: the data set or its config.
-    """
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not set yet while the object is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        random.seed(SEED + index)
-        np.random.seed(SEED + index)  # noqa: NPY002 (what MMEngine's transforms draw from)
-        torch.default_generator.manual_seed(SEED + index)  # torch.manual_seed would also seed the GPUs
-        return self.dataset[index]
-
-
-@contextmanager
-def preserved_rng() -> Iterator[None]:
-    """Put the random states of Python, NumPy and torch (CPU) back at the end."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])
+    return load_fixed_images(dataloader, num_images, 'BN calibration', log, _without_ground_truth)
 
 
 def _without_ground_truth(batch: Any) -> Any:
@@ -253,8 +137,3 @@ def _without_ground_truth(batch: Any) -> Any:
     if isinstance(batch, (list, tuple)):
         return [_without_ground_truth(value) for value in batch]
     return batch
-
-
-def count_images(batch: Any) -> int:
-    """Number of images of a batch: a dict, or a sequence that begins with the inputs."""
-    return len(batch['inputs'] if isinstance(batch, Mapping) else batch[0])

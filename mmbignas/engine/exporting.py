@@ -15,8 +15,9 @@ from mmengine.device import get_device
 from torch import Tensor, nn
 
 from mmbignas.cost import Cost, CostModel
-from mmbignas.engine.calibration_images import Calibration, count_images
+from mmbignas.engine.calibration_images import Calibration
 from mmbignas.engine.checks import check_classes, check_widths
+from mmbignas.engine.fixed_images import count_images
 from mmbignas.engine.launch import build_model, load_supernet
 from mmbignas.engine.plain_config import plain_run_config
 from mmbignas.errors import ConfigError

@@ -14,8 +14,8 @@ from mmbignas.engine.calibration_images import (
     calibration_dataloader,
     check_num_images,
     load_calibration_images,
-    preserved_rng,
 )
+from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSpace
 from mmbignas.supernet import Supernet, calibrate_bn

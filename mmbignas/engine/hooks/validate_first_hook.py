@@ -10,7 +10,7 @@ import torch
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, Hook, ParamSchedulerHook
 from torch import Tensor
 
-from mmbignas.engine.calibration_images import preserved_rng
+from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.engine.hooks.calibrate_first_hook import CalibrateFirstHook
 from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS

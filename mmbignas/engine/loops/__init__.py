@@ -2,7 +2,8 @@
 from mmbignas.engine.loops.evaluate_subnet_loop import EvaluateSubnetLoop
 from mmbignas.engine.loops.sample_flops_loop import SampleFlopsLoop
 from mmbignas.engine.loops.sandwich_train_loop import SandwichIterTrainLoop, SandwichLoop, SandwichTrainLoop
-from mmbignas.engine.loops.subnet_val_loop import SubnetEval, SubnetValLoop
+from mmbignas.engine.loops.subnet_loop import SubnetEval
+from mmbignas.engine.loops.subnet_val_loop import SubnetValLoop
 
 __all__ = ['EvaluateSubnetLoop', 'SampleFlopsLoop', 'SandwichIterTrainLoop', 'SandwichLoop', 'SandwichTrainLoop',
            'SubnetEval', 'SubnetValLoop']

@@ -17,8 +17,9 @@ from mmbignas.cost import CostModel
 from mmbignas.cost.latency import Latency, build_backend, measure_latency
 from mmbignas.cost.latency.backends import check_count
 from mmbignas.cost.units import format_macs, format_params
-from mmbignas.engine.calibration_images import preserved_rng
-from mmbignas.engine.loops.subnet_val_loop import SubnetEval, SubnetValLoop, json_metrics, plain_metrics, stage_of
+from mmbignas.engine.fixed_images import preserved_rng
+from mmbignas.engine.loops.subnet_loop import SubnetEval, json_metrics, number_metrics, plain_metrics, stage_of
+from mmbignas.engine.loops.subnet_val_loop import SubnetValLoop
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.replacing import replacing
@@ -143,11 +144,11 @@ class EvaluateSubnetLoop(SubnetValLoop):
 
     def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float], stage: str) -> None:
         super()._record(subnet_eval, metrics, stage)
-        plain, key = plain_metrics(metrics), 'metrics_calib' if subnet_eval.calib_bn else 'metrics'
+        key = 'metrics_calib' if subnet_eval.calib_bn else 'metrics'
         self._entries[_name(subnet_eval)][key] = json_metrics(metrics)
         self._write()
         if not self._numbers:  # COCO's evaluation gives no metric at all if nothing was detected
-            self._numbers = [name for name, value in plain.items() if isinstance(value, (int, float))]
+            self._numbers = number_metrics(metrics)
             self._check_metrics()
 
     def _check_metrics(self) -> None:
