@@ -8,7 +8,7 @@ from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).parent
 ONNX = ['onnx', 'onnxruntime', 'onnxscript']  # export to ONNX, latency with ONNX Runtime
-SEARCH = ['optuna', 'plotly', 'scikit-learn', 'scipy']  # search, pages of results, predicted accuracy, rank correlations
+SEARCH = ['optuna', 'plotly', 'scikit-learn']  # search, pages of results, predicted accuracy, rank correlations
 
 
 def read_version() -> str:

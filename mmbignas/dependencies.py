@@ -87,7 +87,7 @@ def check_dependencies() -> None:
         # What cannot be imported after something else was found wrong may be right in itself.
         if problem and not (problems and 'cannot be imported' in problem):
             problems.append(problem)
-    if not problems and _installed('mmpretrain'):
+    if not problems and installed('mmpretrain'):
         problems = [problem for problem in (_torchvision_problem(), MMPRETRAIN.problem()) if problem]
     if problems:
         raise DependencyError(_message('mmbignas', problems, (*REQUIRED, MMPRETRAIN)))
@@ -103,7 +103,7 @@ def require_mmpretrain(purpose: str) -> None:
         DependencyError: MMPretrain or torchvision, which its models import, is missing or does not fit.
     """
     problem = _torchvision_problem() or MMPRETRAIN.problem()
-    if not problem and not _installed('torchvision'):
+    if not problem and not installed('torchvision'):
         problem = f'torchvision is not installed. {_TORCHVISION_HINT}'
     if problem:
         raise DependencyError(_message(purpose, [problem], (MMPRETRAIN,)))
@@ -111,7 +111,7 @@ def require_mmpretrain(purpose: str) -> None:
 
 def _torchvision_problem() -> str:
     """Return what is wrong with the installed torchvision; nothing is wrong where there is none."""
-    if not _installed('torchvision'):
+    if not installed('torchvision'):
         return ''
     try:
         with warnings.catch_warnings():
@@ -123,7 +123,8 @@ def _torchvision_problem() -> str:
     return ''
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether there is a package of this name."""
     return find_spec(name) is not None
 
 

@@ -58,7 +58,7 @@ fi
 
 say "4/5 lint and test tools, ONNX, search"
 "${pip[@]}" ruff mypy pytest pytest-timeout hypothesis seaborn onnx onnxruntime onnxscript \
-    optuna plotly scikit-learn scipy
+    optuna plotly scikit-learn
 
 say "5/5 this package, editable"
 "${pip[@]}" --no-deps --no-build-isolation --editable "$root"

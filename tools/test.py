@@ -11,6 +11,8 @@ from mmbignas import ConfigError
 from mmbignas.engine.checks import check_files, type_name
 from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
 
+WITHOUT_PREDICTIONS = ('SampleFlopsLoop', 'SampleAccuracyLoop', 'SubnetSearchLoop')
+
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
@@ -51,6 +53,11 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
             '(tools/export_subnet.py)'
         )
     if args.show or args.show_dir:
+        if type_name(cfg.get('test_cfg') or {}) in WITHOUT_PREDICTIONS:
+            raise ConfigError(
+                f'--show and --show-dir: {type_name(cfg.test_cfg)} draws no predictions; allowed: tests of single '
+                'subnets, or tools/draw_subnets.py'
+            )
         hook = cfg.get('default_hooks', {}).get('visualization')
         if hook is None:
             raise ConfigError(
@@ -66,7 +73,7 @@ def _one_network(test_cfg: Mapping[str, Any]) -> bool:
     if kind in ('SubnetValLoop', 'EvaluateSubnetLoop'):
         default = 'both' if kind == 'EvaluateSubnetLoop' else True
         return len(test_cfg.get('subnets', ('max', 'min'))) == 1 and test_cfg.get('calib_bn', default) != 'both'
-    return kind != 'SampleFlopsLoop'
+    return kind not in WITHOUT_PREDICTIONS
 
 
 def main() -> None:

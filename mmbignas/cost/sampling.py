@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mmbignas.cost.cost_model import Cost, CostModel
 from mmbignas.cost.units import format_macs, parse_range
 from mmbignas.errors import ConfigError
-from mmbignas.space import Genome, Subnet
+from mmbignas.space import Genome, SearchSpace, Subnet
 
 SAMPLE_MODES = ('random', 'uniform', 'traverse')
 MAX_DRAWS_PER_SUBNET = 100
@@ -64,18 +64,26 @@ class SubnetSampling:
         return Draws(self, cost_model, rng)
 
 
-def _extreme(cost_model: CostModel, start: Subnet, sign: int) -> Cost:
-    """The cost of the subnet with the most MACs (sign 1) or the fewest (-1).
+def climb(space: SearchSpace, start: Subnet, value: Callable[[Subnet], float]) -> Subnet:
+    """Go from neighbour to neighbour as long as one has more of something.
 
-    The search climbs from neighbour to neighbour. It is over at once where cost grows with every element, which it does
-    not with, for one, the number of groups.
+    It is over at once where that grows with every element and the start is the largest subnet; MACs do not with, for
+    one, the number of groups.
+
+    Args:
+        space: the search space.
+        start: where to begin.
+        value: what there should be more of.
+
+    Returns:
+        Subnet: one that none of its neighbours betters.
     """
-    genome, best = Genome(cost_model.space), cost_model(start)
+    genome, best = Genome(space), value(start)
     while True:
-        better = max(genome.neighbours(start), key=lambda subnet: sign * cost_model(subnet).macs, default=start)
-        if sign * cost_model(better).macs <= sign * best.macs:
-            return best
-        start, best = better, cost_model(better)
+        better = max(genome.neighbours(start), key=value, default=start)
+        if value(better) <= best:
+            return start
+        start, best = better, value(better)
 
 
 class Draws(Iterator[CostedSubnet]):
@@ -105,7 +113,8 @@ class Draws(Iterator[CostedSubnet]):
         self.sampling = sampling
         self.cost_model = cost_model
         self.drawn = self.kept = 0
-        self.smallest, self.largest = _extreme(cost_model, space.min(), -1), _extreme(cost_model, space.max(), 1)
+        self.smallest = cost_model(climb(space, space.min(), lambda subnet: -cost_model(subnet).macs))
+        self.largest = cost_model(climb(space, space.max(), lambda subnet: cost_model(subnet).macs))
         self._low = 0 if sampling.low is None else sampling.low
         self._high = math.inf if sampling.high is None else sampling.high
         if self.smallest.macs > self._high or self.largest.macs < self._low:

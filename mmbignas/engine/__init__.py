@@ -8,11 +8,14 @@ from mmbignas.engine.hooks import (
 )
 from mmbignas.engine.loops import (
     EvaluateSubnetLoop,
+    SampleAccuracyLoop,
     SampleFlopsLoop,
     SandwichIterTrainLoop,
     SandwichTrainLoop,
+    SubnetSearchLoop,
     SubnetValLoop,
 )
 
 __all__ = ['BNCalibrationHook', 'CalibrateFirstHook', 'DistillHook', 'EvaluateSubnetLoop', 'RegularizeLargestHook',
-           'SampleFlopsLoop', 'SandwichIterTrainLoop', 'SandwichTrainLoop', 'SubnetValLoop', 'ValidateFirstHook']
+           'SampleAccuracyLoop', 'SampleFlopsLoop', 'SandwichIterTrainLoop', 'SandwichTrainLoop', 'SubnetSearchLoop',
+           'SubnetValLoop', 'ValidateFirstHook']

@@ -12,7 +12,7 @@ from mmbignas.engine.checks import type_name
 # Loops of supernets -> MMEngine's, and the arguments that both have.
 TRAIN_LOOPS = dict(SandwichTrainLoop='EpochBasedTrainLoop', SandwichIterTrainLoop='IterBasedTrainLoop')
 TRAIN_ARGUMENTS = ('max_epochs', 'max_iters', 'val_begin', 'val_interval', 'dynamic_intervals')
-EVALUATION_LOOPS = ('SubnetValLoop', 'EvaluateSubnetLoop', 'SampleFlopsLoop')
+EVALUATION_LOOPS = ('SubnetValLoop', 'EvaluateSubnetLoop', 'SampleFlopsLoop', 'SampleAccuracyLoop', 'SubnetSearchLoop')
 SUPERNET_HOOKS = ('BNCalibrationHook', 'DistillHook', 'RegularizeLargestHook')
 FILE_INITS = ('Pretrained', 'SupernetCheckpoint', 'OverlapCheckpoint')
 

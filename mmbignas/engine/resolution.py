@@ -104,7 +104,8 @@ class _Resizer:
 
         Args:
             module: the data preprocessor.
-            args, kwargs: what it was called with: the data, and ``training``.
+            args: what it was called with: the data, and perhaps ``training``.
+            kwargs: likewise, by name.
             output: what it returned: a dict with ``inputs`` and ``data_samples``, or a sequence that begins so.
         """
         training = bool(kwargs.get('training', args[1] if len(args) > 1 else False))
@@ -116,8 +117,8 @@ class _Resizer:
 
     def _batch(self, inputs: Any, samples: Any, training: bool) -> tuple[Any, Any]:
         if not isinstance(inputs, Tensor) or inputs.dim() != 4:
-            raise ConfigError(f'image_size: {list(self.image_size)} is not allowed, since the data preprocessor returns '
-                              'no tensor of images (N, C, H, W); allowed: None')
+            raise ConfigError(f'image_size: {list(self.image_size)} is not allowed, since the data preprocessor '
+                              'returns no tensor of images (N, C, H, W); allowed: None')
         detection = _is_detection(samples)
         old = [tuple(sample.img_shape[:2]) for sample in samples] if detection else [tuple(inputs.shape[2:])] * len(
             inputs)
@@ -184,6 +185,6 @@ class _Resizer:
 
 def _is_detection(samples: Any) -> bool:
     """Whether these are samples of a detector, whose images may be smaller than the batch."""
-    return bool(samples) and isinstance(samples, (list, tuple)) and all(
+    return isinstance(samples, (list, tuple)) and len(samples) > 0 and all(
         isinstance(sample, BaseDataElement) and 'batch_input_shape' in sample and 'img_shape' in sample
         for sample in samples)

@@ -77,3 +77,19 @@ def test_import_fails_with_the_message():
 
 def test_version_is_a_release_number():
     assert all(part.isdigit() for part in mmbignas.__version__.split('.'))
+
+
+def test_packages_of_the_extras_are_not_needed_at_import():
+    names = ('optuna', 'plotly', 'sklearn', 'onnx', 'onnxruntime', 'onnxscript')
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({names!r}))  # None: cannot be imported
+import mmbignas
+from mmbignas import DependencyError
+try:
+    import mmbignas.search
+except DependencyError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True)
+    assert 'mmbignas[search]' in done.stdout

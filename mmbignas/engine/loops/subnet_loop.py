@@ -72,7 +72,11 @@ class SubnetLoop(ValLoop):
         if isinstance(dataloader, dict):
             check_dataset_files(dataloader.get('dataset'), f'{stage}_dataloader.dataset')
         check_dataset_files(evaluator, f'{stage}_evaluator')  # COCO's has an ann_file of its own
-        super().__init__(runner, dataloader, evaluator, fp16)
+        super().__init__(runner, self._prepared(dataloader), evaluator, fp16)
+
+    def _prepared(self, dataloader: Any) -> Any:
+        """The dataloader or its config as it is used."""
+        return dataloader
 
     @property
     def stage(self) -> str:

@@ -1,0 +1,32 @@
+"""Processes of one distributed run that work for a while as if each were the only one."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as torch_dist
+from mmengine.dist import is_distributed
+
+
+class Alone:
+    """Lets each process of a distributed run be a world of its own for a while.
+
+    Then samplers give a process the whole data set, metrics are its own, and nothing waits for the others. It is made
+    in all processes together; in a run of one process it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._group = torch_dist.new_subgroups(group_size=1)[0] if is_distributed() else None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Be alone while it is open."""
+        if self._group is None:
+            yield
+            return
+        world = torch_dist.group.WORLD
+        torch_dist.group.WORLD = self._group
+        try:
+            yield
+        finally:
+            torch_dist.group.WORLD = world

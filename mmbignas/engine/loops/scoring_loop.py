@@ -1,0 +1,310 @@
+"""What loops that evaluate many subnets have in common: cost and accuracy of one after the other, and the results."""
+from __future__ import annotations
+
+import io
+import logging
+import random
+import time
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DATASETS
+from torch.utils.data import DataLoader
+
+from mmbignas.analysis.accuracy_sample import AccuracySample, EvaluatedSubnet
+from mmbignas.cost import CostModel
+from mmbignas.cost.latency import LatencyPredictor, LatencyTable
+from mmbignas.cost.sampling import SubnetSampling
+from mmbignas.cost.units import parse_amount
+from mmbignas.dependencies import installed
+from mmbignas.engine.alone import Alone
+from mmbignas.engine.checks import type_name
+from mmbignas.engine.exact_metrics import exact, restricted
+from mmbignas.engine.finetuning import BriefFinetuning
+from mmbignas.engine.fixed_images import preserved_rng
+from mmbignas.engine.identity import config_hash, dataset_hash, model_hash, space_hash
+from mmbignas.engine.loops.subnet_loop import SubnetEval, SubnetLoop, json_metrics, number_metrics, stage_of
+from mmbignas.engine.prediction import predict_others
+from mmbignas.engine.resolution import at_resolution
+from mmbignas.engine.results import export_command, write_results
+from mmbignas.errors import ConfigError
+from mmbignas.space import Subnet, json_number
+from mmbignas.supernet import Supernet, check_image_size
+
+PARALLEL = ('images', 'subnet')
+
+
+class ScoringLoop(SubnetLoop):
+    """Finds out cost and accuracy of many subnets; the base of loops that say which.
+
+    Each subnet is calibrated and evaluated; iteration hooks, such as those that log and draw predictions, are left
+    out. Metrics are taken at full precision, also where MMDetection rounds. No detection at all counts as 0. Weights,
+    statistics, training flags, the current subnet and the random states (of the CPU) are the same afterwards as before.
+
+    Args:
+        runner: the runner.
+        dataloader: a dataloader or its config.
+        evaluator: an evaluator or its config.
+        image_size: ``[height, width]`` in pixels, as the model sees it after padding: what MACs are counted for. A
+            list of such sizes makes it a dimension of the space, see
+            :func:`~mmbignas.engine.resolution.at_resolution`; the data pipeline has to give the largest.
+        metric1: name of the metric that makes a subnet good, the more the better, e.g. ``coco/bbox_mAP``; ``None`` for
+            the first one.
+        metric2: another one to show.
+        calib_bn: calibrate the BN statistics of each subnet.
+        val_images: evaluate on so many images, a fixed choice that depends on ``seed`` alone; ``None`` for all.
+        baseline_flops: MACs of a network to compare with, e.g. ``'20G'``: the best subnets near it are listed.
+        large_flops: of a second one.
+        lut_path: latency table, from which latencies are predicted.
+        sample_with_finetune: train each subnet for a few iterations first, see
+            :class:`~mmbignas.engine.finetuning.BriefFinetuning`.
+        parallel: with several processes, ``images``: all evaluate the same subnet, each its share of the images; or
+            ``subnet``: each evaluates subnets of its own.
+        predicted_count: predict ``metric1`` of so many other subnets from those that were evaluated, see
+            :func:`~mmbignas.engine.prediction.predict_others`; 0 for none.
+        seed: of the draws.
+        fp16: evaluate in half precision.
+
+    Raises:
+        ConfigError: for arguments that are not allowed, before data are loaded.
+    """
+
+    FOLDER: str
+
+    def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list,
+                 image_size: Any = None, metric1: str | None = None, metric2: str | None = None, calib_bn: bool = True,
+                 val_images: int | None = None, baseline_flops: Any = None, large_flops: Any = None,
+                 lut_path: str | None = None, sample_with_finetune: Any = False, parallel: str = 'images',
+                 predicted_count: int = 10_000, seed: int = 0, fp16: bool = False) -> None:
+        self.key = f'{stage_of(runner, dataloader)}_cfg'
+        for name, value, kinds, allowed in (
+                ('metric1', metric1, (str, type(None)), "names of metrics, such as 'coco/bbox_mAP', or None"),
+                ('metric2', metric2, (str, type(None)), "names of metrics, such as 'coco/bbox_mAP', or None"),
+                ('calib_bn', calib_bn, bool, 'True, False'), ('seed', seed, int, 'integers')):
+            if not isinstance(value, kinds) or isinstance(value, bool) and kinds is int:  # type: ignore[arg-type]
+                raise ConfigError(f'{self.key}.{name}: {value!r} is not allowed; allowed: {allowed}')
+        if parallel not in PARALLEL:
+            raise ConfigError(f'{self.key}.parallel: {parallel!r} is not allowed; allowed: {", ".join(PARALLEL)}')
+        if val_images is not None and (isinstance(val_images, bool) or not isinstance(val_images, int)
+                                       or val_images < 1):
+            raise ConfigError(f'{self.key}.val_images: {val_images!r} is not allowed; allowed: integers from 1, or '
+                              'None for all')
+        if isinstance(predicted_count, bool) or not isinstance(predicted_count, int) or predicted_count < 0:
+            raise ConfigError(f'{self.key}.predicted_count: {predicted_count!r} is not allowed; allowed: integers from '
+                              '0')
+        self.predicted_count = predicted_count
+        self.metric1, self.metric2, self.calib_bn, self.seed, self.parallel = metric1, metric2, calib_bn, seed, parallel
+        marks = dict(baseline=baseline_flops, large=large_flops)
+        self.marks = {name: parse_amount(value, f'{self.key}.{name}_flops')
+                      for name, value in marks.items() if value is not None}
+        model = Supernet(runner.model).model
+        self.cost_model = CostModel(model, _image_sizes(model, image_size, f'{self.key}.image_size'))
+        self.latency = None if lut_path is None else LatencyPredictor(LatencyTable.load(lut_path), self.cost_model)
+        self._prepare_draws()
+        self._alone = Alone()
+        self.val_images, self._indices = val_images, None
+        self._quiet = False  # what calibration and metrics say is the same each time
+        self._finetuning = None if sample_with_finetune is False else BriefFinetuning(
+            sample_with_finetune, runner, f'{self.key}.sample_with_finetune', self._alone)
+        with self._own_world():
+            super().__init__(runner, dataloader, evaluator, calib_bn, fp16)
+
+    @abstractmethod
+    def _prepare_draws(self) -> None:
+        """Find out, as far as possible before data are loaded, which subnets to evaluate."""
+
+    @abstractmethod
+    def _go_through(self) -> None:
+        """Evaluate the subnets, by :meth:`score`, and keep what comes out."""
+
+    @abstractmethod
+    def lines(self) -> list[dict[str, Any]]:
+        """What is known of each evaluated subnet, by all processes."""
+
+    @abstractmethod
+    def flops_range(self) -> tuple[int | None, int | None]:
+        """The fewest and the most MACs that were asked for; ``None`` for no limit."""
+
+    @contextmanager
+    def _own_world(self) -> Iterator[None]:
+        """Work alone where each process has subnets of its own."""
+        with self._alone() if self.parallel == 'subnet' else ExitStack():
+            yield
+
+    def _prepared(self, dataloader: Any) -> Any:
+        """The dataloader with the chosen images, and with workers that live as long as the loop."""
+        if not isinstance(dataloader, Mapping):
+            if self.val_images is not None:
+                raise ConfigError(f'{self.key}.val_images: {self.val_images} needs the config of a dataloader; allowed '
+                                  'with a dataloader: None')
+            return dataloader
+        prepared = dict(dataloader)
+        if prepared.get('num_workers', 0) > 0:
+            prepared['persistent_workers'] = True
+        if self.val_images is not None:
+            prepared['dataset'] = self._choose_images(prepared['dataset'])
+        return prepared
+
+    def _choose_images(self, dataset: Any) -> Any:
+        dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
+        if not hasattr(dataset, 'get_subset'):
+            raise ConfigError(f'{self.key}.val_images: {self.val_images} is not allowed with '
+                              f'{type(dataset).__name__}, which has no get_subset; allowed: None')
+        assert self.val_images is not None
+        count = min(self.val_images, len(dataset))
+        self._indices = sorted(random.Random(self.seed).sample(range(len(dataset)), count))
+        return dataset.get_subset(self._indices)
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go: in the work dir, so that the same command finds them again."""
+        folder = Path(self.runner.work_dir, self.FOLDER)
+        iteration = self._iteration()
+        return folder if iteration is None else folder / f'iter_{iteration}'
+
+    def identity(self) -> dict[str, str]:
+        """Hashes of what the figures depend on."""
+        cfg, finetuning = self.runner.cfg, None
+        if self._finetuning is not None:
+            finetuning = self._finetuning.max_iters, self._finetuning.optim_wrapper
+        hooks = [hook for hook in cfg.get('custom_hooks') or () if type_name(hook) == 'BNCalibrationHook']
+        trained_on = [hooks, cfg.get('train_dataloader')] if self.calib_bn or finetuning else None
+        return dict(
+            supernet=model_hash(self.supernet.model), space=space_hash(self.cost_model.space),
+            data=dataset_hash(self.dataloader.dataset),
+            evaluation=config_hash([(cfg.get(f'{self.stage}_dataloader') or {}).get('dataset'), finetuning, trained_on,
+                                    cfg.get(f'{self.stage}_evaluator'), (cfg.get('model') or {}).get('test_cfg'),
+                                    self.calib_bn, self.fp16]))
+
+    def run(self) -> dict[str, float]:
+        """Evaluate the subnets, and write the results.
+
+        Returns:
+            dict: how many subnets were evaluated, and what the best of them reach.
+
+        Raises:
+            ConfigError: for results of something else in the folder, or when there is no ``metric1`` or ``metric2``
+                among the metrics.
+        """
+        stage = self.stage
+        self.runner.call_hook(f'before_{stage}')
+        self.runner.call_hook(f'before_{stage}_epoch')
+        training = {module: module.training for module in self.runner.model.modules()}
+        before = self.supernet.current
+        self.runner.model.eval()
+        try:
+            with preserved_rng():
+                self._go_through()
+        finally:
+            self.supernet.apply(before)
+            for module, mode in training.items():
+                module.training = mode
+        barrier()
+        written = [self._write_results() if is_main_process() else {}]
+        broadcast_object_list(written)
+        metrics = {f'{self.FOLDER}/{name}': value for name, value in written[0].items()}
+        self.runner.call_hook(f'after_{stage}_epoch', metrics=metrics)
+        self.runner.call_hook(f'after_{stage}')
+        return metrics
+
+    def _write_results(self) -> dict[str, float]:
+        lines, space = self.lines(), self.cost_model.space
+        for line in lines:
+            self.check_metrics(line['metrics'])
+        sample = AccuracySample([EvaluatedSubnet.from_line(line) for line in lines], self.metric1, self.metric2,
+                                self.marks, self.flops_range(), space.size)
+        command = export_command(self.runner.cfg.filename, self.runner._load_from, len(space.image_sizes))
+        return write_results(sample, self.folder, command, self.runner.logger.info, self._predict(sample))
+
+    def _predict(self, sample: AccuracySample) -> dict[str, Any] | None:
+        """Predict the accuracy of other subnets in the range."""
+        if not self.predicted_count:
+            return None
+        if not installed('sklearn'):
+            self.runner.logger.info('no prediction of other subnets without scikit-learn: pip install '
+                                    '"mmbignas[search]"')
+            return None
+        sampling = SubnetSampling(self.predicted_count, 'random', self.flops_range())
+        draws = sampling.draw(self.cost_model, random.Random(self.seed + 1))
+        return predict_others(sample, self.cost_model.space, self.costs, (own.subnet for own in draws))
+
+    def costs(self, subnet: Subnet) -> dict[str, float]:
+        """MACs, parameters and, with a latency table, predicted milliseconds."""
+        cost = self.cost_model(subnet)
+        return dict(macs=cost.macs, params=cost.params,
+                    **({} if self.latency is None else dict(latency_ms=self.latency(subnet))))
+
+    def score(self, subnet: Subnet) -> dict[str, Any]:
+        """Calibrate and evaluate a subnet.
+
+        Args:
+            subnet: a subnet of the cost model's space.
+
+        Returns:
+            dict: all that is known of it, as JSON can hold it.
+
+        Raises:
+            ConfigError: when there is no ``metric1`` or ``metric2`` among its metrics.
+        """
+        begin = time.perf_counter()
+        cost, number = self.cost_model(subnet), self.cost_model.space.index(subnet)
+        image_size = subnet.image_size or self.cost_model.space.image_sizes[0]
+        with ExitStack() as stack:
+            for context in (self._own_world(), exact(self.evaluator),
+                            at_resolution(self.runner.model, subnet.image_size)):
+                stack.enter_context(context)
+            if self._quiet:
+                stack.enter_context(_silence(self.runner.logger))
+            if self._indices is not None:
+                stack.enter_context(restricted(
+                    self.evaluator, self.dataloader.dataset, range(len(self.dataloader.dataset))))
+            self.supernet.apply(subnet)
+            if self._finetuning is not None:
+                stack.enter_context(self._finetuning())
+            metrics = self._evaluate(SubnetEval(f'subnet{number}', subnet, self.calib_bn))
+        self._quiet = True
+        finite = json_metrics({name: metrics[name] for name in number_metrics(metrics)})
+        kept = {name: float(value) for name, value in finite.items() if value is not None}
+        self.check_metrics(kept)
+        return dict(number=json_number(number), subnet_settings=subnet.to_dict(), image_size=list(image_size),
+                    macs=cost.macs, ops=cost.ops, params=cost.params, latency_ms=self.costs(subnet).get('latency_ms'),
+                    metrics=kept, seconds=round(time.perf_counter() - begin, 3), seed=self.seed)
+
+    def check_metrics(self, metrics: Iterable[str]) -> None:
+        """Make sure that there are the metrics that the config names; take the first one where it names none.
+
+        Args:
+            metrics: names; none at all, as after an evaluation without detections, say nothing.
+
+        Raises:
+            ConfigError: listing those that exist.
+        """
+        names = list(metrics)
+        for key, metric in dict(metric1=self.metric1, metric2=self.metric2).items():
+            if names and metric is not None and metric not in names:
+                raise ConfigError(f'{self.key}.{key}: {metric!r} is not allowed; allowed: {", ".join(names)}')
+        self.metric1 = self.metric1 or next(iter(names), None)
+
+
+@contextmanager
+def _silence(logger: logging.Logger) -> Iterator[None]:
+    """Let nothing but warnings and errors through, of the logger and of what prints, as pycocotools does."""
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _image_sizes(model: Any, image_size: Any, key: str) -> list[tuple[int, int]]:
+    single = isinstance(image_size, Sequence) and all(isinstance(pixels, Integral) for pixels in image_size)
+    sizes = [image_size] if single or not isinstance(image_size, Sequence) else image_size
+    return [check_image_size(model, size, key) for size in sizes]

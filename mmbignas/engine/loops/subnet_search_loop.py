@@ -1,0 +1,155 @@
+"""Searching a supernet for the best subnets."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
+
+from mmbignas.engine.loops.scoring_loop import ScoringLoop
+from mmbignas.engine.progress import Progress
+from mmbignas.errors import ConfigError
+from mmbignas.registry import LOOPS
+from mmbignas.space import Subnet
+
+
+@LOOPS.register_module()
+class SubnetSearchLoop(ScoringLoop):
+    """Searches for the best subnets under constraints, with Optuna; for ``test_cfg`` or ``val_cfg``.
+
+    The study is kept in a storage: a file in ``search`` in the work dir, or a data base. Whatever is killed, the same
+    command goes on with it. Processes that are started with the same storage, on as many machines as one likes, work on
+    one study, and none evaluates the subnets of another; ``optuna-dashboard`` shows it meanwhile. Each process writes
+    the results at its end, see :func:`~mmbignas.engine.results.write_results`; those of the last one are complete.
+
+    Args:
+        runner, dataloader, evaluator: see :class:`~mmbignas.engine.loops.scoring_loop.ScoringLoop`.
+        subnet_count: how many subnets to evaluate, all processes and earlier runs together.
+        constraints: any of ``macs``, ``params`` and ``latency_ms`` (with ``lut_path``) -> the most that is allowed,
+            or ``[low, high]``; see :class:`~mmbignas.search.Constraints`. They are checked before anything is
+            evaluated.
+        objectives: names of metrics, which are maximised, and of costs (``macs``, ``params``, ``latency_ms``), which
+            are minimised; ``None`` for ``metric1`` and ``macs``.
+        sampler: one of :data:`~mmbignas.search.SAMPLERS`, or ``dict(type=..., **arguments of Optuna's class)``;
+            ``None`` for :data:`~mmbignas.search.DEFAULT_SAMPLER`.
+        predictor: ``dict(candidates=..., min_subnets=...)``: let a regression choose among so many candidates; see
+            :class:`~mmbignas.search.SubnetStudy`.
+        storage: a file, or a URL such as ``postgresql://user@host/name``; ``None`` for ``search/study.db``.
+        study_name: of the study in its storage.
+        stale_after: seconds after which a process of another machine that does not report is taken for dead, and its
+            subnet given to others.
+        **kwargs: see :class:`~mmbignas.engine.loops.scoring_loop.ScoringLoop`; ``metric1`` has to be given.
+
+    Raises:
+        ConfigError: for arguments that are not allowed, constraints that no subnet meets, or a study of another
+            supernet, space or data set.
+        DependencyError: without Optuna.
+    """
+
+    FOLDER = 'search'
+
+    def __init__(self, runner: Any, dataloader: Any, evaluator: Any, *args: Any, subnet_count: int = 200,
+                 constraints: Mapping[str, Any] | None = None, objectives: Sequence[str] | None = None,
+                 sampler: str | Mapping[str, Any] | None = None, predictor: Mapping[str, int] | None = None,
+                 storage: str | Path | None = None, study_name: str = 'subnets', stale_after: float = 600.,
+                 **kwargs: Any) -> None:
+        if isinstance(subnet_count, bool) or not isinstance(subnet_count, int) or subnet_count < 1:
+            raise ConfigError(f'subnet_count: {subnet_count!r} is not allowed; allowed: integers from 1')
+        self.subnet_count, self.storage = subnet_count, storage
+        self.objectives = objectives
+        self._settings: dict[str, Any] = dict(constraints=constraints, predictor=predictor, name=study_name,
+                                              stale_after=stale_after)
+        if sampler is not None:
+            self._settings['sampler'] = sampler
+        super().__init__(runner, dataloader, evaluator, *args, **kwargs)
+
+    def _prepare_draws(self) -> None:
+        if self.metric1 is None:
+            raise ConfigError(f"{self.key}.metric1: None is not allowed in a search; allowed: the name of a metric, "
+                              "such as 'coco/bbox_mAP'")
+        if self.objectives is None:
+            self.objectives = [self.metric1, 'macs']
+        from optuna.storages import InMemoryStorage
+
+        self._study(InMemoryStorage(), {})  # to find mistakes before data are loaded
+
+    def _study(self, storage: Any, identity: Mapping[str, str]) -> Any:
+        from mmbignas.search import SubnetStudy
+
+        return SubnetStudy(self.cost_model.space, self.costs, self.objectives, storage, seed=self.seed,
+                           identity=identity, **self._settings)
+
+    def _go_through(self) -> None:
+        identity, storage = self.identity(), self.storage or self.folder / 'study.db'
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.study, self._proposal = None, None
+        if is_main_process():
+            self.study = self._study(storage, identity)
+        barrier()
+        if self.parallel == 'subnet' and self.study is None:
+            self.study = self._study(storage, identity)
+        for line in self._finished():
+            self.check_metrics(line['metrics'])
+        progress = Progress(self.subnet_count, len(self._finished()), self.runner.logger.info)
+        while (subnet := self._next()) is not None:
+            line = self._score_proposal(subnet)
+            if self.study is not None:
+                finished = self.study.counts()['finished']
+                progress.update(finished, line, self._finished, self.metric1)
+
+    def _next(self) -> Subnet | None:
+        """The next subnet to evaluate; with ``parallel='images'`` the first process asks for all."""
+        number = [None]
+        if self.study is not None:
+            counts = self.study.counts()
+            if counts['finished'] + counts['running'] < self.subnet_count:
+                self._proposal = self.study.ask()
+                number = [self._proposal and self._proposal.number]
+        with self._own_world():
+            broadcast_object_list(number)
+        return None if number[0] is None else self.cost_model.space[number[0]]
+
+    def _score_proposal(self, subnet: Subnet) -> dict[str, Any]:
+        try:
+            line = self.score(subnet)
+        except BaseException:
+            if self.study is not None:
+                self.study.fail(self._proposal)  # somebody else may have more luck
+            raise
+        if self.study is not None:
+            self.study.tell(self._proposal, line)
+            self._proposal = None
+        return line
+
+    def run_iter(self, idx: int, data_batch: Any) -> Any:
+        """Evaluate one batch, and say that this process is alive."""
+        if self._proposal is not None:
+            self.study.keep_alive(self._proposal)
+        return super().run_iter(idx, data_batch)
+
+    def _finished(self) -> list[dict[str, Any]]:
+        return [] if self.study is None else self.study.lines()
+
+    def check_metrics(self, metrics: Any) -> None:
+        """As of the base class, for the objectives too."""
+        from mmbignas.search.constraints import COSTS
+
+        super().check_metrics(metrics)
+        names = list(metrics)
+        for index, name in enumerate(self.objectives or ()):
+            if names and name not in (*names, *COSTS):
+                raise ConfigError(f'{self.key}.objectives[{index}]: {name!r} is not allowed; allowed: '
+                                  f'{", ".join([*names, *COSTS])}')
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What is known of each subnet, in the order in which they were proposed."""
+        lines = self._finished()
+        where = self.storage or f'sqlite:///{self.folder / "study.db"}'
+        self.runner.logger.info(f'the study has {len(lines)} subnets; to look at it: optuna-dashboard {where}')
+        return lines
+
+    def flops_range(self) -> tuple[int | None, int | None]:
+        """The fewest and the most MACs that the constraints allow; ``None`` for no limit."""
+        low, high = self.study.constraints.limits.get('macs', (0, float('inf')))
+        return None if low == 0 else int(low), None if high == float('inf') else int(high)

@@ -1,0 +1,145 @@
+"""Limits of what a subnet may cost, and subnets that keep them."""
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import cached_property
+from numbers import Real
+from typing import Any
+
+from mmbignas.cost.sampling import climb
+from mmbignas.cost.units import parse_amount
+from mmbignas.errors import ConfigError
+from mmbignas.space import Genome, SearchSpace, Subnet
+
+COSTS = ('macs', 'params', 'latency_ms')
+WALKED = 10_000  # spaces with no more subnets are searched through for those that are left
+MAX_DRAWS = 10_000
+MAX_CLIMBS = 10
+
+Costs = Mapping[str, float]
+
+
+class Constraints:
+    """Hard limits, which are checked on the cost of a subnet, before anything is evaluated.
+
+    Args:
+        limits: any of ``macs``, ``params`` and ``latency_ms`` -> the most that is allowed, or ``[low, high]``, both
+            inclusive, of which either may be ``None``. MACs and parameters as numbers or such as ``'20G'``, latency in
+            milliseconds.
+        space: the search space.
+        costs: what a subnet costs: ``macs``, ``params`` and, where it is known, ``latency_ms``.
+
+    Raises:
+        ConfigError: for a limit that is none, is on an unknown cost, or that no subnet keeps.
+
+    Attributes:
+        limits: cost -> lowest and highest value, as numbers.
+    """
+
+    def __init__(self, limits: Mapping[str, Any] | None, space: SearchSpace, costs: Callable[[Subnet], Costs]) -> None:
+        self.space, self.costs = space, costs
+        known = [name for name in COSTS if costs(space.min()).get(name) is not None]
+        self.limits: dict[str, tuple[float, float]] = {}
+        for name, value in _checked(limits).items():
+            if name not in known:
+                raise ConfigError(f'constraints.{name}: there is no such cost; known here: {", ".join(known)}' + (
+                    ' (latency_ms needs a latency table)' if name == 'latency_ms' else ''))
+            self.limits[name] = _read_limit(value, f'constraints.{name}', name == 'latency_ms')
+            self._check_reach(name, value)
+        if self.limits and self.find(random.Random(0), ()) is None:
+            raise ConfigError(f'constraints: {dict(limits or {})} are met by no subnet that was found; allowed: wider '
+                              'limits')
+
+    def _check_reach(self, name: str, value: Any) -> None:
+        low, high = self.limits[name]
+        least = self.costs(climb(self.space, self.space.min(), lambda subnet: -self.costs(subnet)[name]))[name]
+        most = self.costs(climb(self.space, self.space.max(), lambda subnet: self.costs(subnet)[name]))[name]
+        if high < least or low > most:
+            raise ConfigError(f'constraints.{name}: {value!r} cannot be met; the subnets have from {least:,} to '
+                              f'{most:,}')
+
+    def excess(self, costs: Costs) -> float:
+        """By how much the limits are missed, relative to them and summed up; 0 where they are kept.
+
+        Args:
+            costs: of a subnet.
+        """
+        return sum(max(low - costs[name], 0) / low if costs[name] < low else max(costs[name] - high, 0) / high
+                   for name, (low, high) in self.limits.items())
+
+    def allow(self, subnet: Subnet) -> bool:
+        """Whether a subnet keeps the limits."""
+        return not self.limits or self.excess(self.costs(subnet)) == 0
+
+    @cached_property
+    def _all(self) -> list[int]:
+        """The numbers of all subnets that keep the limits, of a small space."""
+        return [number for number in range(self.space.size) if self.allow(self.space[number])]
+
+    def find(self, rng: random.Random, taken: Container[int]) -> Subnet | None:
+        """Draw a subnet that keeps the limits.
+
+        In a small space all of them have the same probability, and none is missed. In others the first that is drawn
+        counts; where the limits are so narrow that this does not meet them, a walk leads from a drawn subnet towards
+        them.
+
+        Args:
+            rng: what is drawn from.
+            taken: numbers of the subnets that do not count.
+
+        Returns:
+            Subnet: ``None`` when nothing is left, in a large space: when nothing was found.
+        """
+        if self.space.size <= WALKED:
+            left = [number for number in self._all if number not in taken]
+            return self.space[rng.choice(left)] if left else None
+        for _ in range(MAX_DRAWS):
+            subnet = self.space.sample_uniform(rng)
+            if self.allow(subnet) and self.space.index(subnet) not in taken:
+                return subnet
+        for _ in range(MAX_CLIMBS if self.limits else 0):
+            subnet = self._approach(self.space.sample(rng), rng)
+            if self.allow(subnet) and self.space.index(subnet) not in taken:
+                return subnet
+        return None
+
+    def _approach(self, subnet: Subnet, rng: random.Random) -> Subnet:
+        """Go from neighbour to neighbour towards the limits; of those as near as each other any, to spread out."""
+        genome = Genome(self.space)
+        while (excess := self.excess(self.costs(subnet))) > 0:
+            nearer = [(own, rng.random(), neighbour) for neighbour in genome.neighbours(subnet)
+                      if (own := self.excess(self.costs(neighbour))) < excess]
+            if not nearer:
+                break
+            subnet = min(nearer, key=lambda entry: entry[:2])[2]
+        return subnet
+
+
+def _checked(limits: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if limits is None:
+        return {}
+    unknown = sorted(set(limits) - set(COSTS)) if isinstance(limits, Mapping) else None
+    if unknown is None or unknown:
+        raise ConfigError(f'constraints: {limits!r} is not allowed; allowed: a dict with any of {", ".join(COSTS)}')
+    return limits
+
+
+def _read_limit(value: Any, key: str, milliseconds: bool) -> tuple[float, float]:
+    """The lowest and the highest value that is allowed."""
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    if several and len(value) != 2:
+        raise ConfigError(f'{key}: {value!r} is not allowed; allowed: the most, or [low, high]')
+    read = _read_milliseconds if milliseconds else parse_amount
+    ends = [None if end is None else read(end, key) for end in (value if several else [None, value])]
+    low, high = 0. if ends[0] is None else ends[0], math.inf if ends[1] is None else ends[1]
+    if low > high:
+        raise ConfigError(f'{key}: {value!r} is upside down; allowed: [low, high] with low <= high')
+    return low, high
+
+
+def _read_milliseconds(value: Any, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
+        raise ConfigError(f'{key}: {value!r} is not allowed; allowed: milliseconds, greater than 0')
+    return float(value)

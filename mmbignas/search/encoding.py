@@ -1,0 +1,151 @@
+"""Subnets as parameters of Optuna's trials, and back."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+
+from mmbignas.space import Genome, ModuleSpace, SearchSpace, Subnet
+from mmbignas.space.strategies import Chain, OneIndex, Value, Values
+
+
+class Encoding:
+    """The genes of a space as Optuna's parameters, one a gene, by the gene's name.
+
+    Numbers that are evenly spaced are parameters on the real values, so that Optuna's dashboard shows widths and
+    depths. What is not evenly spaced or no number (rows of a net-wise index, image sizes) is an index into its choices:
+    they are ascending, and an index keeps that, which a categorical parameter would throw away.
+
+    The parameters of a trial are those of the blocks that its subnet has. Samplers, however, need all parameters of all
+    trials; :meth:`filled` adds the others.
+
+    Args:
+        space: the search space.
+
+    Attributes:
+        space: the search space.
+        genome: its genome.
+        distributions: of each gene, by name.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.genome = Genome(space)
+        self._names = [str(gene) for gene in self.genome.genes]
+        parameters = [_parameter(gene.choices) for gene in self.genome.genes]
+        self._values = [values for values, _ in parameters]
+        self.distributions = {name: distribution for name, (_, distribution) in zip(self._names, parameters)}
+        self._places = {(gene.module, gene.element, gene.stage, gene.block): number
+                        for number, gene in enumerate(self.genome.genes)}
+
+    def params(self, subnet: Subnet) -> dict[str, Value]:
+        """The parameters of a subnet, without those of blocks that its depth leaves out."""
+        return {name: values[index] for name, values, index in
+                zip(self._names, self._values, self.genome.encode(subnet)) if index >= 0}
+
+    def filled(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """All parameters: blocks that are left out get the values of the last block of their stage that is there.
+
+        That is what such a block gets when it comes in, see :meth:`~mmbignas.space.Genome.neighbours`.
+
+        Args:
+            params: what :meth:`params` returns.
+        """
+        result: dict[str, Value] = {}
+        last: dict[Any, Value] = {}
+        for gene, name in zip(self.genome.genes, self._names):  # the blocks of a stage follow each other
+            stage = gene.module, gene.element, gene.stage
+            result[name] = last[stage] = params[name] if name in params else last[stage]
+        return result
+
+    def subnet(self, params: Mapping[str, Value]) -> Subnet:
+        """The subnet of drawn parameters.
+
+        Values that break an ordering rule are moved to the nearest that do not, block by block; those of blocks whose
+        values must ascend are sorted before. (Drawing again until the rule holds would hardly ever end with a dozen
+        blocks.)
+
+        Args:
+            params: a value for each gene; those of blocks that the depth leaves out do not matter.
+        """
+        vector = [_nearest_index(values, params[name]) for name, values in zip(self._names, self._values)]
+        for path, space in self.space.modules.items():
+            self._repair(vector, path, space)
+        return self.genome.decode(vector)
+
+    def _repair(self, vector: list[int], path: str, space: ModuleSpace) -> None:
+        """Make the genes of a module obey its ordering rules."""
+        depth: Values | None = None
+        for name, element in space.elements.items():
+            variants = space.variants(name, depth)
+            if isinstance(variants, OneIndex):
+                number = self._places.get((path, name, None, None))
+                values = variants.rows[vector[number] if number is not None else 0]
+            else:
+                assert isinstance(variants, Chain)
+                numbers = [self._places.get((path, name, *place)) for place in
+                           _places(len(variants.choices), depth if element.per_block else None)]
+                values = tuple(choices[vector[number]] if number is not None and len(choices) > 1 else choices[0]
+                               for choices, number in zip(variants.choices, numbers))
+                if variants.explain(values) is not None:
+                    ascending = element.strategy is not None and element.strategy.name == 'ordered_block_wise'
+                    values = nearest(variants, sorted(values) if ascending else values)
+                    for number, choices, value in zip(numbers, variants.choices, values):
+                        if number is not None:
+                            vector[number] = choices.index(value)
+            if name == 'depth':
+                depth = values
+
+
+def element_of(name: str) -> str:
+    """The element that a parameter is about, e.g. ``out_channel`` of ``backbone.out_channel (stage 1)``."""
+    return name.partition(' (')[0].rpartition('.')[2]
+
+
+def nearest(chain: Chain, targets: Sequence[Value]) -> Values:
+    """Admissible values near others, chosen from the first position to the last.
+
+    Args:
+        chain: what is admissible.
+        targets: a value for each position.
+    """
+    allowed = [set(chain.choices[-1])]  # per position: from which values one can go on to the end
+    for position in reversed(range(1, len(chain.choices))):
+        allowed.append({value for value in chain.choices[position - 1]
+                        if not allowed[-1].isdisjoint(chain.options(position, value))})
+    values: list[Value] = []
+    for position, (target, own) in enumerate(zip(targets, reversed(allowed))):
+        options = chain.options(position, values[-1] if values else None)
+        values.append(min((value for value in options if value in own), key=lambda value: abs(value - target)))
+    return tuple(values)
+
+
+def _places(count: int, depth: Values | None) -> list[tuple[int, int | None]]:
+    """Stage and block of each position of an element."""
+    if depth is None:
+        return [(stage, None) for stage in range(count)]
+    return [(stage, block) for stage, blocks in enumerate(depth) for block in range(int(blocks))]
+
+
+def _parameter(choices: Sequence[Any]) -> tuple[tuple[Value, ...], BaseDistribution]:
+    """What stands for each choice of a gene, the number itself or its index, and the distribution over them."""
+    numbers = [number for number in map(_number, choices) if number is not None]
+    values: tuple[Value, ...] = tuple(numbers) if len(numbers) == len(choices) else tuple(range(len(choices)))
+    steps = [high - low for low, high in zip(values, values[1:])]
+    if min(steps) <= 0 or max(steps) - min(steps) > 1e-9 * max(steps):
+        values, steps = tuple(range(len(choices))), [1]
+    if all(isinstance(value, int) for value in values):
+        return values, IntDistribution(int(values[0]), int(values[-1]), step=int(steps[0]))
+    return values, FloatDistribution(values[0], values[-1], step=round(steps[0], 10))
+
+
+def _number(choice: Any) -> Value | None:
+    """The number that a choice is, also where it is the same number for all stages, or for height and width."""
+    if isinstance(choice, tuple):
+        return choice[0] if len(set(choice)) == 1 else None
+    return choice
+
+
+def _nearest_index(values: Sequence[Value], value: Value) -> int:
+    return min(range(len(values)), key=lambda index: abs(values[index] - value))

@@ -1,0 +1,100 @@
+"""Which of several candidates to evaluate next, by what a regression expects of them."""
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmbignas.errors import ConfigError
+from mmbignas.search.constraints import COSTS, Costs
+from mmbignas.search.predictor import AccuracyPredictor
+from mmbignas.space import SearchSpace, Subnet
+
+DEFAULTS = dict(candidates=100, min_subnets=30)
+
+
+class Guide:
+    """Learns from the evaluated subnets, and picks candidates that nothing is expected to beat.
+
+    Args:
+        config: ``dict(candidates=..., min_subnets=...)``: how many candidates there are for each subnet, and from how
+            many evaluated subnets on.
+        space: the search space.
+        costs: what a subnet costs.
+        objectives: names of costs and metrics.
+
+    Raises:
+        ConfigError: for settings that are not allowed.
+
+    Attributes:
+        candidates: how many candidates there are for each subnet.
+    """
+
+    def __init__(self, config: Mapping[str, int], space: SearchSpace, costs: Callable[[Subnet], Costs],
+                 objectives: Sequence[str]) -> None:
+        settings = _read(config)
+        self.candidates, self._least = settings['candidates'], settings['min_subnets']
+        self._space, self._costs, self._objectives = space, costs, objectives
+        # Less is better, in all of them.
+        self._signs = np.array([1. if name in COSTS else -1. for name in objectives])
+        self._predictors = {name: AccuracyPredictor(space) for name in objectives if name not in COSTS}
+        self._points = np.empty((0, len(objectives)))
+
+    def learn(self, results: Mapping[int, Sequence[float]]) -> bool:
+        """Learn what there is.
+
+        Args:
+            results: number of a subnet -> its objectives.
+
+        Returns:
+            bool: whether it is enough to pick.
+        """
+        if len(results) < self._least:
+            return False
+        values = np.array(list(results.values()))
+        if len(results) != len(self._points):
+            subnets = [self._space[number] for number in results]
+            costs = [self._costs(subnet) for subnet in subnets]
+            for place, name in enumerate(self._objectives):
+                if name in self._predictors:
+                    self._predictors[name].fit(subnets, costs, values[:, place])
+            self._points = values * self._signs
+        return True
+
+    def pick(self, subnets: Sequence[Subnet], rng: random.Random) -> Subnet:
+        """One of the subnets that neither another one nor an evaluated one is expected to beat, if there is any.
+
+        Args:
+            subnets: the candidates.
+            rng: what is drawn from.
+        """
+        costs = [self._costs(subnet) for subnet in subnets]
+        expected = np.stack([self._predictors[name].predict(subnets, costs) if name in self._predictors else
+                             np.array([own[name] for own in costs]) for name in self._objectives], axis=1) * self._signs
+        best = ~beaten(expected, expected)
+        new = best & ~beaten(expected, self._points)
+        return subnets[rng.choice(np.flatnonzero(new if new.any() else best).tolist())]
+
+
+def beaten(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which points some other beats: not greater in anything, and less in something.
+
+    Args:
+        points: shape ``(n, k)``; less is better.
+        others: shape ``(m, k)``.
+    """
+    not_greater = (others[None] <= points[:, None]).all(axis=2)
+    less = (others[None] < points[:, None]).any(axis=2)
+    return (not_greater & less).any(axis=1)
+
+
+def _read(config: Mapping[str, Any]) -> dict[str, int]:
+    allowed = f'allowed: dict({", ".join(DEFAULTS)}), integers from 2'
+    if not isinstance(config, Mapping) or set(config) - set(DEFAULTS):
+        raise ConfigError(f'predictor: {config!r} is not allowed; {allowed}')
+    for key, value in config.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+            raise ConfigError(f'predictor.{key}: {value!r} is not allowed; {allowed}')
+    return {**DEFAULTS, **config}

@@ -1,0 +1,57 @@
+"""Which process evaluates a subnet, and whether it is still there."""
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from pathlib import Path
+
+
+def this_process() -> str:
+    """The name of this process among those of all machines: host, process id and when the process began."""
+    pid = os.getpid()
+    return f'{_host()}:{pid}:{_begin(pid) or ""}'
+
+
+def is_gone(owner: str) -> bool:
+    """Whether a process of this host is not there any more. Of a process elsewhere nothing is known: ``False``.
+
+    Args:
+        owner: what :func:`this_process` returned in that process.
+    """
+    host, pid, begin = owner.rsplit(':', 2)
+    if host != _host() or not pid.isdigit():
+        return False
+    if _PROC.exists():
+        return _begin(int(pid)) != begin  # another process may have got the same id
+    if os.name != 'posix':
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+_PROC = Path('/proc/self/stat')
+
+
+def _host() -> str:
+    """Where process ids mean the same: machine, since it was started, and container."""
+    try:
+        boot = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+        return f'{platform.node()}/{boot}/{os.readlink("/proc/self/ns/pid")}'
+    except OSError:
+        return f'{platform.node()}/{uuid.getnode()}'
+
+
+def _begin(pid: int) -> str | None:
+    """When a process began, in clock ticks since the machine was started; ``None`` when it has ended."""
+    try:
+        # The second entry is the program's name in brackets, which may hold anything.
+        state, *entries = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    except OSError:
+        return None
+    return None if state in 'ZX' else entries[18]

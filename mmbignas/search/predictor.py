@@ -1,0 +1,104 @@
+"""The accuracy of subnets that were not evaluated, from those that were."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import kendalltau
+from sklearn.base import clone
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+from mmbignas.errors import ConfigError
+from mmbignas.search.constraints import COSTS, Costs
+from mmbignas.space import Genome, SearchSpace, Subnet
+
+
+class RankCorrelation(NamedTuple):
+    """How well a ranking agrees with another one.
+
+    Args:
+        tau: Kendall's tau-b; 1 for the same order, 0 for no relation.
+        count: of how many subnets.
+    """
+
+    tau: float
+    count: int
+
+
+class AccuracyPredictor:
+    """A regression from a subnet's genes and costs to a metric.
+
+    A gene is a number from its lowest choice to its highest, 1; that of a block which is not there is 0, less than any
+    choice. Costs are logarithms.
+
+    Args:
+        space: the search space.
+        seed: of the regression and of the folds.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+        self._genome, self._seed = Genome(space), seed
+        self._model = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), StandardScaler(),
+                                    Ridge(alpha=10.))
+
+    def features(self, subnets: Sequence[Subnet], costs: Sequence[Costs]) -> np.ndarray:
+        """What the regression sees.
+
+        Args:
+            subnets: of the space.
+            costs: what each costs.
+
+        Returns:
+            ndarray: shape ``(subnets, genes + costs)``.
+        """
+        genes = self._genome.genes
+        vectors = [[(index + 1) / len(gene.choices) for gene, index in zip(genes, self._genome.encode(subnet))]
+                   for subnet in subnets]
+        amounts = [[np.log(own[name]) for name in COSTS if own.get(name)] for own in costs]
+        return np.hstack([np.asarray(vectors, dtype=float), np.asarray(amounts, dtype=float)])
+
+    def fit(self, subnets: Sequence[Subnet], costs: Sequence[Costs], values: Sequence[float]) -> AccuracyPredictor:
+        """Learn from evaluated subnets.
+
+        Args:
+            subnets: of the space, at least two.
+            costs: what each costs.
+            values: the metric of each.
+        """
+        self._model.fit(self.features(subnets, costs), np.asarray(values, dtype=float))
+        return self
+
+    def predict(self, subnets: Sequence[Subnet], costs: Sequence[Costs]) -> np.ndarray:
+        """The metric that each subnet is expected to have.
+
+        Args:
+            subnets: of the space.
+            costs: what each costs.
+        """
+        return self._model.predict(self.features(subnets, costs))
+
+    def cross_validated(self, subnets: Sequence[Subnet], costs: Sequence[Costs], values: Sequence[float],
+                        folds: int = 5) -> RankCorrelation:
+        """How well subnets are ranked that were not learned from.
+
+        Args:
+            subnets: of the space, at least as many as folds.
+            costs: what each costs.
+            values: the metric of each.
+            folds: how many times to learn, each time without another part.
+
+        Raises:
+            ConfigError: for fewer subnets than folds.
+        """
+        if len(subnets) < folds:
+            raise ConfigError(f'subnets: {len(subnets)} are not enough for {folds} folds; allowed: at least {folds}')
+        features, expected = self.features(subnets, costs), np.asarray(values, dtype=float)
+        found = np.empty_like(expected)
+        for learned, held_out in KFold(folds, shuffle=True, random_state=self._seed).split(features):
+            model = clone(self._model).fit(features[learned], expected[learned])
+            found[held_out] = model.predict(features[held_out])
+        return RankCorrelation(float(kendalltau(found, expected).statistic), len(expected))

@@ -1,0 +1,69 @@
+"""Where a study is kept: a file, or a data base."""
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+
+from mmbignas.errors import ConfigError, DependencyError
+
+JOURNAL_SUFFIXES = ('.journal', '.log')
+SQLITE_WAIT = 120.  # seconds that a process waits for others that write; Optuna's default, 5, is soon over
+ATTEMPTS = 20
+
+
+def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
+    """Open a storage of Optuna.
+
+    Args:
+        storage: a file, or a URL such as ``postgresql://user@host/name``, or one of Optuna's storages, which is
+            returned as it is. A file ending in ``.journal`` or ``.log`` is Optuna's journal, which, unlike SQLite, may
+            lie on a network file system; any other is a SQLite data base. Folders are made.
+
+    Raises:
+        ConfigError: for a storage that cannot be opened.
+        DependencyError: when the package that talks to the data base is missing.
+    """
+    if isinstance(storage, BaseStorage):
+        return storage
+    text = str(storage)
+    if '://' in text:
+        return _open_database(text, text)
+    path = Path(text).resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in JOURNAL_SUFFIXES:
+            # The whole path: what the lock file says must hold in any working directory.
+            return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+    except OSError as error:
+        raise ConfigError(f'storage: {text} cannot be opened ({error.strerror}); give a file that can be written '
+                          'to') from error
+    # Optuna takes what is in braces for a template.
+    return _open_database('sqlite:///' + str(path).replace('{', '{{').replace('}', '}}'), text)
+
+
+def _open_database(url: str, name: str) -> BaseStorage:
+    """Open a data base; what several processes do at once while its tables are made is tried again."""
+    options: dict[str, Any] = dict(pool_pre_ping=True)  # a connection may have ended while a subnet was evaluated
+    if url.startswith('sqlite'):
+        options['connect_args'] = dict(timeout=SQLITE_WAIT)
+    for attempt in range(ATTEMPTS):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except ImportError as error:
+            raise DependencyError(f'storage: {name} needs a package that cannot be imported ({error})') from error
+        except ArgumentError as error:
+            raise ConfigError(f'storage: {name} is no URL of a data base ({error}); allowed: a file, or a URL such as '
+                              'sqlite:///search.db or postgresql://user@host/name') from error
+        except (SQLAlchemyError, StorageInternalError, AssertionError) as error:
+            # AssertionError: tables whose version another process has not written yet.
+            if attempt + 1 == ATTEMPTS or isinstance(error, OperationalError) and 'unable to open' in str(error):
+                raise ConfigError(f'storage: {name} cannot be opened ({str(error).splitlines()[0]})') from error
+        time.sleep(random.uniform(0.05, 0.3))
+    raise AssertionError('not reached')

@@ -1,0 +1,287 @@
+"""A search for the best subnets as a study of Optuna that any number of processes and machines work on."""
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from mmbignas.errors import ConfigError
+from mmbignas.search.constraints import COSTS, Constraints, Costs
+from mmbignas.search.drawing import Drawing, Drawn
+from mmbignas.search.encoding import Encoding
+from mmbignas.search.guide import Guide
+from mmbignas.search.owner import is_gone, this_process
+from mmbignas.search.samplers import DEFAULT_SAMPLER, SamplerRecipe
+from mmbignas.search.storage import open_storage
+from mmbignas.space import SearchSpace, Subnet
+
+# Attributes of a trial.
+SUBNET, OWNER, HEARTBEAT, CLAIM, LINE = 'subnet', 'owner', 'heartbeat', 'claim', 'line'
+SETTINGS = 'mmbignas'  # attribute of the study: what all that work on it must agree about
+HEARTBEATS = 20  # in the time after which a process is taken for dead
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A subnet that this process, and no other, is to evaluate.
+
+    Args:
+        subnet: the subnet.
+        number: its number in the space.
+        costs: what it costs.
+        trial: the number of its trial in the study.
+    """
+
+    subnet: Subnet
+    number: int
+    costs: Costs
+    trial: int
+    _id: int = field(repr=False)
+
+
+class SubnetStudy:
+    """A search for the best subnets: ask for one, evaluate it, tell the result.
+
+    Any number of processes, on any number of machines, may do so at once with the same storage, and any of them may be
+    killed at any moment. None evaluates a subnet that another one evaluates or has evaluated; how is said in
+    :meth:`ask`. The machines' clocks have to agree to some minutes.
+
+    Args:
+        space: the search space.
+        costs: what a subnet costs: ``macs``, ``params`` and, where it is known, ``latency_ms``.
+        objectives: names of costs, which are minimised, and of metrics, which are maximised.
+        storage: see :func:`~mmbignas.search.open_storage`.
+        constraints: limits of the costs, see :class:`~mmbignas.search.Constraints`.
+        sampler: a name among :data:`~mmbignas.search.SAMPLERS`, or ``dict(type=name, **arguments)``.
+        seed: the same seed gives the same subnets, as long as one process works on the study, also if it is started
+            again in between. When other processes have running trials, or got ahead with the same subnet, the name of
+            the process goes into the seed as well, so that equal seeds do not make them draw the same. ``None`` for
+            any.
+        predictor: ``dict(candidates=..., min_subnets=...)``: as soon as there are ``min_subnets`` results, so many
+            candidates are drawn for each subnet, and one is taken that looks good to a regression, see
+            :class:`~mmbignas.search.AccuracyPredictor`.
+        name: of the study in its storage.
+        identity: what a result depends on, e.g. hashes of weights and data: part -> something that JSON keeps.
+        stale_after: seconds after which a process of another machine is taken for dead if it does not
+            :meth:`keep_alive`. Dead processes of this machine are noticed at once.
+
+    Raises:
+        ConfigError: for settings that are not allowed, or a study of another identity, objectives or constraints.
+        DependencyError: when the package that talks to the data base is missing.
+
+    Attributes:
+        study: the study, as Optuna knows it.
+        objectives: their names.
+        constraints: the limits.
+    """
+
+    def __init__(self, space: SearchSpace, costs: Callable[[Subnet], Costs], objectives: Sequence[str],
+                 storage: str | Path | BaseStorage, *, constraints: Mapping[str, Any] | None = None,
+                 sampler: str | Mapping[str, Any] = DEFAULT_SAMPLER, seed: int | None = None,
+                 predictor: Mapping[str, int] | None = None, name: str = 'subnets',
+                 identity: Mapping[str, Any] | None = None, stale_after: float = 600.) -> None:
+        self.space, self.costs, self.stale_after = space, costs, stale_after
+        self.objectives = _read_objectives(objectives, costs(space.min()))
+        self.constraints = Constraints(constraints, space, costs)
+        self._encoding = Encoding(space)
+        recipe = SamplerRecipe(sampler, self._encoding.distributions)
+        self._guide = None if predictor is None else Guide(predictor, space, costs, self.objectives)
+        directions = ['minimize' if objective in COSTS else 'maximize' for objective in self.objectives]
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna reports each trial
+        self.study = optuna.create_study(storage=open_storage(storage), study_name=name, directions=directions,
+                                         load_if_exists=True)
+        limits = {key: [end if math.isfinite(end) else None for end in ends]
+                  for key, ends in self.constraints.limits.items()}
+        self._agree(dict(identity=dict(identity or {}), objectives=self.objectives, constraints=limits))
+        self._drawing = Drawing(self._encoding, self.constraints, recipe, directions,
+                                secrets.randbits(32) if seed is None else seed)
+        self._last_heartbeat = -math.inf
+
+    def _agree(self, settings: dict[str, Any]) -> None:
+        """Write down what the study is about, or refuse one that is about something else."""
+        settings = json.loads(json.dumps(settings))
+        if SETTINGS not in self.study.user_attrs:
+            self.study.set_user_attr(SETTINGS, settings)
+        found = self.study.user_attrs[SETTINGS]
+        differ = [key for key in ('objectives', 'constraints') if found[key] != settings[key]]
+        mine, theirs = settings['identity'], found['identity']
+        differ += [f'identity.{part}' for part in sorted({*mine, *theirs}) if mine.get(part) != theirs.get(part)]
+        if differ:
+            raise ConfigError(f'storage: the study {self.study.study_name!r} is another one, its {", ".join(differ)} '
+                              'differ; allowed: another storage or name for this search, or the settings of that one')
+
+    def ask(self) -> Proposal | None:
+        """Get a subnet to evaluate.
+
+        Subnets of processes that died, and those that were given back, come first. Others come from the sampler.
+
+        No lock is needed: a trial is added to the study together with its subnet, in one step, and the storage gives it
+        the next number. The trials are read afterwards. If one of a lower number has the same subnet, the subnet is that
+        trial's; ours has failed, and another one is drawn. Of two trials with the same subnet the later one always sees
+        the earlier one, so at most one of them is evaluated.
+
+        Returns:
+            Proposal: ``None`` when nothing is left that keeps the limits.
+        """
+        lost = 0
+        while True:
+            trials = self._trials()
+            drawn = self._given_back(trials) or self._draw(trials, lost)
+            if drawn is None:
+                return None
+            proposal = self._claim(drawn)
+            if proposal is not None:
+                return proposal
+            lost += 1
+
+    def _trials(self) -> list[FrozenTrial]:
+        """All trials of subnets; those whose process is dead are freed before."""
+        trials = self.study.get_trials(deepcopy=False)
+        dead = [trial for trial in trials if trial.state == TrialState.RUNNING and self._is_dead(trial)]
+        for trial in dead:
+            self._free(trial)
+        if dead:
+            trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if SUBNET in trial.user_attrs]
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        if OWNER not in trial.user_attrs:
+            return False
+        return is_gone(trial.user_attrs[OWNER]) or time.time() - trial.user_attrs[HEARTBEAT] > self.stale_after
+
+    def _free(self, trial: FrozenTrial) -> None:
+        """End the trial of a dead process. If it was killed on its last step, the result is there already."""
+        line = trial.user_attrs.get(LINE)
+        self._finish(trial.number, None if line is None else self._values(line))
+
+    def _finish(self, number: int, values: Sequence[float] | None) -> bool:
+        """Finish a trial, with its objectives or as failed; whether it is finished with objectives now."""
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        try:
+            trial = self.study.tell(number, values, state, skip_if_finished=True)
+        except UpdateFinishedTrialError:  # another process did it in the same moment
+            trial = self.study.get_trials(deepcopy=False)[number]
+        return trial.state == TrialState.COMPLETE
+
+    def _given_back(self, trials: Sequence[FrozenTrial]) -> Drawn | None:
+        """A subnet whose trials have all failed."""
+        taken = {trial.user_attrs[SUBNET] for trial in trials if trial.state != TrialState.FAIL}
+        for trial in trials:
+            if trial.state == TrialState.FAIL and (number := trial.user_attrs[SUBNET]) not in taken:
+                return Drawn(self.space[int(number)], int(number), trial.system_attrs)
+        return None
+
+    def _draw(self, trials: Sequence[FrozenTrial], lost: int) -> Drawn | None:
+        trials = [trial for trial in trials if trial.state != TrialState.FAIL]
+        others = any(trial.state == TrialState.RUNNING and trial.user_attrs[OWNER] != this_process()
+                     for trial in trials)
+        mix = (this_process(), lost) if others or lost else None
+        taken = {int(trial.user_attrs[SUBNET]) for trial in trials}
+        if self._guide is None or not self._guide.learn({
+                int(trial.user_attrs[SUBNET]): self._values(trial.user_attrs[LINE])
+                for trial in trials if trial.state == TrialState.COMPLETE}):
+            return self._drawing.draw(trials, taken, mix)
+        return self._drawing.draw(trials, taken, mix, self._guide.candidates, self._guide.pick)
+
+    def _claim(self, drawn: Drawn) -> Proposal | None:
+        """Add a trial for a subnet; ``None`` if another process was first."""
+        params, number = self._encoding.params(drawn.subnet), str(drawn.number)
+        claim = uuid.uuid4().hex
+        self.study.add_trial(optuna.trial.create_trial(
+            state=TrialState.RUNNING, params=params, system_attrs=drawn.attributes,
+            distributions={name: self._encoding.distributions[name] for name in params},
+            user_attrs={SUBNET: number, OWNER: this_process(), HEARTBEAT: time.time(), CLAIM: claim}))
+        self._last_heartbeat = time.monotonic()
+        trials = self.study.get_trials(deepcopy=False)
+        own = next(trial for trial in reversed(trials) if trial.user_attrs.get(CLAIM) == claim)
+        for trial in trials:
+            if (trial.number < own.number and trial.user_attrs.get(SUBNET) == number
+                    and trial.state in (TrialState.RUNNING, TrialState.COMPLETE)):
+                self._finish(own.number, None)
+                return None
+        return Proposal(drawn.subnet, drawn.number, self.costs(drawn.subnet), own.number, own._trial_id)
+
+    def tell(self, proposal: Proposal, line: Mapping[str, Any]) -> bool:
+        """Finish a subnet.
+
+        Args:
+            proposal: from :meth:`ask`.
+            line: what is known of it: its costs, ``metrics`` (name -> value), and anything else that JSON keeps. A
+                metric that is missing, since nothing was detected, counts as 0.
+
+        Returns:
+            bool: ``False`` if the process had been taken for dead, and the subnet was given to others.
+        """
+        values = self._values(line)
+        with suppress(UpdateFinishedTrialError):
+            self._set(proposal, LINE, dict(line))
+        return self._finish(proposal.trial, values)
+
+    def fail(self, proposal: Proposal) -> None:
+        """Give a subnet back; who asks next gets it.
+
+        Args:
+            proposal: from :meth:`ask`.
+        """
+        self._finish(proposal.trial, None)
+
+    def keep_alive(self, proposal: Proposal) -> None:
+        """Say that a subnet is still being evaluated; to be called as often as one likes.
+
+        Args:
+            proposal: from :meth:`ask`.
+        """
+        if time.monotonic() - self._last_heartbeat < self.stale_after / HEARTBEATS:
+            return
+        self._last_heartbeat = time.monotonic()
+        with suppress(UpdateFinishedTrialError):  # tell will say so
+            self._set(proposal, HEARTBEAT, time.time())
+
+    def _set(self, proposal: Proposal, key: str, value: Any) -> None:
+        # There is no public way to change an attribute of a trial that was not made by Study.ask.
+        self.study._storage.set_trial_user_attr(proposal._id, key, value)
+
+    def _values(self, line: Mapping[str, Any]) -> list[float]:
+        """The objectives of a line."""
+        return [float(line[name]) if name in COSTS else metric_of(line, name) for name in self.objectives]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What was told of all finished subnets, in the order in which they were proposed."""
+        return [trial.user_attrs[LINE] for trial in self.study.get_trials(deepcopy=True, states=(TrialState.COMPLETE,))
+                if LINE in trial.user_attrs]
+
+    def counts(self) -> dict[str, int]:
+        """How many trials are ``finished``, ``running`` and ``failed``."""
+        states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
+        return dict(finished=states.count(TrialState.COMPLETE), running=states.count(TrialState.RUNNING),
+                    failed=states.count(TrialState.FAIL))
+
+
+def metric_of(line: Mapping[str, Any], name: str) -> float:
+    """A metric of a line; 0 where it is missing or no number."""
+    value = line.get('metrics', {}).get(name)
+    return float(value) if value is not None and math.isfinite(value) else 0.
+
+
+def _read_objectives(objectives: Sequence[str], costs: Costs) -> tuple[str, ...]:
+    known = [name for name in COSTS if costs.get(name) is not None]
+    if (isinstance(objectives, str) or not isinstance(objectives, Sequence) or not objectives
+            or not all(isinstance(name, str) for name in objectives) or len(set(objectives)) < len(objectives)):
+        raise ConfigError(f'objectives: {objectives!r} is not allowed; allowed: a list of different names, of metrics '
+                          f'and of {", ".join(known)}')
+    for name in objectives:
+        if name in COSTS and name not in known:
+            raise ConfigError(f'objectives: {name} is not known here; allowed: metrics, {", ".join(known)}')
+    return tuple(objectives)
