@@ -86,11 +86,11 @@ def check_identity(found: Any, expected: Mapping[str, str], where: str) -> None:
         ConfigError: naming what differs.
     """
     if not isinstance(found, Mapping):
-        raise ConfigError(f'{where}: is no record of evaluated subnets; give another --work-dir')
+        raise ConfigError(f'{where}: is no record of evaluated subnets; give another folder')
     differing = [name for name in expected if found.get(name) != expected[name]]
     if differing:
         raise ConfigError(f'{where}: holds figures of another {", ".join(differing)}, which do not belong together '
-                          "with this run's; give another --work-dir, or move the file away")
+                          "with this run's; give another folder, or move the file away")
 
 
 def _parsed(raw: str | bytes) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ import copy
 import json
 import multiprocessing
 import os
-import random
 import signal
 import sys
 import threading
@@ -26,16 +25,21 @@ from mmbignas.engine.exact_metrics import exact
 from mmbignas.engine.identity import config_hash
 from mmbignas.engine.launch import build_model, build_runner
 from mmbignas.engine.ledger import Ledger, only_run
-from mmbignas.engine.loops.subnet_val_loop import json_metrics
+from mmbignas.engine.loops.subnet_loop import json_metrics
 from mmbignas.engine.plain_config import plain_run_config
+from mmbignas.engine.trust_choice import (
+    MIN_COUNT,
+    check_metric,
+    choose_spread,
+    find_ledger,
+    pipeline_size,
+    read_ledger,
+)
 from mmbignas.errors import ConfigError
 from mmbignas.replacing import replacing
-from mmbignas.space import IMAGE_SIZE, ImageSize, json_number
+from mmbignas.space import IMAGE_SIZE, json_number
 from mmbignas.supernet import Supernet, file_hash, subnet_config
 
-LEDGER = 'ledger.jsonl'
-FOLDERS = ('', 'sample_accuracy')  # where a ledger lies in a work dir
-MIN_COUNT = 3
 LENGTHS = dict(EpochBasedTrainLoop='max_epochs', IterBasedTrainLoop='max_iters')
 OPTIONS = dict(max_epochs='--epochs', max_iters='--max-iters')
 # What parameter schedulers count in epochs or iterations.
@@ -81,7 +85,7 @@ class TrustCheck:
         self.cfg, self.seed, self.log = cfg, seed, log
         path = find_ledger(ledger)
         evaluated = read_ledger(path)
-        self.metric = _metric(evaluated, metric, path)
+        self.metric = check_metric(evaluated, metric, path)
         self.subnets = choose_spread(self._trainable(evaluated), self.metric, count, seed)
         self.configs = self._plain_configs(dict(max_epochs=epochs, max_iters=max_iters))
         first = next(iter(self.configs.values()))
@@ -188,104 +192,6 @@ class TrustCheck:
                     seconds=time.time() - begin)
         self.log(f'  {self.metric} {EvaluatedSubnet.from_line(line).metric(self.metric):.4f} alone, in {folder}')
         return line
-
-
-def find_ledger(path: str | Path) -> Path:
-    """The record of evaluated subnets.
-
-    Args:
-        path: the file, or the folder it lies in, or the work dir of the run.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    candidates = [Path(path, folder, LEDGER) for folder in FOLDERS] if Path(path).is_dir() else [Path(path)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise ConfigError(f'ledger not found: {" or ".join(map(str, candidates))}; give {LEDGER} of a run with '
-                      'SampleAccuracyLoop, or its folder')
-
-
-def read_ledger(path: str | Path) -> list[EvaluatedSubnet]:
-    """The subnets of a ledger, each once.
-
-    Args:
-        path: a file of JSON lines. Those without a number, and what is left of one that was torn, are passed over.
-
-    Raises:
-        ConfigError: for a file that has no evaluated subnets.
-    """
-    subnets: dict[int, EvaluatedSubnet] = {}
-    for text in Path(path).read_text(encoding='utf-8', errors='replace').splitlines():
-        try:
-            line = json.loads(text)
-            if 'number' in line:
-                own = EvaluatedSubnet.from_line(line)
-                subnets.setdefault(own.number, own)
-        except (ValueError, TypeError, KeyError):
-            continue
-    if not subnets:
-        raise ConfigError(f'{path}: has no evaluated subnets; give {LEDGER} of a run with SampleAccuracyLoop')
-    return list(subnets.values())
-
-
-def _metric(subnets: Sequence[EvaluatedSubnet], metric: str | None, path: Path) -> str:
-    """The metric, or the first that there is."""
-    names = list(dict.fromkeys(name for own in subnets for name, value in own.metrics.items()
-                               if isinstance(value, (int, float)) and not isinstance(value, bool)))
-    if not names:
-        raise ConfigError(f'{path}: no subnet has a metric, as nothing was detected; give another ledger')
-    if metric is not None and metric not in names:
-        raise ConfigError(f'--metric: {metric!r} is not allowed; allowed: {", ".join(names)}')
-    return metric or names[0]
-
-
-def choose_spread(subnets: Sequence[EvaluatedSubnet], metric: str, count: int, seed: int) -> list[EvaluatedSubnet]:
-    """Subnets that are spread over their accuracy.
-
-    Args:
-        subnets: what there is.
-        metric: name of the metric that orders them.
-        count: how many, at least 3.
-        seed: of the draws.
-
-    Returns:
-        list: ascending by the metric: the worst, one of each of ``count - 2`` groups of neighbours in rank, as equal
-        in size as can be, and the best.
-
-    Raises:
-        ConfigError: for a count that is not allowed.
-    """
-    if isinstance(count, bool) or not isinstance(count, int) or not MIN_COUNT <= count <= len(subnets):
-        allowed = f'{MIN_COUNT}..{len(subnets)}' if len(subnets) >= MIN_COUNT else (
-            f'nothing, since the ledger has {len(subnets)} subnets')
-        raise ConfigError(f'--count: {count!r} is not allowed; allowed: {allowed}')
-    order = sorted(subnets, key=lambda own: (own.metric(metric), own.number))
-    rng, between = random.Random(seed), len(order) - 2
-    ends = [1 + group * between // (count - 2) for group in range(count - 1)]
-    drawn = [order[rng.randrange(begin, end)] for begin, end in zip(ends, ends[1:])]
-    return [order[0], *drawn, order[-1]]
-
-
-def pipeline_size(cfg: Mapping[str, Any]) -> ImageSize | None:
-    """Size of the images that the data pipeline gives, after padding.
-
-    Args:
-        cfg: config of a run, whose ``val_dataloader`` may have a ``Resize`` with a ``scale``.
-
-    Returns:
-        tuple: the lengths of its sides; ``None`` where the pipeline does not tell.
-    """
-    dataset = (cfg.get('val_dataloader') or {}).get('dataset') or {}
-    while isinstance(dataset.get('dataset'), Mapping):
-        dataset = dataset['dataset']
-    scales = [own.get('scale') for own in dataset.get('pipeline') or () if type_name(own) == 'Resize']
-    if not scales or not isinstance(scales[-1], Sequence) or len(scales[-1]) != 2:
-        return None
-    divisor = ((cfg['model'].get('data_preprocessor') or {}).get('pad_size_divisor', 1))
-    width, height = (-(-side // divisor) * divisor for side in scales[-1])
-    return height, width
 
 
 def _length_key(cfg: Mapping[str, Any]) -> str:

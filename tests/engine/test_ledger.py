@@ -86,7 +86,7 @@ def test_figures_of_something_else_are_refused(tmp_path, change, named):
     path = tmp_path / 'ledger.jsonl'
     Ledger(path, IDENTITY).append(dict(number=3))
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=f'ledger.jsonl: holds figures of another {named}, .*--work-dir'):
+    with pytest.raises(ConfigError, match=f'ledger.jsonl: holds figures of another {named}, .*another folder'):
         Ledger(path, {**IDENTITY, **change})
     assert path.read_bytes() == before
 

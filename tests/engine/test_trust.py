@@ -20,15 +20,8 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.cost import CostModel
 from mmbignas.engine.launch import build_model
-from mmbignas.engine.trust import (
-    TrustCheck,
-    _scaled,
-    choose_spread,
-    find_ledger,
-    last_checkpoint,
-    pipeline_size,
-    read_ledger,
-)
+from mmbignas.engine.trust import TrustCheck, _scaled, last_checkpoint
+from mmbignas.engine.trust_choice import choose_spread, find_ledger, pipeline_size, read_ledger
 from mmbignas.errors import ConfigError
 from tests.engine.runs import ROOT, assert_same_state, python
 

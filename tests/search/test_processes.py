@@ -1,13 +1,13 @@
 """Several processes on one study, and processes that are killed."""
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +18,10 @@ from tests.search.tables import accuracy, tiny_space
 STORAGES = ('search.db', 'search.journal')
 
 
-def start(storage: Path, results: Path, count: int = 1000, *rest: int) -> subprocess.Popen:
-    command = [sys.executable, '-W', 'ignore', worker.__file__, str(storage), str(results), str(count), *map(str, rest)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+def start(*args: Any) -> Any:
+    process = worker.Process(target=worker.work, args=args)
+    process.start()
+    return process
 
 
 def numbers_in(results: Path) -> list[int]:
@@ -31,8 +32,8 @@ def numbers_in(results: Path) -> list[int]:
 def test_three_processes_evaluate_each_subnet_once(tmp_path: Path, name: str) -> None:
     processes = [start(tmp_path / 'new' / name, tmp_path / 'results') for _ in range(3)]  # also the folder is made once
     for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        process.join(120)
+        assert process.exitcode == 0
     assert sorted(numbers_in(tmp_path / 'results')) == list(range(tiny_space().size))
     study = worker.open_study(tmp_path / 'new' / name)
     assert study.ask() is None
@@ -47,10 +48,10 @@ def test_three_processes_evaluate_each_subnet_once(tmp_path: Path, name: str) ->
 
 @pytest.mark.parametrize('name', STORAGES)
 def test_kill_and_resume(tmp_path: Path, name: str) -> None:
-    whole = start(tmp_path / f'whole_{name}', tmp_path / 'whole', 20)
-    killed = start(tmp_path / name, tmp_path / 'results', 20, 0, 9)
-    assert whole.wait(120) == 0
-    assert killed.wait(120) == -signal.SIGKILL
+    worker.work(tmp_path / f'whole_{name}', tmp_path / 'whole', 20)
+    killed = start(tmp_path / name, tmp_path / 'results', 20, 9)
+    killed.join(120)
+    assert killed.exitcode == -signal.SIGKILL
     before = numbers_in(tmp_path / 'results')
     assert len(before) == 9
 

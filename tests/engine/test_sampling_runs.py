@@ -1,0 +1,105 @@
+"""The whole way, by the test tools: two processes killed and started again, by MMDetection's own tool, and searched."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from mmengine.config import Config
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from tests.engine.runs import MMDET_TOOLS, ROOT, python
+
+SAMPLE = """
+_base_ = {base!r}
+test_cfg = dict(_delete_=True, type='mmbignas.SampleAccuracyLoop', image_size=[64, 64], subnet_count={count},
+                metric1='coco/bbox_mAP', predicted_count=50, parallel={parallel!r})
+"""
+COUNT = 14
+
+
+@pytest.fixture(scope='module')
+def config(workspace):
+    def write(parallel='images', count=COUNT, more=''):
+        path = workspace / f'sample_{parallel}_{count}_{len(more)}.py'
+        path.write_text(SAMPLE.format(base=str(workspace / 'config.py'), parallel=parallel, count=count) + more)
+        return path
+    return write
+
+
+@pytest.fixture(scope='module')
+def sampled(workspace, whole, config):
+    """A run without interruption, in one process."""
+    text = python('tools/test.py', config(), whole / 'epoch_2.pth', '--work-dir', workspace / 'sampled')
+    return lines_of(workspace / 'sampled'), text
+
+
+def lines_of(folder):
+    path = folder / 'sample_accuracy' / 'ledger.jsonl'
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines()[1:] if line.endswith('}')]
+    assert len({line['number'] for line in lines}) == len(lines)
+    return {line['number']: line for line in lines}
+
+
+def test_what_is_said_and_written(workspace, sampled):
+    lines, text = sampled
+    assert len(lines) == COUNT
+    assert f'{COUNT}/{COUNT} subnets: coco/bbox_mAP' in text and 'best so far' in text
+    assert text.count('Evaluating bbox') == 1  # what is the same each time is said once
+    folder = workspace / 'sampled' / 'sample_accuracy'
+    assert f'in {folder}: results.json, subnets.csv' in text
+    command = (folder / 'subnets.html').read_text()
+    assert f'export_subnet.py {workspace}' in command
+
+
+@pytest.mark.parametrize('parallel', ['images', 'subnet'])
+def test_two_processes_killed_and_started_again(workspace, whole, config, sampled, parallel):
+    folder = workspace / f'killed_{parallel}'
+    # Not torchrun: the whole group has to die at once, by no means of its own.
+    command = ['-m', 'torch.distributed.run', '--nproc-per-node', 2, '--master-port', 29571, 'tools/test.py',
+               config(parallel), whole / 'epoch_2.pth', '--work-dir', folder, '--launcher', 'pytorch']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 200
+    while len(lines_of(folder)) < 3 and time.time() < deadline:
+        time.sleep(.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = lines_of(folder)
+    assert 3 <= len(before) < COUNT
+    text = python(*command)
+    after = lines_of(folder)
+    assert f'{len(before)} of {COUNT} subnets are finished, {COUNT - len(before)} are left' in text
+    assert {number: after[number] for number in before} == before
+    assert after.keys() == sampled[0].keys()
+    for number, line in after.items():
+        assert line['metrics'] == pytest.approx(sampled[0][number]['metrics'], abs=2e-3)
+        assert line['macs'] == sampled[0][number]['macs']
+
+
+def test_mmdetections_own_tool_and_a_part_of_the_images(workspace, whole, config, sampled):
+    """The metrics are those of pycocotools by hand, to the last digit, on the chosen images alone."""
+    more = "\ntest_cfg['val_images'] = 3\ntest_evaluator = dict(outfile_prefix={!r})\n".format(f'{workspace}/boxes')
+    path = config(count=1, more=more)
+    python(MMDET_TOOLS / 'test.py', path, whole / 'epoch_2.pth', '--work-dir', workspace / 'part')
+    [line] = lines_of(workspace / 'part').values()
+    truth = COCO(Config.fromfile(str(path)).test_evaluator.ann_file)
+    boxes = workspace / 'boxes.bbox.json'
+    own = COCOeval(truth, truth.loadRes(str(boxes)), 'bbox')
+    ids = {box['image_id'] for box in json.loads(boxes.read_text())}
+    assert len(ids) == 3 < len(truth.imgs)
+    own.params.imgIds, own.params.maxDets = sorted(ids), [100, 300, 1000]
+    own.evaluate()
+    own.accumulate()
+    own.summarize()
+    assert line['metrics']['coco/bbox_mAP'] == own.stats[0]
+    assert line['metrics']['coco/bbox_mAP_50'] == own.stats[1]
+    whole_set = sampled[0][line['number']]['metrics']
+    assert whole_set != line['metrics']
+    assert any(value != round(value, 3) for value in [*line['metrics'].values(), *whole_set.values()])
