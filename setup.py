@@ -45,7 +45,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmbignas', 'mmbignas.*']),
     # mim looks for tools and configs here; in the repository these are links to the folders at the top.
-    package_data={'mmbignas': ['.mim/tools/*.py', '.mim/configs/**/*.py']},
+    package_data={'mmbignas': ['analysis/*.js', '.mim/tools/*.py', '.mim/configs/**/*.py']},
     # No torch and no mm* package: pip would replace a CUDA build, or install over the OneDL forks, which bring the same
     # modules under other names. `import mmbignas` checks what is there.
     install_requires=['numpy'],

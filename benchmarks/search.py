@@ -3,10 +3,10 @@
     python benchmarks/search.py                          # on a made-up table over the demo's space
     python benchmarks/search.py LEDGER --config CONFIG   # on real results
 
-Searches are played back: every subnet of the space (or as many as were evaluated) has its result in a table, from which
-each sampler gets what it asks for. The score after a number of evaluations is the hypervolume of MACs and accuracy, as a
-share of that of the whole table's Pareto front, the mean over some seeds. LEDGER is a file of JSON lines with
-``subnet_settings``, ``macs``, ``params`` and ``metrics``. The made-up accuracy grows with a network's MACs and
+Searches are played back: the subnets of a space, all or as many as were evaluated, have their results in a table, from
+which each sampler gets what it asks for. The score after a number of evaluations is the hypervolume of MACs and
+accuracy, as a share of that of the whole table's Pareto front, the mean over some seeds. LEDGER is a file of JSON lines
+with ``subnet_settings``, ``macs``, ``params`` and ``metrics``. The made-up accuracy grows with a network's MACs and
 parameters, less and less, with a preference for balanced stages, and noise as that of an evaluation.
 """
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mmbignas.space import Genome, SearchSpace, Subnet
 from mmbignas.supernet import Supernet
 
 matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402 (after the choice of its back end)
+from matplotlib import pyplot as plt
 
 DEMO_CONFIG = str(common.ROOT / 'configs' / 'shapes_supnet.py')
 COUNTS = (25, 50, 100, 150)

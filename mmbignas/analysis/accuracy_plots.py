@@ -84,7 +84,8 @@ def _draw_subnets(axis: Axes, sample: AccuracySample, cost: str, unit: int) -> N
                  c=[colours[own.image_size] if len(sizes) > 1 else BLUE for own in known])
     for size in sizes if len(sizes) > 1 else ():
         count = sum(own.image_size == size for own in known)
-        axis.scatter([], [], s=30, color=colours[size], label=f'images of {format_size(size)} pixels: {count:,} subnets')
+        axis.scatter([], [], s=30, color=colours[size],
+                     label=f'images of {format_size(size)} pixels: {count:,} subnets')
 
 
 def _draw_front(axis: Axes, sample: AccuracySample, front: Sequence[EvaluatedSubnet], cost: str, unit: int, end: float,

@@ -62,7 +62,7 @@ def draw_macs_params(sample: CostSample, path: str | Path) -> Figure:
         axis.scatter([macs / unit for macs in sample.macs], [params / params_unit for params in sample.params], s=9,
                      linewidths=0, c=[colours[size] for size in sample.image_sizes],
                      alpha=alpha(len(sample.macs)))
-        for size, colour in colours.items() if len(sizes) > 1 else ():
+        for size, colour in colours.items() if len(colours) > 1 else ():
             axis.scatter([], [], s=30, color=colour,
                          label=f'images of {size[0]} x {size[1]} pixels: {counts[size]:,} subnets')
         _mark(axis, sample, unit)

@@ -8,7 +8,6 @@ except ImportError as error:
     raise DependencyError(f'the search needs {error.name}, which cannot be imported ({error}): '
                           "pip install 'mmbignas[search]'") from None
 
-# ruff: noqa: E402 (only now is it sure that the packages are there)
 from mmbignas.search.coarse_to_fine import CoarseToFineSampler
 from mmbignas.search.constraints import Constraints
 from mmbignas.search.encoding import Encoding

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -28,7 +28,8 @@ class CoarseToFineSampler(BaseSampler):
     Everything is read from the study's trials; nothing is kept from one trial to the next.
 
     Args:
-        search_space: all parameters. Their names are those of genes, see :class:`~mmbignas.search.Encoding`.
+        search_space: all parameters, which are numbers with a step. Their names are those of genes, see
+            :class:`~mmbignas.search.Encoding`.
         levels: of the grid, at least 2.
         coarse: how many trials the grid gets at most.
         more: the probability that, after one parameter was changed, another one is, and so on.
@@ -37,7 +38,7 @@ class CoarseToFineSampler(BaseSampler):
     """
 
     def __init__(self, search_space: Mapping[str, BaseDistribution], *, levels: int = 3, coarse: int = 20,
-                 more: float = 0.5, near: float = 0.5, seed: int | None = None) -> None:
+                 more: float = 0.3, near: float = 0.5, seed: int | None = None) -> None:
         if levels < 2:
             raise ValueError(f'levels must be at least 2, got {levels}')
         if coarse < 1:
@@ -49,7 +50,7 @@ class CoarseToFineSampler(BaseSampler):
         self._elements = sorted({element_of(name) for name in search_space})
         self._levels, self._coarse, self._more, self._near = levels, coarse, more, near
         self._rng = random.Random(seed)
-        self._drawing = _Drawing(-1, [], set())
+        self._drawing = _Drawing(-1, [], True, set())
 
     def reseed_rng(self) -> None:
         self._rng.seed()
@@ -60,9 +61,9 @@ class CoarseToFineSampler(BaseSampler):
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Params:
         if self._drawing.trial != trial.number:
             done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            self._drawing = _Drawing(trial.number, _parents(study, done), set() if len(done) < self._coarse else None)
-        parents, tried = self._drawing.parents, self._drawing.tried
-        for _ in range(MAX_GRID_DRAWS if tried is not None else 0):
+            self._drawing = _Drawing(trial.number, _parents(study, done), len(done) < self._coarse, set())
+        _, parents, coarse, tried = self._drawing
+        for _ in range(MAX_GRID_DRAWS if coarse else 0):
             levels = tuple(self._rng.randrange(self._levels) for _ in self._elements)
             if levels not in tried:
                 tried.add(levels)
@@ -86,11 +87,9 @@ class CoarseToFineSampler(BaseSampler):
         self._rng.shuffle(names)
         for name in names:
             choices = self._choices[name]
-            others = [choice for choice in choices if choice != parent[name]]
-            if self._rng.random() < self._near:
-                place = choices.index(parent[name])
-                others = choices[max(place - 1, 0):place] + choices[place + 1:place + 2]
-            params[name] = self._rng.choice(others)
+            place = min(range(len(choices)), key=lambda place: abs(choices[place] - parent[name]))
+            reach = 1 if self._rng.random() < self._near else len(choices)
+            params[name] = self._rng.choice(choices[max(place - reach, 0):place] + choices[place + 1:place + 1 + reach])
             if self._rng.random() >= self._more:
                 break
         return params
@@ -102,12 +101,14 @@ class _Drawing(NamedTuple):
     Args:
         trial: its number.
         parents: what is changed.
-        tried: levels of the grid that were drawn; ``None`` when the grid's time is over.
+        coarse: whether it draws from the grid, if that has more.
+        tried: levels of the grid that were drawn.
     """
 
     trial: int
     parents: list[Params]
-    tried: set[tuple[int, ...]] | None
+    coarse: bool
+    tried: set[tuple[int, ...]]
 
 
 def _parents(study: Study, done: Sequence[FrozenTrial]) -> list[Params]:
@@ -121,8 +122,6 @@ def _parents(study: Study, done: Sequence[FrozenTrial]) -> list[Params]:
 
 def _choices(distribution: BaseDistribution) -> list[Any]:
     """All values of a parameter, ascending."""
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
     assert isinstance(distribution, (IntDistribution, FloatDistribution)) and distribution.step is not None
     count = round((distribution.high - distribution.low) / distribution.step) + 1
     if isinstance(distribution, IntDistribution):

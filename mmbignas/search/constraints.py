@@ -15,7 +15,7 @@ from mmbignas.space import Genome, SearchSpace, Subnet
 
 COSTS = ('macs', 'params', 'latency_ms')
 WALKED = 10_000  # spaces with no more subnets are searched through for those that are left
-MAX_DRAWS = 10_000
+MAX_DRAWS = 2000
 MAX_CLIMBS = 10
 
 Costs = Mapping[str, float]
@@ -106,14 +106,14 @@ class Constraints:
         return None
 
     def _approach(self, subnet: Subnet, rng: random.Random) -> Subnet:
-        """Go from neighbour to neighbour towards the limits; of those as near as each other any, to spread out."""
+        """Go from neighbour to neighbour towards the limits, to any that is nearer than the last."""
         genome = Genome(self.space)
         while (excess := self.excess(self.costs(subnet))) > 0:
-            nearer = [(own, rng.random(), neighbour) for neighbour in genome.neighbours(subnet)
-                      if (own := self.excess(self.costs(neighbour))) < excess]
+            nearer = [neighbour for neighbour in genome.neighbours(subnet)
+                      if self.excess(self.costs(neighbour)) < excess]
             if not nearer:
                 break
-            subnet = min(nearer, key=lambda entry: entry[:2])[2]
+            subnet = rng.choice(nearer)
         return subnet
 
 

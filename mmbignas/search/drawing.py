@@ -1,10 +1,10 @@
-"""From a sampler of Optuna, which knows nothing of limits and blocks that are not there, to subnets worth evaluating."""
+"""From a sampler of Optuna, which knows nothing of limits and absent blocks, to subnets worth evaluating."""
 from __future__ import annotations
 
 import hashlib
 import random
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -17,9 +17,10 @@ from mmbignas.search.samplers import SamplerRecipe
 from mmbignas.space import Subnet
 
 ATTEMPTS = 1000
-REPEATS = 50  # draws in a row that bring nothing new
+REPEATS = 30  # draws in a row that bring nothing new
 COUNTERS = 'mmbignas:counters'  # attribute of a trial: how far the sampler's sequences had come
 
+Direction = Literal['minimize', 'maximize']
 Pick = Callable[[Sequence[Subnet], random.Random], Subnet]
 
 
@@ -57,8 +58,8 @@ class Drawing:
         seed: where the randomness begins.
     """
 
-    def __init__(self, encoding: Encoding, constraints: Constraints, recipe: SamplerRecipe, directions: Sequence[str],
-                 seed: int) -> None:
+    def __init__(self, encoding: Encoding, constraints: Constraints, recipe: SamplerRecipe,
+                 directions: Sequence[Direction], seed: int) -> None:
         self._encoding, self._constraints, self._recipe, self._seed = encoding, constraints, recipe, seed
         self._storage = InMemoryStorage()
         self._mirror = optuna.create_study(storage=self._storage, directions=list(directions),
@@ -101,8 +102,8 @@ class Drawing:
         attributes = self._attributes(own.number)
         for trial_number in [own.number, *(number for number in running if number is not None)]:
             self._mirror.tell(trial_number, state=TrialState.FAIL)  # which samplers pass over
-        subnet = self._choose(list(found.values()), taken, random.Random(seed), pick)
-        return None if subnet is None else Drawn(subnet, self._encoding.space.index(subnet), attributes)
+        chosen = self._choose(list(found.values()), taken, random.Random(seed), pick)
+        return None if chosen is None else Drawn(chosen, self._encoding.space.index(chosen), attributes)
 
     def _choose(self, found: Sequence[Subnet], taken: Container[int], rng: random.Random,
                 pick: Pick | None) -> Subnet | None:

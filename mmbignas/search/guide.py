@@ -85,9 +85,9 @@ def beaten(points: np.ndarray, others: np.ndarray) -> np.ndarray:
         points: shape ``(n, k)``; less is better.
         others: shape ``(m, k)``.
     """
-    not_greater = (others[None] <= points[:, None]).all(axis=2)
-    less = (others[None] < points[:, None]).any(axis=2)
-    return (not_greater & less).any(axis=1)
+    not_greater = np.all(others[None] <= points[:, None], axis=2)
+    less = np.any(others[None] < points[:, None], axis=2)
+    return np.any(not_greater & less, axis=1)
 
 
 def _read(config: Mapping[str, Any]) -> dict[str, int]:

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import kendalltau
 from sklearn.base import clone
-from sklearn.linear_model import Ridge
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
 
 from mmbignas.errors import ConfigError
 from mmbignas.search.constraints import COSTS, Costs
@@ -22,28 +23,30 @@ class RankCorrelation(NamedTuple):
 
     Args:
         tau: Kendall's tau-b; 1 for the same order, 0 for no relation.
-        count: of how many subnets.
+        subnets: of how many.
     """
 
     tau: float
-    count: int
+    subnets: int
 
 
 class AccuracyPredictor:
     """A regression from a subnet's genes and costs to a metric.
 
     A gene is a number from its lowest choice to its highest, 1; that of a block which is not there is 0, less than any
-    choice. Costs are logarithms.
+    choice. Costs are logarithms. The regression is a support vector machine on these, standardised.
 
     Args:
         space: the search space.
-        seed: of the regression and of the folds.
+        seed: of the folds.
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
         self._genome, self._seed = Genome(space), seed
-        self._model = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), StandardScaler(),
-                                    Ridge(alpha=10.))
+        # On subnets of two trained supernets it ranked, from 40 results on, better than linear and quadratic ridge
+        # regression, random forests and boosted trees did on the average, and learns in milliseconds.
+        self._model = TransformedTargetRegressor(make_pipeline(StandardScaler(), SVR(C=1., epsilon=0.1)),
+                                                 transformer=StandardScaler())
 
     def features(self, subnets: Sequence[Subnet], costs: Sequence[Costs]) -> np.ndarray:
         """What the regression sees.
@@ -61,7 +64,8 @@ class AccuracyPredictor:
         amounts = [[np.log(own[name]) for name in COSTS if own.get(name)] for own in costs]
         return np.hstack([np.asarray(vectors, dtype=float), np.asarray(amounts, dtype=float)])
 
-    def fit(self, subnets: Sequence[Subnet], costs: Sequence[Costs], values: Sequence[float]) -> AccuracyPredictor:
+    def fit(self, subnets: Sequence[Subnet], costs: Sequence[Costs], values: Sequence[float] | np.ndarray
+            ) -> AccuracyPredictor:
         """Learn from evaluated subnets.
 
         Args:
@@ -81,8 +85,8 @@ class AccuracyPredictor:
         """
         return self._model.predict(self.features(subnets, costs))
 
-    def cross_validated(self, subnets: Sequence[Subnet], costs: Sequence[Costs], values: Sequence[float],
-                        folds: int = 5) -> RankCorrelation:
+    def cross_validated(self, subnets: Sequence[Subnet], costs: Sequence[Costs],
+                        values: Sequence[float] | np.ndarray, folds: int = 5) -> RankCorrelation:
         """How well subnets are ranked that were not learned from.
 
         Args:

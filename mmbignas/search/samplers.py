@@ -35,9 +35,9 @@ class SamplerRecipe:
     """
 
     def __init__(self, config: str | Mapping[str, Any], search_space: Mapping[str, BaseDistribution]) -> None:
-        given = dict(type=config) if isinstance(config, str) else dict(config)
+        given = dict(config) if isinstance(config, Mapping) else dict(type=config)
         self.name = given.pop('type', None)
-        if self.name not in SAMPLERS:
+        if not isinstance(self.name, str) or self.name not in SAMPLERS:
             raise ConfigError(f'sampler: {config!r} is not allowed; allowed: {", ".join(SAMPLERS)}, or dict(type=name, '
                               '**arguments)')
         if 'seed' in given:

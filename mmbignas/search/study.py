@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mmbignas.errors import ConfigError
 from mmbignas.search.constraints import COSTS, Constraints, Costs
-from mmbignas.search.drawing import Drawing, Drawn
+from mmbignas.search.drawing import Direction, Drawing, Drawn
 from mmbignas.search.encoding import Encoding
 from mmbignas.search.guide import Guide
 from mmbignas.search.owner import is_gone, this_process
@@ -98,7 +98,7 @@ class SubnetStudy:
         self._encoding = Encoding(space)
         recipe = SamplerRecipe(sampler, self._encoding.distributions)
         self._guide = None if predictor is None else Guide(predictor, space, costs, self.objectives)
-        directions = ['minimize' if objective in COSTS else 'maximize' for objective in self.objectives]
+        directions: list[Direction] = ['minimize' if name in COSTS else 'maximize' for name in self.objectives]
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna reports each trial
         self.study = optuna.create_study(storage=open_storage(storage), study_name=name, directions=directions,
                                          load_if_exists=True)
@@ -127,10 +127,10 @@ class SubnetStudy:
 
         Subnets of processes that died, and those that were given back, come first. Others come from the sampler.
 
-        No lock is needed: a trial is added to the study together with its subnet, in one step, and the storage gives it
-        the next number. The trials are read afterwards. If one of a lower number has the same subnet, the subnet is that
-        trial's; ours has failed, and another one is drawn. Of two trials with the same subnet the later one always sees
-        the earlier one, so at most one of them is evaluated.
+        No lock is needed. A trial is added to the study together with its subnet, in one step, and the storage gives it
+        the next number. The trials are read afterwards. If one of a lower number has the same subnet, is running or
+        finished, the subnet is that trial's: ours has failed, and another one is drawn. Of two trials with the same
+        subnet the later one always sees the earlier one, so at most one of them is evaluated.
 
         Returns:
             Proposal: ``None`` when nothing is left that keeps the limits.
