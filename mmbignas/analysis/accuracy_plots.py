@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -89,7 +90,7 @@ def _draw_subnets(axis: Axes, sample: AccuracySample, cost: str, unit: int) -> N
 
 
 def _draw_front(axis: Axes, sample: AccuracySample, front: Sequence[EvaluatedSubnet], cost: str, unit: int, end: float,
-                **style: object) -> None:
+                **style: Any) -> None:
     """What can be reached at each cost, up to the end of the axis, with markers at the subnets."""
     costs, values = _points(sample, front, cost, unit)
     axis.plot([*costs, end], [*values, values[-1]], drawstyle='steps-post', markevery=range(len(front)), **style)

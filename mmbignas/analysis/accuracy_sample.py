@@ -5,6 +5,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ class AccuracySample:
         if len(self.image_sizes()) > 1:
             columns.append(('image size', lambda own: format_size(own.image_size)))
         for name in filter(None, (self.metric1, self.metric2)):
-            columns.append((name, lambda own, name=name: f'{own.metric(name):.4f}'))
+            columns.append((name, partial(_metric_cell, name)))
         return AsciiTable([[title for title, _ in columns] + list(more),
                            *[[cell(own) for _, cell in columns] + rest for own, *rest in rows]]).table
 
@@ -227,6 +228,10 @@ class AccuracySample:
             writer = csv.DictWriter(file, names, lineterminator='\n')
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _metric_cell(name: str, subnet: EvaluatedSubnet) -> str:
+    return f'{subnet.metric(name):.4f}'
 
 
 def format_size(image_size: ImageSize) -> str:

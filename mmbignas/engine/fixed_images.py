@@ -69,7 +69,7 @@ def _fixed(cfg: Mapping[str, Any], num_images: int) -> dict[str, Any]:
         dataset = dataset['dataset']
     fixed = {name: value for name, value in cfg.items() if name != 'num_batch_per_epoch'}
     inner = fixed.get('batch_sampler')
-    if 'drop_last' in (inner or {}):
+    if inner is not None and 'drop_last' in inner:
         inner = {**inner, 'drop_last': False}
     # No workers are left over, and no memory is pinned for good.
     fixed.update(dataset=dict(type=SeededDataset, dataset=dataset), persistent_workers=False, pin_memory=False,

@@ -48,7 +48,7 @@ def predict_others(sample: AccuracySample, space: SearchSpace, costs: Callable[[
         entries.sort(key=lambda own: (-own['predicted'], own['macs']))
     near = {name: [own for own in entries if 100 * abs(own['macs'] - macs) <= macs][:BEST]
             for name, macs in sample.marks.items()}
-    return dict(metric=sample.metric1, kendall_tau=correlation.tau, number=correlation.count, predicted=len(entries),
+    return dict(metric=sample.metric1, kendall_tau=correlation.tau, number=correlation.subnets, predicted=len(entries),
                 best=entries[:BEST], **{f'best_near_{name}': own for name, own in near.items()})
 
 

@@ -263,8 +263,8 @@ class SubnetStudy:
                 if LINE in trial.user_attrs]
 
     def counts(self) -> dict[str, int]:
-        """How many trials are ``finished``, ``running`` and ``failed``."""
-        states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
+        """How many trials are ``finished``, ``running`` and ``failed``; those of dead processes have failed."""
+        states = [trial.state for trial in self._trials()]
         return dict(finished=states.count(TrialState.COMPLETE), running=states.count(TrialState.RUNNING),
                     failed=states.count(TrialState.FAIL))
 

@@ -17,7 +17,8 @@ def test_points(tmp_path, cost, sizes):
     scale = 1 if cost == 'latency_ms' else max(getattr(one, cost) for one in own.subnets) / max(points[:, 0])
     for point, one in zip(points, own.subnets, strict=True):
         assert list(point) == pytest.approx([getattr(one, cost) / scale, one.metric(METRIC1)])
-    assert scale == pytest.approx(dict(macs=10**9, params=10**6 if 'M' in axis.get_xlabel() else 10**3, latency_ms=1)[cost])
+    params = 10**6 if 'M' in axis.get_xlabel() else 10**3
+    assert scale == pytest.approx(dict(macs=10**9, params=params, latency_ms=1)[cost])
     front = own.front(cost)
     drawn = [line for line in axis.lines if 'Pareto' in str(line.get_label())]
     assert len(drawn) == 1 and list(drawn[0].get_ydata())[:-1] == [one.metric(METRIC1) for one in front]

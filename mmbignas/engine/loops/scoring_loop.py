@@ -87,7 +87,7 @@ class ScoringLoop(SubnetLoop):
                 ('metric1', metric1, (str, type(None)), "names of metrics, such as 'coco/bbox_mAP', or None"),
                 ('metric2', metric2, (str, type(None)), "names of metrics, such as 'coco/bbox_mAP', or None"),
                 ('calib_bn', calib_bn, bool, 'True, False'), ('seed', seed, int, 'integers')):
-            if not isinstance(value, kinds) or isinstance(value, bool) and kinds is int:  # type: ignore[arg-type]
+            if not isinstance(value, kinds) or isinstance(value, bool) and kinds is int:
                 raise ConfigError(f'{self.key}.{name}: {value!r} is not allowed; allowed: {allowed}')
         if parallel not in PARALLEL:
             raise ConfigError(f'{self.key}.parallel: {parallel!r} is not allowed; allowed: {", ".join(PARALLEL)}')
@@ -108,7 +108,8 @@ class ScoringLoop(SubnetLoop):
         self.latency = None if lut_path is None else LatencyPredictor(LatencyTable.load(lut_path), self.cost_model)
         self._prepare_draws()
         self._alone = Alone()
-        self.val_images, self._indices = val_images, None
+        self.val_images = val_images
+        self._indices: list[int] | None = None  # of the chosen images
         self._quiet = False  # what calibration and metrics say is the same each time
         self._finetuning = None if sample_with_finetune is False else BriefFinetuning(
             sample_with_finetune, runner, f'{self.key}.sample_with_finetune', self._alone)

@@ -57,7 +57,8 @@ class SubnetSearchLoop(ScoringLoop):
         if isinstance(subnet_count, bool) or not isinstance(subnet_count, int) or subnet_count < 1:
             raise ConfigError(f'subnet_count: {subnet_count!r} is not allowed; allowed: integers from 1')
         self.subnet_count, self.storage = subnet_count, storage
-        self.objectives = objectives
+        self.objectives: Sequence[str] = () if objectives is None else objectives
+        self._default_objectives = objectives is None
         self._settings: dict[str, Any] = dict(constraints=constraints, predictor=predictor, name=study_name,
                                               stale_after=stale_after)
         if sampler is not None:
@@ -68,7 +69,7 @@ class SubnetSearchLoop(ScoringLoop):
         if self.metric1 is None:
             raise ConfigError(f"{self.key}.metric1: None is not allowed in a search; allowed: the name of a metric, "
                               "such as 'coco/bbox_mAP'")
-        if self.objectives is None:
+        if self._default_objectives:
             self.objectives = [self.metric1, 'macs']
         from optuna.storages import InMemoryStorage
 
@@ -83,7 +84,8 @@ class SubnetSearchLoop(ScoringLoop):
     def _go_through(self) -> None:
         identity, storage = self.identity(), self.storage or self.folder / 'study.db'
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.study, self._proposal = None, None
+        self.study: Any = None
+        self._proposal: Any = None
         if is_main_process():
             self.study = self._study(storage, identity)
         barrier()
@@ -137,7 +139,7 @@ class SubnetSearchLoop(ScoringLoop):
 
         super().check_metrics(metrics)
         names = list(metrics)
-        for index, name in enumerate(self.objectives or ()):
+        for index, name in enumerate(self.objectives):
             if names and name not in (*names, *COSTS):
                 raise ConfigError(f'{self.key}.objectives[{index}]: {name!r} is not allowed; allowed: '
                                   f'{", ".join([*names, *COSTS])}')
