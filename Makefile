@@ -31,7 +31,7 @@ demo: env ## run the whole process on a toy data set
 	@echo "make demo: $(PYTHON) tools/demo.py"
 	@$(PYTHON) tools/demo.py
 
-demo-full: env ## the same, and a subnet exported, fine-tuned and written as ONNX and .pt2
+demo-full: env ## the same, and a sample of subnets, and one exported, fine-tuned and written as ONNX and .pt2
 	@echo "make demo-full: $(PYTHON) tools/demo.py --full"
 	@$(PYTHON) tools/demo.py --full
 

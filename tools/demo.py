@@ -2,7 +2,8 @@
 
     python tools/demo.py [--full] [--work-dir work_dirs/demo]
 
-Takes a few minutes on two CPU cores; with --full a subnet is also exported, fine-tuned and written as ONNX and .pt2.
+Takes a few minutes on two CPU cores; with --full a sample of subnets is also evaluated, and one is exported, fine-tuned
+and written as ONNX and .pt2.
 Every step is a command that is printed before it runs.
 """
 import argparse
@@ -72,6 +73,22 @@ def print_table(work_dir: Path) -> None:
           'none of\nthem until they are calibrated for it.')
 
 
+def sample(checkpoint: Path, work_dir: Path) -> Path:
+    """Evaluate a sample of subnets.
+
+    Args:
+        checkpoint: of the supernet.
+        work_dir: folder for results.
+
+    Returns:
+        Path: a page to choose a subnet from.
+    """
+    folder = work_dir / f'sample_{time.strftime("%Y%m%d_%H%M%S")}'  # figures of another supernet would be refused
+    run(['tools/test.py', 'configs/shapes_sample_accuracy.py', str(checkpoint), '--work-dir', str(folder)],
+        work_dir / 'sample.log', show=r'^([|+]|baseline|large|best:|Pareto)')
+    return folder / 'sample_accuracy' / 'subnets.html'
+
+
 def ship(checkpoint: Path, work_dir: Path) -> Path:
     """Take the smallest subnet all the way to files that somebody ships.
 
@@ -97,7 +114,7 @@ def ship(checkpoint: Path, work_dir: Path) -> Path:
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--full', action='store_true', help='also export, fine-tune and deploy a subnet')
+    parser.add_argument('--full', action='store_true', help='also evaluate a sample of subnets, and export, fine-tune and deploy one')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'demo',
                         help='folder for results (default: work_dirs/demo)')
     args = parser.parse_args()
@@ -105,7 +122,7 @@ def main() -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault('OMP_NUM_THREADS', str(os.cpu_count() or 1))
     begin = time.time()
-    print(f'A supernet on a toy data set: about {6 if args.full else 4} minutes on two CPU cores. Results go to '
+    print(f'A supernet on a toy data set: about {8 if args.full else 4} minutes on two CPU cores. Results go to '
           f'{work_dir}.')
 
     run(['tools/make_shapes.py', DATA], work_dir / 'shapes.log')
@@ -118,8 +135,9 @@ def main() -> None:
     images = [f'{DATA}/val/{number:05d}.png' for number in (2, 5)]
     run(['tools/draw_subnets.py', 'configs/shapes_supnet.py', str(checkpoint), '--images', *images, '--subnet', 'max',
          'middle', 'min', '--out', str(picture), '--overwrite'], work_dir / 'draw.log')
+    page = f'\nA page to choose a subnet from: {sample(checkpoint, work_dir)}' if args.full else ''
     shipped = f'\nThe smallest subnet, to be shipped: {ship(checkpoint, work_dir)}' if args.full else ''
-    print(f'\n{time.time() - begin:.0f} s. The supernet: {checkpoint}\nDetections of three subnets: {picture}{shipped}')
+    print(f'\n{time.time() - begin:.0f} s. The supernet: {checkpoint}\nDetections of three subnets: {picture}{page}{shipped}')
 
 
 if __name__ == '__main__':

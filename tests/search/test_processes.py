@@ -56,7 +56,7 @@ def test_kill_and_resume(tmp_path: Path, name: str) -> None:
     assert len(before) == 9
 
     study = worker.open_study(tmp_path / name)
-    assert study.counts() == dict(finished=9, running=1, failed=0)
+    assert study.counts() == dict(finished=9, running=0, failed=1)  # the dead do not count as running
     interrupted = study.study.trials[-1].user_attrs['subnet']
     proposal = study.ask()
     assert str(proposal.number) == interrupted  # the subnet of the dead comes first
