@@ -12,8 +12,8 @@ test_cfg = dict(
     subnet_count=300,
     constraints=dict(macs='100G'),  # params='10M', latency_ms=30 (with lut_path); [low, high]
     objectives=['coco/bbox_mAP', 'macs'],
-    sampler=None,  # the default; nsga2, tpe, random, qmc, coarse_to_fine, or dict(type='nsga2', population_size=50)
-    predictor=None,  # dict(candidates=50, min_subnets=50): a regression proposes, evaluation decides
+    sampler='coarse_to_fine',  # nsga2, tpe, random, qmc, or dict(type='nsga2', population_size=50)
+    predictor=dict(candidates=100, min_subnets=30),  # a regression proposes, evaluation decides; None: without
     storage=None,  # study.db; a file ending in .journal on a network file system; postgresql://user@host/name
     baseline_flops='75.64G',
     metric1='coco/bbox_mAP',

@@ -208,6 +208,21 @@ def test_bad_arguments(tmp_path, arguments, message):
     assert not (tmp_path / 'sample_accuracy').exists()
 
 
+def test_workers_are_started_once(tmp_path):
+    runner = runner_for(tmp_path, subnet_count=3)
+    runner._test_dataloader['num_workers'] = 1
+    workers = []
+
+    class Watching(CountingMetric):
+        def compute_metrics(self, results):
+            workers.append(runner.test_loop.dataloader._iterator._workers[0].pid)
+            return super().compute_metrics(results)
+
+    runner._test_evaluator = [Watching()]
+    runner.test()
+    assert len(workers) == 3 and len(set(workers)) == 1
+
+
 # -- image sizes ------------------------------------------------------------------------------------------------------
 
 

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import optuna
 import pytest
 from mmengine.config import Config
+from optuna.trial import TrialState
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -114,3 +117,28 @@ def test_mmdetections_own_tool_and_a_part_of_the_images(workspace, whole, config
     whole_set = sampled[0][line['number']]['metrics']
     assert whole_set != line['metrics']
     assert any(value != round(value, 3) for value in [*line['metrics'].values(), *whole_set.values()])
+
+
+SEARCH = """
+_base_ = {base!r}
+test_cfg = dict(_delete_=True, type='mmbignas.SubnetSearchLoop', image_size=[64, 64], subnet_count=12,
+                metric1='coco/bbox_mAP', constraints=dict(macs='12M'), storage={storage!r})
+"""
+
+
+def test_two_commands_search_one_study(workspace, whole):
+    """Started apart, they share the subnets through the storage alone."""
+    path, storage = workspace / 'search.py', f'{workspace}/shared.db'
+    path.write_text(SEARCH.format(base=str(workspace / 'config.py'), storage=storage))
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(python, 'tools/test.py', path, whole / 'epoch_2.pth', '--work-dir',
+                            workspace / f'search{index}') for index in range(2)]
+    texts = [run.result() for run in runs]
+    study = optuna.load_study(study_name='subnets', storage=f'sqlite:///{storage}')
+    lines = [trial.user_attrs['line'] for trial in study.trials if trial.state == TrialState.COMPLETE]
+    numbers = [line['number'] for line in lines]
+    assert 12 <= len(numbers) <= 13 and len(set(numbers)) == len(numbers)  # one more where both ask at the end
+    assert all(line['macs'] <= 12 * 10**6 for line in lines)
+    owners = [trial.user_attrs['owner'] for trial in study.trials if trial.state == TrialState.COMPLETE]
+    assert len(set(owners)) == 2
+    assert any(f'the study has {len(lines)} subnets' in text for text in texts)  # the last one to end knows of all

@@ -13,6 +13,8 @@ from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet
 
+PREDICTOR: Mapping[str, int] = {}  # its defaults
+
 
 @LOOPS.register_module()
 class SubnetSearchLoop(ScoringLoop):
@@ -25,7 +27,8 @@ class SubnetSearchLoop(ScoringLoop):
 
     Args:
         runner, dataloader, evaluator: see :class:`~mmbignas.engine.loops.scoring_loop.ScoringLoop`.
-        subnet_count: how many subnets to evaluate, all processes and earlier runs together.
+        subnet_count: how many subnets to evaluate, all processes and earlier runs together; where several processes ask
+            for the last one at the same moment, there may be one more of each.
         constraints: any of ``macs``, ``params`` and ``latency_ms`` (with ``lut_path``) -> the most that is allowed,
             or ``[low, high]``; see :class:`~mmbignas.search.Constraints`. They are checked before anything is
             evaluated.
@@ -33,8 +36,8 @@ class SubnetSearchLoop(ScoringLoop):
             are minimised; ``None`` for ``metric1`` and ``macs``.
         sampler: one of :data:`~mmbignas.search.SAMPLERS`, or ``dict(type=..., **arguments of Optuna's class)``;
             ``None`` for :data:`~mmbignas.search.DEFAULT_SAMPLER`.
-        predictor: ``dict(candidates=..., min_subnets=...)``: let a regression choose among so many candidates; see
-            :class:`~mmbignas.search.SubnetStudy`.
+        predictor: ``dict(candidates=100, min_subnets=30)``, or some of it: as soon as so many subnets are evaluated, a
+            regression chooses among so many candidates; ``None`` for none, see :class:`~mmbignas.search.SubnetStudy`.
         storage: a file, or a URL such as ``postgresql://user@host/name``; ``None`` for ``search/study.db``.
         study_name: of the study in its storage.
         stale_after: seconds after which a process of another machine that does not report is taken for dead, and its
@@ -51,7 +54,7 @@ class SubnetSearchLoop(ScoringLoop):
 
     def __init__(self, runner: Any, dataloader: Any, evaluator: Any, *args: Any, subnet_count: int = 200,
                  constraints: Mapping[str, Any] | None = None, objectives: Sequence[str] | None = None,
-                 sampler: str | Mapping[str, Any] | None = None, predictor: Mapping[str, int] | None = None,
+                 sampler: str | Mapping[str, Any] | None = None, predictor: Mapping[str, int] | None = PREDICTOR,
                  storage: str | Path | None = None, study_name: str = 'subnets', stale_after: float = 600.,
                  **kwargs: Any) -> None:
         if isinstance(subnet_count, bool) or not isinstance(subnet_count, int) or subnet_count < 1:
