@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,15 @@ def type_name(cfg: Mapping[str, Any]) -> str:
     """The class name in a config whose ``type`` is a name, with or without scope, or a class; '' without one."""
     kind = cfg.get('type', '')
     return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
+
+
+@contextmanager
+def errors_below(key: str) -> Iterator[None]:
+    """Put the place of a dict in the config before the keys that errors name."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f'{key}.{error}') from None
 
 
 def check_dataset_files(dataset_cfg: Any, key: str) -> None:

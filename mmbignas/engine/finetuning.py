@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
@@ -47,9 +48,16 @@ class BriefFinetuning:
             raise ConfigError(f'{key}.max_iters: {self.max_iters!r} is not allowed; allowed: integers from 1')
         self.dataloader = runner.cfg.get('train_dataloader')
         self.optim_wrapper = own.get('optim_wrapper') or _with_less(runner.cfg.get('optim_wrapper'))
-        for name, value in (('train_dataloader', self.dataloader), ('optim_wrapper', self.optim_wrapper)):
+        for name, value in (('train_dataloader', self.dataloader),
+                            ('optim_wrapper.optimizer.lr', self.optim_wrapper)):
             if not isinstance(value, Mapping):
                 raise ConfigError(f'{key}: {setting!r} needs a config with {name}; allowed without: False')
+        try:
+            build_optim_wrapper(_unwrapped(runner), copy.deepcopy(self.optim_wrapper))
+        except Exception as error:  # of many kinds
+            raise ConfigError(f'{key}: the optim_wrapper {dict(self.optim_wrapper)} cannot be built '
+                              f'({type(error).__name__}: {error}); allowed: one that MMEngine builds for this model') \
+                from error
         check_dataset_files(self.dataloader.get('dataset'), 'train_dataloader.dataset')
         self._runner, self._alone = runner, alone
         self._batches: list[Any] | None = None
@@ -57,8 +65,7 @@ class BriefFinetuning:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Train the subnet that is applied; the weights are its own while this is open."""
-        wrapped = self._runner.model
-        model = wrapped.module if is_model_wrapper(wrapped) else wrapped
+        model = _unwrapped(self._runner)
         state = {name: value.detach().clone() for name, value in model.state_dict().items()}
         gradients = {parameter: parameter.grad for parameter in model.parameters()}
         training = {module: module.training for module in model.modules()}
@@ -92,9 +99,13 @@ class BriefFinetuning:
                 model.train_step(copy.deepcopy(batch), optim_wrapper)
 
 
+def _unwrapped(runner: Any) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
 def _with_less(optim_wrapper: Any) -> Any:
     """The config of an optimizer wrapper with a tenth of its learning rate."""
-    if not isinstance(optim_wrapper, Mapping) or 'lr' not in (optim_wrapper.get('optimizer') or {}):
+    optimizer = dict(optim_wrapper.get('optimizer') or {}) if isinstance(optim_wrapper, Mapping) else {}
+    if not isinstance(optimizer.get('lr'), Real):
         return None
-    optimizer = dict(optim_wrapper['optimizer'])
     return {**optim_wrapper, 'optimizer': {**optimizer, 'lr': optimizer['lr'] * LR_FACTOR}}

@@ -4,13 +4,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 from torch import nn
 
 from mmbignas.space import Genome, SearchSpace
+from mmbignas.supernet import file_hash
 
 # Where files lie says nothing about what is in them.
 PLACES = ('data_root', 'data_prefix', 'ann_file', 'img_path', 'backend_args', 'outfile_prefix', 'work_dir')
@@ -40,6 +41,21 @@ def dataset_hash(dataset: Any) -> str:
         names = [(key, PurePath(str(value)).name) for key, value in info.items() if key in PLACES]
         digest.update(config_hash([names, info]).encode())
     return digest.hexdigest()
+
+
+def annotation_hashes(config: Any) -> list[str]:
+    """Hashes of the annotation files that a config names, in their order; the name of one that is not here."""
+    hashes: list[str] = []
+    if isinstance(config, Mapping):
+        path = config.get('ann_file')
+        if isinstance(path, str) and path:
+            full = Path(str(config.get('data_root') or ''), path)
+            hashes.append(file_hash(full) if full.is_file() else full.name)
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        for value in config:
+            hashes += annotation_hashes(value)
+    return hashes
 
 
 def config_hash(config: Any) -> str:

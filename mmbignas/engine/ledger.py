@@ -41,6 +41,8 @@ class Ledger:
                         aside.write_text(json.dumps(dict(identity=dict(identity))) + '\n', encoding='utf-8')
             with self.path.open(encoding='utf-8') as file:
                 header = _parsed(file.readline()) or {}
+        except UnicodeDecodeError:
+            header = {}
         except OSError as error:
             raise ConfigError(f'{self.path}: cannot be read and written ({error.strerror}); give a folder that can be '
                               'made or written to') from error
@@ -69,7 +71,7 @@ class Ledger:
                     break  # somebody is writing it
                 self._read += len(raw)
                 line = _parsed(raw)
-                if line is not None and 'number' in line:
+                if line is not None and str(line.get('number')).isdecimal() and isinstance(line.get('metrics'), dict):
                     self._lines.setdefault(int(line['number']), line)
         return dict(self._lines)
 
@@ -125,7 +127,7 @@ def only_run(path: Path) -> Iterator[None]:
         return
     with path.with_name(f'.{path.name}.run').open('w') as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not kept by workers that outlive a kill
         except BlockingIOError:
             raise ConfigError(f'{path}: another run writes to it; wait until it has ended, or give another '
                               '--work-dir') from None

@@ -1,6 +1,7 @@
 """What the accuracy of subnets that were not evaluated is likely to be."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmbignas.space import SearchSpace, Subnet, json_number
 
 MIN_SUBNETS = 20
 BEST = 10
+NOISE = 1e-9  # less is no difference
 
 
 def predict_others(sample: AccuracySample, space: SearchSpace, costs: Callable[[Subnet], Mapping[str, float]],
@@ -23,8 +25,8 @@ def predict_others(sample: AccuracySample, space: SearchSpace, costs: Callable[[
         others: subnets of the space; those that were evaluated are passed over.
 
     Returns:
-        dict: ``kendall_tau`` on held-out subnets and their ``number``, and the ``best`` of the others, altogether and
-        near each mark; ``None`` where too few are known, or all are equal.
+        dict: ``kendall_tau`` on held-out subnets, ``None`` if there is none, and their ``number``, and the ``best`` of
+        the others, altogether and near each mark; ``None`` where too few are known, or all are equal.
 
     Raises:
         DependencyError: without scikit-learn.
@@ -33,7 +35,7 @@ def predict_others(sample: AccuracySample, space: SearchSpace, costs: Callable[[
 
     values = [own.metric(sample.metric1) for own in sample.subnets]
     known = {own.number for own in sample.subnets}
-    if len(known) < MIN_SUBNETS or len(set(values)) == 1:
+    if len(known) < MIN_SUBNETS or max(values) - min(values) < NOISE:
         return None
     subnets = [space[own.number] for own in sample.subnets]
     amounts = [costs(subnet) for subnet in subnets]
@@ -48,7 +50,8 @@ def predict_others(sample: AccuracySample, space: SearchSpace, costs: Callable[[
         entries.sort(key=lambda own: (-own['predicted'], own['macs']))
     near = {name: [own for own in entries if 100 * abs(own['macs'] - macs) <= macs][:BEST]
             for name, macs in sample.marks.items()}
-    return dict(metric=sample.metric1, kendall_tau=correlation.tau, number=correlation.subnets, predicted=len(entries),
+    tau = correlation.tau if math.isfinite(correlation.tau) else None  # of a regression that says the same of all
+    return dict(metric=sample.metric1, kendall_tau=tau, number=correlation.subnets, predicted=len(entries),
                 best=entries[:BEST], **{f'best_near_{name}': own for name, own in near.items()})
 
 
@@ -58,7 +61,9 @@ def report(prediction: Mapping[str, Any]) -> str:
     Args:
         prediction: of :func:`predict_others`.
     """
-    lines = [f'predicted {prediction["metric"]}: Kendall tau {prediction["kendall_tau"]:.3f} with the evaluated one, '
+    tau = prediction['kendall_tau']
+    tau = 'none' if tau is None else f'{tau:.3f}'
+    lines = [f'predicted {prediction["metric"]}: Kendall tau {tau} with the evaluated one, '
              f'held out in turn, of {prediction["number"]} subnets; of {prediction["predicted"]} others the most is '
              'expected of:']
     for name, entries in prediction.items():

@@ -39,10 +39,9 @@ class CoarseToFineSampler(BaseSampler):
 
     def __init__(self, search_space: Mapping[str, BaseDistribution], *, levels: int = 3, coarse: int = 20,
                  more: float = 0.3, near: float = 0.5, seed: int | None = None) -> None:
-        if levels < 2:
-            raise ValueError(f'levels must be at least 2, got {levels}')
-        if coarse < 1:
-            raise ValueError(f'coarse must be at least 1, got {coarse}')
+        for name, value, least in (('levels', levels, 2), ('coarse', coarse, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f'{name} must be an integer from {least}, got {value!r}')
         if not 0 <= more < 1 or not 0 <= near <= 1:
             raise ValueError(f'more must be in [0, 1) and near in [0, 1], got {more} and {near}')
         self._search_space = dict(search_space)

@@ -13,19 +13,27 @@ def this_process() -> str:
     return f'{_host()}:{pid}:{_begin(pid) or ""}'
 
 
+def is_here(owner: str) -> bool:
+    """Whether a process is, or was, one of this host, and :func:`is_gone` knows of it.
+
+    Args:
+        owner: what :func:`this_process` returned in that process.
+    """
+    host, pid, _ = owner.rsplit(':', 2)
+    return host == _host() and pid.isdigit() and (_PROC.exists() or os.name == 'posix')
+
+
 def is_gone(owner: str) -> bool:
     """Whether a process of this host is not there any more. Of a process elsewhere nothing is known: ``False``.
 
     Args:
         owner: what :func:`this_process` returned in that process.
     """
-    host, pid, begin = owner.rsplit(':', 2)
-    if host != _host() or not pid.isdigit():
+    if not is_here(owner):
         return False
+    _, pid, begin = owner.rsplit(':', 2)
     if _PROC.exists():
         return _begin(int(pid)) != begin  # another process may have got the same id
-    if os.name != 'posix':
-        return False
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

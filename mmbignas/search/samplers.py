@@ -42,6 +42,8 @@ class SamplerRecipe:
                               '**arguments)')
         if 'seed' in given:
             raise ConfigError('sampler.seed: is not allowed; the seed of the search goes for the sampler too')
+        if 'search_space' in given:
+            raise ConfigError('sampler.search_space: is not allowed; it is always that of the supernet')
         self._build, defaults = SAMPLERS[self.name]
         self._arguments = {**defaults, **given}
         if self.name == 'coarse_to_fine':

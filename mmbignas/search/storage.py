@@ -1,6 +1,7 @@
 """Where a study is kept: a file, or a data base."""
 from __future__ import annotations
 
+import os
 import random
 import time
 from pathlib import Path
@@ -18,6 +19,20 @@ SQLITE_WAIT = 120.  # seconds that a process waits for others that write; Optuna
 ATTEMPTS = 20
 
 
+def check_storage(storage: Any) -> None:
+    """Refuse what is no storage at all, before any is opened.
+
+    Args:
+        storage: see :func:`open_storage`.
+
+    Raises:
+        ConfigError: for anything but a text that is not empty, a path, or one of Optuna's storages.
+    """
+    if not isinstance(storage, (str, Path, BaseStorage)) or storage == '':
+        raise ConfigError(f'storage: {storage!r} is not allowed; allowed: a file, a URL such as '
+                          "postgresql://user@host/name, or one of Optuna's storages")
+
+
 def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
     """Open a storage of Optuna.
 
@@ -30,6 +45,7 @@ def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
         ConfigError: for a storage that cannot be opened.
         DependencyError: when the package that talks to the data base is missing.
     """
+    check_storage(storage)
     if isinstance(storage, BaseStorage):
         return storage
     text = str(storage)
@@ -40,12 +56,48 @@ def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix in JOURNAL_SUFFIXES:
             # The whole path: what the lock file says must hold in any working directory.
-            return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+            return JournalStorage(JournalFileBackend(str(path), _JournalLock(str(path))))
     except OSError as error:
         raise ConfigError(f'storage: {text} cannot be opened ({error.strerror}); give a file that can be written '
                           'to') from error
     # Optuna takes what is in braces for a template.
     return _open_database('sqlite:///' + str(path).replace('{', '{{').replace('}', '}}'), text)
+
+
+class _JournalLock(JournalFileOpenLock):
+    """The lock of a journal, which is held for each line that is appended.
+
+    A full disk or a power cut leaves a last line without an end. The next one would go on in it, and no process could
+    read the journal any more, so who gets the lock cuts it off first. The change that it said was never made.
+
+    Args:
+        path: of the journal.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._path = path
+
+    def acquire(self) -> bool:
+        """Wait for the lock, and cut off what has no end."""
+        super().acquire()
+        try:
+            _cut_torn_line(self._path)
+        except BaseException:
+            self.release()
+            raise
+        return True
+
+
+def _cut_torn_line(path: str) -> None:
+    """Cut a file after its last end of a line."""
+    with open(path, 'r+b') as file:
+        if not file.seek(0, os.SEEK_END):
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b'\n':
+            file.seek(0)
+            file.truncate(file.read().rfind(b'\n') + 1)
 
 
 def _open_database(url: str, name: str) -> BaseStorage:

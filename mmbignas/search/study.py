@@ -1,14 +1,16 @@
 """A search for the best subnets as a study of Optuna that any number of processes and machines work on."""
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import time
 import uuid
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +20,21 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from mmbignas.errors import ConfigError
+from mmbignas.search.agreement import agree
 from mmbignas.search.constraints import COSTS, Constraints, Costs
 from mmbignas.search.drawing import Direction, Drawing, Drawn
 from mmbignas.search.encoding import Encoding
 from mmbignas.search.guide import Guide
-from mmbignas.search.owner import is_gone, this_process
+from mmbignas.search.heartbeat import Heartbeat
+from mmbignas.search.owner import is_gone, is_here, this_process
 from mmbignas.search.samplers import DEFAULT_SAMPLER, SamplerRecipe
-from mmbignas.search.storage import open_storage
+from mmbignas.search.storage import check_storage, open_storage
 from mmbignas.space import SearchSpace, Subnet
 
 # Attributes of a trial.
-SUBNET, OWNER, HEARTBEAT, CLAIM, LINE = 'subnet', 'owner', 'heartbeat', 'claim', 'line'
-SETTINGS = 'mmbignas'  # attribute of the study: what all that work on it must agree about
+SUBNET, OWNER, HEARTBEAT, CLAIM, LINE, FAILED = 'subnet', 'owner', 'heartbeat', 'claim', 'line', 'failed'
 HEARTBEATS = 20  # in the time after which a process is taken for dead
+FAILURES = 2  # after which a subnet is not evaluated again
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,9 @@ class SubnetStudy:
             :class:`~mmbignas.search.AccuracyPredictor`.
         name: of the study in its storage.
         identity: what a result depends on, e.g. hashes of weights and data: part -> something that JSON keeps.
-        stale_after: seconds after which a process of another machine is taken for dead if it does not
-            :meth:`keep_alive`. Dead processes of this machine are noticed at once.
+        stale_after: seconds after which a process of another machine is taken for dead if nothing is heard of it; a
+            thread of each process says several times in that time that it is there. Dead processes of this machine are
+            noticed at once, and living ones are never taken for dead.
 
     Raises:
         ConfigError: for settings that are not allowed, or a study of another identity, objectives or constraints.
@@ -92,6 +97,8 @@ class SubnetStudy:
                  sampler: str | Mapping[str, Any] = DEFAULT_SAMPLER, seed: int | None = None,
                  predictor: Mapping[str, int] | None = None, name: str = 'subnets',
                  identity: Mapping[str, Any] | None = None, stale_after: float = 600.) -> None:
+        check_storage(storage)
+        _check_settings(name, stale_after)
         self.space, self.costs, self.stale_after = space, costs, stale_after
         self.objectives = _read_objectives(objectives, costs(space.min()))
         self.constraints = Constraints(constraints, space, costs)
@@ -104,28 +111,18 @@ class SubnetStudy:
                                          load_if_exists=True)
         limits = {key: [end if math.isfinite(end) else None for end in ends]
                   for key, ends in self.constraints.limits.items()}
-        self._agree(dict(identity=dict(identity or {}), objectives=self.objectives, constraints=limits))
+        agree(self.study, dict(identity=dict(identity or {}), objectives=self.objectives, constraints=limits),
+              directions)
         self._drawing = Drawing(self._encoding, self.constraints, recipe, directions,
                                 secrets.randbits(32) if seed is None else seed)
-        self._last_heartbeat = -math.inf
-
-    def _agree(self, settings: dict[str, Any]) -> None:
-        """Write down what the study is about, or refuse one that is about something else."""
-        settings = json.loads(json.dumps(settings))
-        if SETTINGS not in self.study.user_attrs:
-            self.study.set_user_attr(SETTINGS, settings)
-        found = self.study.user_attrs[SETTINGS]
-        differ = [key for key in ('objectives', 'constraints') if found[key] != settings[key]]
-        mine, theirs = settings['identity'], found['identity']
-        differ += [f'identity.{part}' for part in sorted({*mine, *theirs}) if mine.get(part) != theirs.get(part)]
-        if differ:
-            raise ConfigError(f'storage: the study {self.study.study_name!r} is another one, its {", ".join(differ)} '
-                              'differ; allowed: another storage or name for this search, or the settings of that one')
+        self._heartbeats: dict[int, Heartbeat] = {}  # number of a trial that is open here -> its own
+        self._warned: set[str] = set()  # numbers of subnets that were left out
 
     def ask(self) -> Proposal | None:
         """Get a subnet to evaluate.
 
-        Subnets of processes that died, and those that were given back, come first. Others come from the sampler.
+        Subnets of processes that died, and those that were given back, come first. Others come from the sampler. A
+        subnet that was given back twice is left out, with a warning.
 
         No lock is needed. A trial is added to the study together with its subnet, in one step, and the storage gives it
         the next number. The trials are read afterwards. If one of a lower number has the same subnet, is running or
@@ -138,7 +135,8 @@ class SubnetStudy:
         lost = 0
         while True:
             trials = self._trials()
-            drawn = self._given_back(trials) or self._draw(trials, lost)
+            left_out = self._left_out(trials)
+            drawn = self._given_back(trials, left_out) or self._draw(trials, left_out, lost)
             if drawn is None:
                 return None
             proposal = self._claim(drawn)
@@ -159,7 +157,8 @@ class SubnetStudy:
     def _is_dead(self, trial: FrozenTrial) -> bool:
         if OWNER not in trial.user_attrs:
             return False
-        return is_gone(trial.user_attrs[OWNER]) or time.time() - trial.user_attrs[HEARTBEAT] > self.stale_after
+        owner = trial.user_attrs[OWNER]
+        return is_gone(owner) if is_here(owner) else time.time() - trial.user_attrs[HEARTBEAT] > self.stale_after
 
     def _free(self, trial: FrozenTrial) -> None:
         """End the trial of a dead process. If it was killed on its last step, the result is there already."""
@@ -175,20 +174,30 @@ class SubnetStudy:
             trial = self.study.get_trials(deepcopy=False)[number]
         return trial.state == TrialState.COMPLETE
 
-    def _given_back(self, trials: Sequence[FrozenTrial]) -> Drawn | None:
+    def _left_out(self, trials: Sequence[FrozenTrial]) -> set[str]:
+        """Numbers of the subnets whose evaluation fails again and again, which is not for the death of a process."""
+        failures = Counter(trial.user_attrs[SUBNET] for trial in trials if FAILED in trial.user_attrs)
+        left_out = {number for number, count in failures.items() if count >= FAILURES}
+        for number in sorted(left_out - self._warned, key=int):
+            warnings.warn(f'the evaluation of subnet {number} failed {failures[number]} times; the search leaves it '
+                          'out', stacklevel=3)
+        self._warned |= left_out
+        return left_out
+
+    def _given_back(self, trials: Sequence[FrozenTrial], left_out: set[str]) -> Drawn | None:
         """A subnet whose trials have all failed."""
-        taken = {trial.user_attrs[SUBNET] for trial in trials if trial.state != TrialState.FAIL}
+        taken = left_out | {trial.user_attrs[SUBNET] for trial in trials if trial.state != TrialState.FAIL}
         for trial in trials:
             if trial.state == TrialState.FAIL and (number := trial.user_attrs[SUBNET]) not in taken:
                 return Drawn(self.space[int(number)], int(number), trial.system_attrs)
         return None
 
-    def _draw(self, trials: Sequence[FrozenTrial], lost: int) -> Drawn | None:
+    def _draw(self, trials: Sequence[FrozenTrial], left_out: set[str], lost: int) -> Drawn | None:
         trials = [trial for trial in trials if trial.state != TrialState.FAIL]
         others = any(trial.state == TrialState.RUNNING and trial.user_attrs[OWNER] != this_process()
                      for trial in trials)
         mix = (this_process(), lost) if others or lost else None
-        taken = {int(trial.user_attrs[SUBNET]) for trial in trials}
+        taken = {int(number) for number in left_out | {trial.user_attrs[SUBNET] for trial in trials}}
         if self._guide is None or not self._guide.learn({
                 int(trial.user_attrs[SUBNET]): self._values(trial.user_attrs[LINE])
                 for trial in trials if trial.state == TrialState.COMPLETE}):
@@ -203,7 +212,6 @@ class SubnetStudy:
             state=TrialState.RUNNING, params=params, system_attrs=drawn.attributes,
             distributions={name: self._encoding.distributions[name] for name in params},
             user_attrs={SUBNET: number, OWNER: this_process(), HEARTBEAT: time.time(), CLAIM: claim}))
-        self._last_heartbeat = time.monotonic()
         trials = self.study.get_trials(deepcopy=False)
         own = next(trial for trial in reversed(trials) if trial.user_attrs.get(CLAIM) == claim)
         for trial in trials:
@@ -211,7 +219,10 @@ class SubnetStudy:
                     and trial.state in (TrialState.RUNNING, TrialState.COMPLETE)):
                 self._finish(own.number, None)
                 return None
-        return Proposal(drawn.subnet, drawn.number, self.costs(drawn.subnet), own.number, own._trial_id)
+        proposal = Proposal(drawn.subnet, drawn.number, self.costs(drawn.subnet), own.number, own._trial_id)
+        self._heartbeats[proposal.trial] = Heartbeat(lambda: self._set(proposal, HEARTBEAT, time.time()),
+                                                     self.stale_after / HEARTBEATS)
+        return proposal
 
     def tell(self, proposal: Proposal, line: Mapping[str, Any]) -> bool:
         """Finish a subnet.
@@ -225,29 +236,25 @@ class SubnetStudy:
             bool: ``False`` if the process had been taken for dead, and the subnet was given to others.
         """
         values = self._values(line)
+        self._stop_heartbeat(proposal)
         with suppress(UpdateFinishedTrialError):
             self._set(proposal, LINE, dict(line))
         return self._finish(proposal.trial, values)
 
     def fail(self, proposal: Proposal) -> None:
-        """Give a subnet back; who asks next gets it.
+        """Give a subnet back whose evaluation failed; who asks next gets it, unless it has failed before.
 
         Args:
             proposal: from :meth:`ask`.
         """
+        self._stop_heartbeat(proposal)
+        with suppress(UpdateFinishedTrialError):
+            self._set(proposal, FAILED, True)
         self._finish(proposal.trial, None)
 
-    def keep_alive(self, proposal: Proposal) -> None:
-        """Say that a subnet is still being evaluated; to be called as often as one likes.
-
-        Args:
-            proposal: from :meth:`ask`.
-        """
-        if time.monotonic() - self._last_heartbeat < self.stale_after / HEARTBEATS:
-            return
-        self._last_heartbeat = time.monotonic()
-        with suppress(UpdateFinishedTrialError):  # tell will say so
-            self._set(proposal, HEARTBEAT, time.time())
+    def _stop_heartbeat(self, proposal: Proposal) -> None:
+        if (heartbeat := self._heartbeats.pop(proposal.trial, None)) is not None:
+            heartbeat.stop()
 
     def _set(self, proposal: Proposal, key: str, value: Any) -> None:
         # There is no public way to change an attribute of a trial that was not made by Study.ask.
@@ -273,6 +280,14 @@ def metric_of(line: Mapping[str, Any], name: str) -> float:
     """A metric of a line; 0 where it is missing or no number."""
     value = line.get('metrics', {}).get(name)
     return float(value) if value is not None and math.isfinite(value) else 0.
+
+
+def _check_settings(name: Any, stale_after: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f'study_name: {name!r} is not allowed; allowed: a text that is not empty')
+    if (isinstance(stale_after, bool) or not isinstance(stale_after, Real) or not math.isfinite(stale_after)
+            or stale_after <= 0):
+        raise ConfigError(f'stale_after: {stale_after!r} is not allowed; allowed: seconds, greater than 0')
 
 
 def _read_objectives(objectives: Sequence[str], costs: Costs) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import torch
 from mmdet.datasets import CocoDataset
 from mmdet.utils import register_all_modules
 
-from mmbignas.engine.identity import config_hash, dataset_hash, model_hash, space_hash
+from mmbignas.engine.identity import annotation_hashes, config_hash, dataset_hash, model_hash, space_hash
 from mmbignas.engine.ledger import Ledger, only_run
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSpace, SearchSpace
@@ -26,7 +26,7 @@ import sys
 from mmbignas.engine.ledger import Ledger
 ledger = Ledger(sys.argv[1], dict(supernet='a', space='b', data='c'))
 for number in range(int(sys.argv[2]), 10**9, 2):
-    ledger.append(dict(number=number, text='x' * (number * 37 % 5000)))
+    ledger.append(dict(number=number, text='x' * (number * 37 % 5000), metrics={}))
     print(number, flush=True)
 """
 
@@ -36,7 +36,7 @@ def test_lines_are_kept_in_order(tmp_path):
     ledger = Ledger(path, IDENTITY)
     numbers = [random.Random(seed).randrange(2**70) for seed in range(50)]
     for count, number in enumerate(numbers):
-        ledger.append(dict(number=str(number), value=count / 3))
+        ledger.append(dict(number=str(number), value=count / 3, metrics={}))
         assert list(ledger.lines()) == numbers[:count + 1]
     again = Ledger(path, IDENTITY).lines()
     assert [again[number]['value'] for number in numbers] == [count / 3 for count in range(50)]
@@ -48,13 +48,13 @@ def test_a_torn_line_is_passed_over(tmp_path, cut):
     path = tmp_path / 'ledger.jsonl'
     ledger = Ledger(path, IDENTITY)
     for number in range(3):
-        ledger.append(dict(number=number, text='x' * 10))
+        ledger.append(dict(number=number, metrics={}, text='x' * 10))
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     expected = [0, 1]
     ledger = Ledger(path, IDENTITY)
     assert list(ledger.lines()) == expected
-    ledger.append(dict(number=2, text='y'))
+    ledger.append(dict(number=2, text='y', metrics={}))
     # Without its newline alone, the line is complete.
     assert list(ledger.lines()) == list(Ledger(path, IDENTITY).lines()) == [0, 1, 2]
     assert Ledger(path, IDENTITY).lines()[2]['text'] == ('x' * 10 if cut == 1 else 'y')
@@ -91,10 +91,10 @@ def test_figures_of_something_else_are_refused(tmp_path, change, named):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize('content', ['', 'x', '[]\n', '{"number": 1}\n'])
+@pytest.mark.parametrize('content', ['', 'x', '[]\n', '{"number": 1}\n', '\xff\xfe'])
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / 'ledger.jsonl'
-    path.write_text(content)
+    path.write_bytes(content.encode('latin-1'))
     with pytest.raises(ConfigError, match='ledger.jsonl: is no record of evaluated subnets'):
         Ledger(path, IDENTITY)
     with pytest.raises(ConfigError, match='ledger.jsonl: cannot be read and written'):
@@ -102,11 +102,31 @@ def test_other_files_are_refused(tmp_path, content):
 
 
 def test_one_run_at_a_time(tmp_path):
+    """Another process is kept away, but a worker of a run that was killed keeps nobody away."""
     path = tmp_path / 'ledger.jsonl'
-    with only_run(path), pytest.raises(ConfigError, match='another run writes to it'), only_run(path):
+    code = (f"import os, sys, time\nfrom pathlib import Path\nfrom mmbignas.engine.ledger import only_run\n"
+            f"with only_run(Path({str(path)!r})):\n"
+            "    if os.fork() == 0:\n        time.sleep(60)\n        os._exit(0)\n"
+            "    print('there', flush=True)\n    time.sleep(60)")
+    run = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+                           start_new_session=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert run.stdout.readline() == 'there\n'
+    with pytest.raises(ConfigError, match='another run writes to it'), only_run(path):
         pass
+    run.kill()
+    run.wait()
     with only_run(path):
         pass
+    os.killpg(run.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize('line', ['{"number": 5}', '{"number": "x", "metrics": {}}', '{"metrics": {}}', '[1]', 'no'])
+def test_lines_that_are_none_are_passed_over(tmp_path, line):
+    path = tmp_path / 'ledger.jsonl'
+    ledger = Ledger(path, IDENTITY)
+    path.write_text(path.read_text() + line + '\n')
+    ledger.append(dict(number=3, metrics={}))
+    assert list(ledger.lines()) == list(Ledger(path, IDENTITY).lines()) == [3]
 
 
 # -- identity ---------------------------------------------------------------------------------------------------------
@@ -166,3 +186,13 @@ def test_config_hash_takes_places_for_nothing():
     assert config_hash(cfg) == config_hash({**cfg, 'ann_file': '/c/b.json', 'own': ToyModel(seed=2)})
     for change in (dict(metric=['segm']), dict(kind=ToyModel), dict(more=None), dict(own=Path('x'))):
         assert config_hash({**cfg, **change}) != config_hash(cfg)
+
+
+def test_annotation_files_count_by_their_content(tmp_path):
+    cfg = dict(dataset=dict(type='RepeatDataset', dataset=dict(data_root=str(tmp_path), ann_file='a.json')),
+               more=[dict(ann_file=str(tmp_path / 'a.json')), dict(ann_file=''), dict(ann_file='missing/b.json')])
+    (tmp_path / 'a.json').write_text('[1]')
+    first = annotation_hashes(cfg)
+    assert len(first) == 3 and first[0] == first[1] and first[2] == 'b.json'
+    (tmp_path / 'a.json').write_text('[2]')
+    assert annotation_hashes(cfg)[0] != first[0]

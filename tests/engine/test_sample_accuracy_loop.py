@@ -176,18 +176,43 @@ def test_metrics_that_do_not_exist(tmp_path):
     assert metric.count == 1  # known from the lines that are there
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), None])
+def test_a_metric_without_a_value_counts_as_nothing(tmp_path, value):
+    first = {'mAP': value, 'other': .1} if value is not None else {'other': .1}
+    turns = [{'mAP': .5, 'other': .1}, first, {}, {'mAP': .25, 'other': .1}]
+    arguments = dict(subnet_count=4, metric1='coco/mAP', metric2='coco/other')
+    runner_for(tmp_path / 'a', metric=TellingMetric(turns), **arguments).test()
+    results = json.loads((tmp_path / 'a' / 'sample_accuracy' / 'results.json').read_text())
+    assert (results['evaluated'], results['best']['metrics']['coco/mAP']) == (4, .5)
+    runner_for(tmp_path / 'a', metric=TellingMetric([]), **arguments).test()  # and on a resume
+    if value is not None:  # known by its name alone
+        arguments['subnet_count'] = 2
+        runner_for(tmp_path / 'b', metric=TellingMetric([turns[1], turns[1]]), **arguments).test()
+
+
+def test_an_evaluator_that_is_silent_at_first(tmp_path):
+    """One finds nothing, the other has a metric: the first one's may still come."""
+    runner = runner_for(tmp_path, subnet_count=3, metric1='coco/mAP')
+    runner._test_evaluator = [TellingMetric([{}, {}, {'mAP': .5}]), ToyMetric()]
+    assert runner.test()['sample_accuracy/best_coco/mAP'] == .5
+    runner = runner_for(tmp_path / 'b', subnet_count=3, metric1='coco/mAPP')
+    runner._test_evaluator = [TellingMetric([{}, {'mAP': .5}]), ToyMetric()]
+    with pytest.raises(ConfigError, match="metric1: 'coco/mAPP' is not allowed; allowed: toy/accuracy, .*coco/mAP"):
+        runner.test()
+
+
 def test_no_detections_count_as_nothing(tmp_path):
     metric = TellingMetric([{}, {'mAP': .5}, {}, {'mAP': float('nan')}])
     metrics = runner_for(tmp_path / 'a', subnet_count=4, metric=metric, metric1='coco/mAP').test()
-    assert [line['metrics'] for line in lines_of(tmp_path / 'a')] == [{}, {'coco/mAP': .5}, {}, {}]
+    assert [line['metrics'] for line in lines_of(tmp_path / 'a')] == [{}, {'coco/mAP': .5}, {}, {'coco/mAP': None}]
     assert metrics['sample_accuracy/best_coco/mAP'] == .5
     metrics = runner_for(tmp_path / 'b', subnet_count=4, metric=TellingMetric([{}] * 4)).test()
     assert metrics['sample_accuracy/subnets'] == 4
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(flops_range=['1G', '2G']), r'flops_range: \[1000000000, 2000000000\] is out of reach; allowed: .*overlap'),
-    (dict(subnet_count=0), 'subnet_count: 0 is not allowed'),
+    (dict(flops_range=['1G', '2G']), r'test_cfg.flops_range: \[1000000000, 2000000000\] is out of reach; .*overlap'),
+    (dict(subnet_count=0), 'test_cfg.subnet_count: 0 is not allowed'),
     (dict(subnet_sample_mode='all'), "subnet_sample_mode: 'all' is not allowed; allowed: random, uniform, traverse"),
     (dict(image_size=None), 'test_cfg.image_size: None is not allowed'),
     (dict(image_size=[6]), 'test_cfg.image_size: 6 is not allowed'),
@@ -197,6 +222,7 @@ def test_no_detections_count_as_nothing(tmp_path):
     (dict(val_images=0), 'test_cfg.val_images: 0 is not allowed; allowed: integers from 1'),
     (dict(val_images=5), 'test_cfg.val_images: 5 is not allowed with ToyDataset, which has no get_subset'),
     (dict(seed=None), 'test_cfg.seed: None is not allowed; allowed: integers'),
+    (dict(fp16='yes'), "test_cfg.fp16: 'yes' is not allowed; allowed: True, False"),
     (dict(sample_with_finetune=dict(iters=3)), 'sample_with_finetune: .* allowed: True, False, or a dict with max_it'),
     (dict(sample_with_finetune=dict(max_iters=0)), 'sample_with_finetune.max_iters: 0 is not allowed'),
     (dict(sample_with_finetune=True), 'sample_with_finetune: True needs a config with train_dataloader'),
@@ -293,6 +319,49 @@ def test_fine_tuning_leaves_the_supernet_alone(tmp_path):
         expected = expected_metrics(own, space[line['number']], True)
         assert line['metrics'] == pytest.approx(expected, rel=1e-4)
         assert line['metrics'] != pytest.approx(expected_metrics(model, space[line['number']], True), rel=1e-3)
+
+
+@pytest.mark.parametrize('wrapper', [dict(type='NoWrapper', optimizer=dict(type='SGD', lr=.1)),
+                                     dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=.1, what=3)),
+                                     dict(type='OptimWrapper', optimizer=dict(type='SGD', lr='a'))])
+def test_optimizers_that_cannot_be_built(tmp_path, wrapper):
+    with pytest.raises(ConfigError, match='test_cfg.sample_with_finetune: .*optim_wrapper'):
+        runner_for(tmp_path, cfg={**TRAINING, 'optim_wrapper': wrapper}, sample_with_finetune=True).test()
+
+
+# -- in a training ----------------------------------------------------------------------------------------------------
+
+
+def trained(rank, folder, parallel):
+    """A training that samples accuracies now and then, and its weights."""
+    model = trained_model(seed=0)
+    for module in model.modules():  # as of ranks that saw other images
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean += rank
+    runner = build_runner(
+        folder, model, hooks=[calibration()], train_cfg=dict(max_epochs=2, val_interval=1),
+        val_cfg=None if parallel is None else dict(type='mmbignas.SampleAccuracyLoop', image_size=SIZE, subnet_count=3,
+                                                   calib_bn=False, parallel=parallel))
+    runner.train()
+    return runner.model.state_dict()
+
+
+def trained_each_way(rank, folder):
+    return [trained(rank, f'{folder}/{parallel}', parallel) for parallel in (None, 'images', 'subnet')]
+
+
+def test_a_training_goes_on_as_without_it(tmp_path):
+    """In two processes whose statistics differ; all figures are of the first one's."""
+    for plain, *others in run_processes(trained_each_way, str(tmp_path)):
+        for state in others:
+            for name, value in plain.items():
+                assert torch.equal(value, state[name]), name
+    found = [{(path.parent.name, line['number']): line['metrics'] for path in sorted(tmp_path.glob(
+        f'{parallel}/sample_accuracy/*/ledger.jsonl')) for line in map(json.loads, path.read_text().splitlines()[1:])}
+        for parallel in ('images', 'subnet')]
+    assert len(found[0]) == 6 and found[0].keys() == found[1].keys()
+    for place, metrics in found[0].items():
+        assert metrics == pytest.approx(found[1][place], rel=1e-5)
 
 
 # -- several processes ------------------------------------------------------------------------------------------------

@@ -1,16 +1,17 @@
 """A search with real evaluations: what is told is what was measured, in one process and in several."""
 import json
+import time
 
 import optuna
 import pytest
 
 from mmbignas.cost import CostModel
 from mmbignas.errors import ConfigError
-from mmbignas.search import SAMPLERS, SubnetStudy
+from mmbignas.search import SAMPLERS
 from tests.distributed import run_processes
 from tests.engine.test_sample_accuracy_loop import SIZE, CountingMetric, runner_for
 from tests.engine.test_subnet_val_loop import trained_model
-from tests.engine.toy import TellingMetric, expected_metrics
+from tests.engine.toy import TellingMetric, build_runner, calibration, expected_metrics
 
 METRIC = dict(metric1='toy/likelihood')
 
@@ -80,7 +81,10 @@ def test_the_whole_space_is_enough(tmp_path):
     (dict(constraints=dict(flops='20G')), 'constraints: .* allowed: a dict with any of macs, params, latency_ms'),
     (dict(sampler='best'), "sampler: 'best' .*nsga2"),
     (dict(metric1=None), 'test_cfg.metric1: None is not allowed in a search'),
-    (dict(subnet_count=0), 'subnet_count: 0 is not allowed'),
+    (dict(subnet_count=0), 'test_cfg.subnet_count: 0 is not allowed'),
+    (dict(study_name=None), 'test_cfg.study_name: None'), (dict(stale_after='x'), 'test_cfg.stale_after: .x.'),
+    (dict(storage=5), 'test_cfg.storage: 5'), (dict(storage='what://x'), 'test_cfg.storage: what://x'),
+    (dict(sampler=dict(type='coarse_to_fine', levels=2.5)), 'test_cfg.sampler.*levels'),
     (dict(objectives=[]), r'objectives: \[\] is not allowed'),
     (dict(predictor=dict(candidates=0, min_subnets=3)), 'predictor')])
 def test_bad_arguments(tmp_path, arguments, message):
@@ -134,9 +138,39 @@ def test_two_processes_on_one_study(tmp_path):
             assert line['metrics'] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_loop_says_that_it_is_alive(tmp_path, monkeypatch):
-    alive = []
-    monkeypatch.setattr(SubnetStudy, 'keep_alive', lambda self, proposal: alive.append(proposal.number))
+def test_predictions_keep_all_limits(tmp_path):
+    limit = 700
+    search_for(tmp_path, constraints=dict(params=[None, limit]), subnet_count=21).test()
+    predicted = json.loads((tmp_path / 'search' / 'results.json').read_text())['predicted']
+    model = trained_model()
+    cost_model = CostModel(model, [SIZE])
+    allowed = {number for number in range(42) if cost_model(cost_model.space[number]).params <= limit}
+    assert predicted is None or {own['number'] for own in predicted['best']} <= allowed
+
+
+def test_waits_for_what_others_evaluate(tmp_path, monkeypatch):
+    """The last subnets are another process's; when it is dead, they are this one's."""
     search_for(tmp_path, subnet_count=2).test()
-    numbers = [trial.user_attrs['line']['number'] for trial in trials_of(tmp_path)[1]]
-    assert alive == [number for number in numbers for _ in range(3)]  # batches
+    monkeypatch.setattr('mmbignas.engine.loops.subnet_search_loop.WAIT_SECONDS', .1)
+    study, trials = trials_of(tmp_path)
+    attributes = dict(trials[0].user_attrs, subnet='7', owner='elsewhere:1:1', heartbeat=time.time())
+    del attributes['line']
+    study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs=attributes,
+                                              params=trials[0].params, distributions=trials[0].distributions))
+    metric = CountingMetric()
+    metrics = search_for(tmp_path, metric=metric, subnet_count=3, stale_after=3.).test()
+    assert (metric.count, metrics['search/subnets']) == (1, 3)
+
+
+@pytest.mark.parametrize('storage', [None, 'shared.db'])
+def test_each_validation_has_a_study_of_its_own(tmp_path, storage):
+    for seed in range(2):  # the second training comes to other weights in the same folder
+        own = build_runner(
+            tmp_path, trained_model(seed), hooks=[calibration()], train_cfg=dict(max_epochs=2, val_interval=1),
+            val_cfg=dict(type='mmbignas.SubnetSearchLoop', image_size=SIZE, subnet_count=2, calib_bn=True, **METRIC,
+                         storage=storage and str(tmp_path / storage)))
+        own.train()
+    folders = sorted(path.name for path in (tmp_path / 'search').iterdir())
+    assert [name.split('_')[:2] for name in folders] == [['iter', '4']] * 2 + [['iter', '8']] * 2
+    for name in folders:
+        assert json.loads((tmp_path / 'search' / name / 'results.json').read_text())['evaluated'] == 2

@@ -5,13 +5,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
-from mmbignas.search.owner import is_gone, this_process
+from mmbignas.search.heartbeat import THREAD
+from mmbignas.search.owner import is_gone, is_here, this_process
 from tests.search import worker
 from tests.search.tables import accuracy, tiny_space
 
@@ -93,6 +97,7 @@ def test_the_owner() -> None:
     host, pid, _ = this_process().rsplit(':', 2)
     assert is_gone(f'{host}:{pid}:1')  # another process with the same id
     assert not is_gone(f'elsewhere/x:{pid}:1')
+    assert is_here(this_process()) and is_here(dead_owner()) and not is_here(f'elsewhere/x:{pid}:1')
     assert socket.gethostname() in host
     zombie = subprocess.Popen([sys.executable, '-c', ''])
     for _ in range(500):
@@ -104,34 +109,100 @@ def test_the_owner() -> None:
 
 
 def test_a_silent_process_elsewhere(tmp_path: Path) -> None:
-    elsewhere = worker.open_study(tmp_path / 'search.db', stale_after=100.)
-    here = worker.open_study(tmp_path / 'search.db', stale_after=100.)
+    elsewhere = worker.open_study(tmp_path / 'search.db', stale_after=1e5)
+    here = worker.open_study(tmp_path / 'search.db', stale_after=1e5)
     proposal = elsewhere.ask()
     elsewhere._set(proposal, 'owner', 'elsewhere/x:1:1')
-    elsewhere._set(proposal, 'heartbeat', time.time() - 90)
+    elsewhere._set(proposal, 'heartbeat', time.time() - 0.9e5)
     assert here.ask().number != proposal.number
-    elsewhere._set(proposal, 'heartbeat', time.time() - 110)
+    elsewhere._set(proposal, 'heartbeat', time.time() - 1.1e5)
     again = here.ask()
     assert again.number == proposal.number
-    elsewhere._last_heartbeat = -1e9
-    elsewhere.keep_alive(proposal)  # too late, and no error
     assert not elsewhere.tell(proposal, dict(**proposal.costs, metrics={}))
     elsewhere.fail(proposal)
     assert here.tell(again, dict(**again.costs, metrics={}))
     assert here.ask().number != proposal.number
 
 
-def test_heartbeats_are_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = worker.open_study(tmp_path / 'search.db', stale_after=100.)
+@pytest.mark.parametrize('name', STORAGES)
+def test_a_silent_process_here_is_alive(tmp_path: Path, name: str) -> None:
+    first, second = (worker.open_study(tmp_path / name, stale_after=1e5) for _ in range(2))
+    proposal = first.ask()
+    first._set(proposal, 'heartbeat', time.time() - 1e9)
+    assert second.ask().number != proposal.number
+    assert second.counts() == dict(finished=0, running=2, failed=0)
+    assert first.tell(proposal, dict(**proposal.costs, metrics={}))
+
+
+def heartbeat_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == THREAD}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError('waited in vain')
+
+
+@pytest.mark.parametrize('name', STORAGES)
+@pytest.mark.parametrize('end', ['tell', 'fail'])
+def test_heartbeats_while_a_subnet_is_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+                                                ) -> None:
+    before = heartbeat_threads()
+    study, other = (worker.open_study(tmp_path / name, stale_after=0.2) for _ in range(2))
     proposal = study.ask()
-    now, written = [time.monotonic()], []
-    monkeypatch.setattr('mmbignas.search.study.time.monotonic', lambda: now[0])
-    monkeypatch.setattr(study, '_set', lambda *args: written.append(now[0]))
-    begin = now[0]
-    while now[0] < begin + 60:
-        study.keep_alive(proposal)
-        now[0] += 0.25
-    assert 10 <= len(written) <= 12  # every 5 seconds
+    thread, = heartbeat_threads() - before
+    assert thread.daemon
+    for _ in range(3):  # another process sees them come
+        seen = other.study.trials[proposal.trial].user_attrs['heartbeat']
+        wait_for(lambda: other.study.trials[proposal.trial].user_attrs['heartbeat'] > seen)
+
+    errors: list[int] = []
+
+    def broken(*args: Any) -> None:
+        errors.append(1)
+        raise OSError('disk full')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, '_set', broken)
+        wait_for(lambda: len(errors) >= 3)
+    seen = other.study.trials[proposal.trial].user_attrs['heartbeat']
+    wait_for(lambda: other.study.trials[proposal.trial].user_attrs['heartbeat'] > seen)
+
+    if end == 'tell':
+        assert study.tell(proposal, dict(**proposal.costs, metrics={}))
+    else:
+        study.fail(proposal)
+    assert not thread.is_alive()
+
+
+def test_heartbeats_end_when_the_subnet_was_given_to_others(tmp_path: Path) -> None:
+    before = heartbeat_threads()
+    study, other = (worker.open_study(tmp_path / 'search.db', stale_after=stale_after) for stale_after in (0.2, 1e5))
+    proposal = study.ask()
+    thread, = heartbeat_threads() - before
+    other.study.tell(proposal.trial, state=TrialState.FAIL)
+    wait_for(lambda: not thread.is_alive())
+    assert not study.tell(proposal, dict(**proposal.costs, metrics={}))
+
+
+def test_one_that_lost_its_subnet_sends_no_heartbeats(tmp_path: Path) -> None:
+    before = heartbeat_threads()
+    first, second = (worker.open_study(tmp_path / 'search.db') for _ in range(2))
+    drawn = first._draw([], set(), 0)
+    assert first._claim(drawn) is not None and second._claim(drawn) is None
+    assert len(heartbeat_threads() - before) == 1
+
+
+def test_deaths_are_not_held_against_a_subnet(tmp_path: Path) -> None:
+    study, numbers = worker.open_study(tmp_path / 'search.db'), set()
+    for _ in range(4):
+        proposal = study.ask()
+        numbers.add(proposal.number)
+        study._set(proposal, 'owner', dead_owner())
+    assert numbers == {study.ask().number}
 
 
 def test_processes_with_the_same_seed_draw_others(tmp_path: Path) -> None:

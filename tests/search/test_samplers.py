@@ -162,7 +162,12 @@ def test_qmc_goes_on_after_a_restart() -> None:
     (5, 'sampler: 5 is not allowed'),
     (dict(type='nsga2', size=3), "sampler: {'type': 'nsga2', 'size': 3} is not allowed (NSGAIISampler.__init__() got"),
     (dict(type='nsga2', population_size=1), '`population_size` must be greater than or equal to 2'),
-    (dict(type='coarse_to_fine', levels=1), 'levels must be at least 2, got 1'),
+    *((dict(type='coarse_to_fine', levels=value), f'levels must be an integer from 2, got {value!r}')
+      for value in (1, 2.5, '3', True)),
+    *((dict(type='coarse_to_fine', coarse=value), f'coarse must be an integer from 1, got {value!r}')
+      for value in (0, 2.5, None, True)),
+    (dict(type='coarse_to_fine', levles=3), "unexpected keyword argument 'levles'"),
+    (dict(type='coarse_to_fine', search_space={}), 'sampler.search_space: is not allowed'),
     (dict(type='random', seed=1), 'sampler.seed: is not allowed')])
 def test_samplers_that_are_refused(sampler: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):

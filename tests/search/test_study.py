@@ -1,7 +1,9 @@
 """What a study keeps and refuses."""
 from __future__ import annotations
 
+import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +120,98 @@ def test_a_single_subnet() -> None:
     assert study.ask() is None  # while it is running
     study.fail(proposal)
     assert study.ask().number == proposal.number
+
+
+def test_a_subnet_that_always_fails_is_left_out(tmp_path: Path) -> None:
+    study = open_study(tmp_path / 'search.db')
+    broken = study.ask()
+    study.fail(broken)
+    for _ in range(3):  # it comes first until then
+        again = study.ask()
+        assert again.number == broken.number
+        study._set(again, 'owner', 'elsewhere/x:1:1')
+        study._set(again, 'heartbeat', 0)  # as if its process had died, which is not the subnet's fault
+    again = study.ask()
+    study.fail(again)
+    message = f'the evaluation of subnet {broken.number} failed 2 times; the search leaves it out'
+    with pytest.warns(UserWarning, match=message):
+        numbers = [study.ask().number]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # it is said once
+        while (proposal := study.ask()) is not None:
+            numbers.append(proposal.number)
+    assert sorted([*numbers, broken.number]) == list(range(SPACE.size))
+    with pytest.warns(UserWarning, match=message):  # and after a restart
+        assert open_study(tmp_path / 'search.db').ask() is None
+
+
+@pytest.mark.parametrize('settings, message', [
+    *((dict(stale_after=value), f'stale_after: {value!r} is not allowed; allowed: seconds, greater than 0')
+      for value in (True, '600', None, 0, -1., float('nan'), float('inf'))),
+    *((dict(name=value), f'study_name: {value!r} is not allowed') for value in (5, None, '', ['a'])),
+    *((dict(storage=value), f'storage: {value!r} is not allowed') for value in (5, ['a'], True, b'a.db', ''))])
+def test_wrong_types_are_refused_first(settings: Any, message: str) -> None:
+    def costs(subnet: Any) -> Any:
+        raise AssertionError('nothing may be done before')
+
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        open_study(costs=costs, **settings)
+
+
+@pytest.mark.parametrize('storage', [5, ['a'], None, ''])
+def test_what_is_no_storage(storage: Any) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f'storage: {storage!r} is not allowed; allowed: a file, a URL')):
+        open_storage(storage)
+
+
+@pytest.mark.parametrize('torn', [b'{"op_code":5,"worker_id":"ab', b'\x00', b'{"op_code":99}', b'x' * 100_000])
+def test_a_torn_line_of_a_journal(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / 'search.journal'
+    study = open_study(path)
+    proposal = study.ask()
+    line = line_of(study, proposal)
+    assert study.tell(proposal, line)
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+    again = open_study(path)  # after a power cut
+    assert again.lines() == [line]
+    assert path.read_bytes().startswith(whole) and torn not in path.read_bytes()
+    with path.open('ab') as file:
+        file.write(torn)  # a full disk, of another process
+    for one in (study, again):
+        proposal = one.ask()
+        assert one.tell(proposal, line_of(one, proposal))
+    assert len(study.lines()) == len(again.lines()) == len(open_study(path).lines()) == 3
+    assert all(json.loads(text) for text in path.read_text().splitlines())
+
+
+def test_a_journal_that_is_only_a_torn_line(tmp_path: Path) -> None:
+    (tmp_path / 'search.journal').write_bytes(b'{"op_')
+    assert open_study(tmp_path / 'search.journal').ask() is not None
+    assert not (tmp_path / 'search.journal.lock').exists()
+
+
+@pytest.mark.parametrize('directions', [['minimize'], ['minimize', 'maximize'], ['maximize'] * 3])
+@pytest.mark.parametrize('trials', [0, 1])
+def test_a_study_with_other_directions(directions: list[Any], trials: int) -> None:
+    storage = InMemoryStorage()
+    theirs = optuna.create_study(storage=storage, study_name='subnets', directions=directions)
+    for _ in range(trials):
+        theirs.tell(theirs.ask(), [0.] * len(directions))
+    message = "storage: the study 'subnets' " + ('has trials that are not' if trials else 'is another one, its directions '
+                                                 'differ')
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        open_study(storage)
+    assert theirs.user_attrs == {} and len(theirs.trials) == trials  # nothing was done to it
+
+
+def test_a_study_that_somebody_else_made() -> None:
+    storage = InMemoryStorage()
+    theirs = optuna.create_study(storage=storage, study_name='subnets', directions=['maximize', 'minimize'])
+    study = open_study(storage)  # it is empty: taken over
+    assert study.study._study_id == theirs._study_id and study.ask() is not None
+    open_study(storage)
+    theirs = optuna.create_study(storage=storage, study_name='own', directions=['maximize', 'minimize'])
+    theirs.tell(theirs.ask(), [0, 0])
+    with pytest.raises(ConfigError, match="the study 'own' has trials that are not those of a search for subnets"):
+        open_study(storage, name='own')

@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from mmbignas.cost import CostModel
 from mmbignas.cost.latency import Latency, build_backend, measure_latency
 from mmbignas.cost.latency.backends import check_count
 from mmbignas.cost.units import format_macs, format_params
+from mmbignas.engine.checks import errors_below
 from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.engine.loops.subnet_loop import SubnetEval, json_metrics, number_metrics, plain_metrics, stage_of
 from mmbignas.engine.loops.subnet_val_loop import SubnetValLoop
@@ -92,7 +92,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
             raise ConfigError(f'{key}: {dict(latency)} needs the config of the model, from which the exported networks '
                               'are built; allowed with a Runner that was given none: None')
         settings = {**LATENCY, **latency}
-        with _errors_below(key):
+        with errors_below(key):
             check_count('batch_size', settings['batch_size'])
             backend = build_backend(settings['backend'], settings['device'], settings['threads'])
         self.conditions = dict(batch_size=settings['batch_size'], **backend.conditions)
@@ -194,12 +194,3 @@ class EvaluateSubnetLoop(SubnetValLoop):
 def _name(subnet_eval: SubnetEval) -> str:
     """The name of the subnet, without the mark of calibration."""
     return subnet_eval.name.removesuffix('_calib') if subnet_eval.calib_bn else subnet_eval.name
-
-
-@contextmanager
-def _errors_below(key: str) -> Iterator[None]:
-    """Put the place of a dict in the config before the keys that errors name."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f'{key}.{error}') from None

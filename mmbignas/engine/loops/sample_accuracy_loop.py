@@ -2,13 +2,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.dist import barrier, get_dist_info, is_main_process
 
 from mmbignas.cost.sampling import SubnetSampling
+from mmbignas.engine.checks import errors_below
 from mmbignas.engine.ledger import Ledger, only_run
 from mmbignas.engine.loops.scoring_loop import ScoringLoop
+from mmbignas.engine.loops.subnet_loop import stage_of
 from mmbignas.engine.progress import Progress
 from mmbignas.registry import LOOPS
 
@@ -24,7 +27,8 @@ class SampleAccuracyLoop(ScoringLoop):
 
     Args:
         runner, dataloader, evaluator: see :class:`~mmbignas.engine.loops.scoring_loop.ScoringLoop`.
-        subnet_count: how many subnets. A larger number in a later run goes on with the same draws.
+        subnet_count: how many subnets. A larger number in a later run goes on with the same draws, but for
+            ``traverse``, which walks in other steps then.
         subnet_sample_mode: ``random``, ``uniform`` or ``traverse``, see
             :class:`~mmbignas.cost.sampling.SubnetSampling`.
         flops_range: ``[low, high]`` of the MACs, either end a number, a string such as ``'20G'``, or ``None``.
@@ -39,14 +43,15 @@ class SampleAccuracyLoop(ScoringLoop):
 
     def __init__(self, runner: Any, dataloader: Any, evaluator: Any, *args: Any, subnet_count: int = 2000,
                  subnet_sample_mode: str = 'random', flops_range: Any = None, **kwargs: Any) -> None:
-        self.sampling = SubnetSampling(subnet_count, subnet_sample_mode, flops_range)
+        with errors_below(f'{stage_of(runner, dataloader)}_cfg'):
+            self.sampling = SubnetSampling(subnet_count, subnet_sample_mode, flops_range)
         super().__init__(runner, dataloader, evaluator, *args, **kwargs)
 
     def _prepare_draws(self) -> None:
         self.draws = {own.number: own.subnet for own in self.sampling.draw(self.cost_model, random.Random(self.seed))}
 
-    def _go_through(self) -> None:
-        identity, path = self.identity(), self.folder / 'ledger.jsonl'
+    def _go_through(self, identity: Mapping[str, str]) -> None:
+        path = self.folder / 'ledger.jsonl'
         if is_main_process():
             Ledger(path, identity)
         barrier()
@@ -81,7 +86,9 @@ class SampleAccuracyLoop(ScoringLoop):
 
     def lines(self) -> list[dict[str, Any]]:
         """What is known of each subnet, in the order of the draws."""
-        return [self._lines[number] for number in self.draws]
+        # Latencies may have been predicted from another table, or none, when the line was written.
+        return [dict(self._lines[number], latency_ms=self.costs(subnet).get('latency_ms'))
+                for number, subnet in self.draws.items()]
 
     def flops_range(self) -> tuple[int | None, int | None]:
         """The fewest and the most MACs that were asked for; ``None`` for no limit."""

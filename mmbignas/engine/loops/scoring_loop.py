@@ -12,9 +12,11 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import barrier, broadcast_object_list, is_main_process
+import torch
+from mmengine.dist import barrier, broadcast, broadcast_object_list, get_world_size, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmbignas.analysis.accuracy_sample import AccuracySample, EvaluatedSubnet
@@ -24,15 +26,16 @@ from mmbignas.cost.sampling import SubnetSampling
 from mmbignas.cost.units import parse_amount
 from mmbignas.dependencies import installed
 from mmbignas.engine.alone import Alone
-from mmbignas.engine.checks import type_name
+from mmbignas.engine.checks import errors_below, type_name
 from mmbignas.engine.exact_metrics import exact, restricted
 from mmbignas.engine.finetuning import BriefFinetuning
 from mmbignas.engine.fixed_images import preserved_rng
-from mmbignas.engine.identity import config_hash, dataset_hash, model_hash, space_hash
+from mmbignas.engine.identity import annotation_hashes, config_hash, dataset_hash, model_hash, space_hash
 from mmbignas.engine.loops.subnet_loop import SubnetEval, SubnetLoop, json_metrics, number_metrics, stage_of
 from mmbignas.engine.prediction import predict_others
 from mmbignas.engine.resolution import at_resolution
 from mmbignas.engine.results import export_command, write_results
+from mmbignas.engine.wanted_metrics import WantedMetrics
 from mmbignas.errors import ConfigError
 from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import Supernet, check_image_size
@@ -86,7 +89,8 @@ class ScoringLoop(SubnetLoop):
         for name, value, kinds, allowed in (
                 ('metric1', metric1, (str, type(None)), "names of metrics, such as 'coco/bbox_mAP', or None"),
                 ('metric2', metric2, (str, type(None)), "names of metrics, such as 'coco/bbox_mAP', or None"),
-                ('calib_bn', calib_bn, bool, 'True, False'), ('seed', seed, int, 'integers')):
+                ('calib_bn', calib_bn, bool, 'True, False'), ('fp16', fp16, bool, 'True, False'),
+                ('seed', seed, int, 'integers')):
             if not isinstance(value, kinds) or isinstance(value, bool) and kinds is int:
                 raise ConfigError(f'{self.key}.{name}: {value!r} is not allowed; allowed: {allowed}')
         if parallel not in PARALLEL:
@@ -105,8 +109,10 @@ class ScoringLoop(SubnetLoop):
                       for name, value in marks.items() if value is not None}
         model = Supernet(runner.model).model
         self.cost_model = CostModel(model, _image_sizes(model, image_size, f'{self.key}.image_size'))
+        self.lut_path = lut_path
         self.latency = None if lut_path is None else LatencyPredictor(LatencyTable.load(lut_path), self.cost_model)
-        self._prepare_draws()
+        with errors_below(self.key):
+            self._prepare_draws()
         self._alone = Alone()
         self.val_images = val_images
         self._indices: list[int] | None = None  # of the chosen images
@@ -115,14 +121,19 @@ class ScoringLoop(SubnetLoop):
             sample_with_finetune, runner, f'{self.key}.sample_with_finetune', self._alone)
         with self._own_world():
             super().__init__(runner, dataloader, evaluator, calib_bn, fp16)
+        self._wanted = WantedMetrics(self._wanted_metrics(), self.evaluator)
 
     @abstractmethod
     def _prepare_draws(self) -> None:
         """Find out, as far as possible before data are loaded, which subnets to evaluate."""
 
     @abstractmethod
-    def _go_through(self) -> None:
-        """Evaluate the subnets, by :meth:`score`, and keep what comes out."""
+    def _go_through(self, identity: Mapping[str, str]) -> None:
+        """Evaluate the subnets, by :meth:`score`, and keep what comes out in :attr:`folder`.
+
+        Args:
+            identity: of :meth:`identity`.
+        """
 
     @abstractmethod
     def lines(self) -> list[dict[str, Any]]:
@@ -131,6 +142,15 @@ class ScoringLoop(SubnetLoop):
     @abstractmethod
     def flops_range(self) -> tuple[int | None, int | None]:
         """The fewest and the most MACs that were asked for; ``None`` for no limit."""
+
+    def _wanted_metrics(self) -> dict[str, str]:
+        """Place in the config -> name of each metric that has to be there."""
+        wanted = dict(metric1=self.metric1, metric2=self.metric2)
+        return {f'{self.key}.{key}': name for key, name in wanted.items() if name is not None}
+
+    def _allowed(self, subnet: Subnet) -> bool:
+        """Whether a subnet keeps all limits."""
+        return True
 
     @contextmanager
     def _own_world(self) -> Iterator[None]:
@@ -162,12 +182,10 @@ class ScoringLoop(SubnetLoop):
         self._indices = sorted(random.Random(self.seed).sample(range(len(dataset)), count))
         return dataset.get_subset(self._indices)
 
-    @property
-    def folder(self) -> Path:
-        """Where the results go: in the work dir, so that the same command finds them again."""
-        folder = Path(self.runner.work_dir, self.FOLDER)
+    def _version(self, identity: Mapping[str, str]) -> str:
+        """What tells the validations of a training apart, of one that is repeated too; '' in a test."""
         iteration = self._iteration()
-        return folder if iteration is None else folder / f'iter_{iteration}'
+        return '' if iteration is None else f'iter_{iteration}_{config_hash(identity)[:8]}'
 
     def identity(self) -> dict[str, str]:
         """Hashes of what the figures depend on."""
@@ -176,9 +194,10 @@ class ScoringLoop(SubnetLoop):
             finetuning = self._finetuning.max_iters, self._finetuning.optim_wrapper
         hooks = [hook for hook in cfg.get('custom_hooks') or () if type_name(hook) == 'BNCalibrationHook']
         trained_on = [hooks, cfg.get('train_dataloader')] if self.calib_bn or finetuning else None
+        datasets = [cfg.get(f'{self.stage}_dataloader'), cfg.get(f'{self.stage}_evaluator'), trained_on]
         return dict(
             supernet=model_hash(self.supernet.model), space=space_hash(self.cost_model.space),
-            data=dataset_hash(self.dataloader.dataset),
+            data=config_hash([dataset_hash(self.dataloader.dataset), annotation_hashes(datasets)]),
             evaluation=config_hash([(cfg.get(f'{self.stage}_dataloader') or {}).get('dataset'), finetuning, trained_on,
                                     cfg.get(f'{self.stage}_evaluator'), (cfg.get('model') or {}).get('test_cfg'),
                                     self.calib_bn, self.fp16]))
@@ -200,8 +219,10 @@ class ScoringLoop(SubnetLoop):
         before = self.supernet.current
         self.runner.model.eval()
         try:
-            with preserved_rng():
-                self._go_through()
+            with preserved_rng(), _buffers_of_the_first(self.supernet.model):
+                identity = self.identity()
+                self.folder = Path(self.runner.work_dir, self.FOLDER, self._version(identity))
+                self._go_through(identity)
         finally:
             self.supernet.apply(before)
             for module, mode in training.items():
@@ -233,7 +254,12 @@ class ScoringLoop(SubnetLoop):
             return None
         sampling = SubnetSampling(self.predicted_count, 'random', self.flops_range())
         draws = sampling.draw(self.cost_model, random.Random(self.seed + 1))
-        return predict_others(sample, self.cost_model.space, self.costs, (own.subnet for own in draws))
+        try:
+            others = [own.subnet for own in draws if self._allowed(own.subnet)]
+        except ConfigError as error:  # so narrow a range that drawing does not meet it
+            self.runner.logger.info(f'no prediction of other subnets: {error}')
+            return None
+        return predict_others(sample, self.cost_model.space, self.costs, others)
 
     def costs(self, subnet: Subnet) -> dict[str, float]:
         """MACs, parameters and, with a latency table, predicted milliseconds."""
@@ -270,8 +296,7 @@ class ScoringLoop(SubnetLoop):
                 stack.enter_context(self._finetuning())
             metrics = self._evaluate(SubnetEval(f'subnet{number}', subnet, self.calib_bn))
         self._quiet = True
-        finite = json_metrics({name: metrics[name] for name in number_metrics(metrics)})
-        kept = {name: float(value) for name, value in finite.items() if value is not None}
+        kept = json_metrics({name: metrics[name] for name in number_metrics(metrics)})
         self.check_metrics(kept)
         return dict(number=json_number(number), subnet_settings=subnet.to_dict(), image_size=list(image_size),
                     macs=cost.macs, ops=cost.ops, params=cost.params, latency_ms=self.costs(subnet).get('latency_ms'),
@@ -286,11 +311,25 @@ class ScoringLoop(SubnetLoop):
         Raises:
             ConfigError: listing those that exist.
         """
-        names = list(metrics)
-        for key, metric in dict(metric1=self.metric1, metric2=self.metric2).items():
-            if names and metric is not None and metric not in names:
-                raise ConfigError(f'{self.key}.{key}: {metric!r} is not allowed; allowed: {", ".join(names)}')
-        self.metric1 = self.metric1 or next(iter(names), None)
+        first = self._wanted.see(metrics)
+        self.metric1 = self.metric1 or first
+
+
+@contextmanager
+def _buffers_of_the_first(model: nn.Module) -> Iterator[None]:
+    """Let all processes have the first one's statistics; in a training, each has its own."""
+    if get_world_size() == 1:
+        yield
+        return
+    own = [buffer.detach().clone() for buffer in model.buffers()]
+    for buffer in model.buffers():
+        broadcast(buffer)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(model.buffers(), own):
+                buffer.copy_(value)
 
 
 @contextmanager

@@ -1,19 +1,23 @@
 """Searching a supernet for the best subnets."""
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
+from mmbignas.analysis.accuracy_sample import COSTS
 from mmbignas.engine.loops.scoring_loop import ScoringLoop
 from mmbignas.engine.progress import Progress
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet
+from mmbignas.supernet import file_hash
 
 PREDICTOR: Mapping[str, int] = {}  # its defaults
+WAIT_SECONDS = 1.
 
 
 @LOOPS.register_module()
@@ -57,43 +61,51 @@ class SubnetSearchLoop(ScoringLoop):
                  sampler: str | Mapping[str, Any] | None = None, predictor: Mapping[str, int] | None = PREDICTOR,
                  storage: str | Path | None = None, study_name: str = 'subnets', stale_after: float = 600.,
                  **kwargs: Any) -> None:
-        if isinstance(subnet_count, bool) or not isinstance(subnet_count, int) or subnet_count < 1:
-            raise ConfigError(f'subnet_count: {subnet_count!r} is not allowed; allowed: integers from 1')
-        self.subnet_count, self.storage = subnet_count, storage
+        self.subnet_count, self.storage, self.study_name = subnet_count, storage, study_name
         self.objectives: Sequence[str] = () if objectives is None else objectives
         self._default_objectives = objectives is None
-        self._settings: dict[str, Any] = dict(constraints=constraints, predictor=predictor, name=study_name,
-                                              stale_after=stale_after)
+        self._settings: dict[str, Any] = dict(constraints=constraints, predictor=predictor, stale_after=stale_after)
         if sampler is not None:
             self._settings['sampler'] = sampler
         super().__init__(runner, dataloader, evaluator, *args, **kwargs)
 
     def _prepare_draws(self) -> None:
+        if isinstance(self.subnet_count, bool) or not isinstance(self.subnet_count, int) or self.subnet_count < 1:
+            raise ConfigError(f'subnet_count: {self.subnet_count!r} is not allowed; allowed: integers from 1')
         if self.metric1 is None:
-            raise ConfigError(f"{self.key}.metric1: None is not allowed in a search; allowed: the name of a metric, "
-                              "such as 'coco/bbox_mAP'")
+            raise ConfigError("metric1: None is not allowed in a search; allowed: the name of a metric, such as "
+                              "'coco/bbox_mAP'")
         if self._default_objectives:
             self.objectives = [self.metric1, 'macs']
         from optuna.storages import InMemoryStorage
 
-        self._study(InMemoryStorage(), {})  # to find mistakes before data are loaded
+        from mmbignas.search import open_storage
 
-    def _study(self, storage: Any, identity: Mapping[str, str]) -> Any:
+        self._study(InMemoryStorage(), {}, '')  # to find mistakes before data are loaded
+        if self.storage is not None and is_main_process():
+            open_storage(self.storage)
+
+    def _study(self, storage: Any, identity: Mapping[str, str], version: str) -> Any:
         from mmbignas.search import SubnetStudy
 
-        return SubnetStudy(self.cost_model.space, self.costs, self.objectives, storage, seed=self.seed,
+        name = self.study_name + f'_{version}' * bool(version) if isinstance(self.study_name, str) else self.study_name
+        return SubnetStudy(self.cost_model.space, self.costs, self.objectives, storage, seed=self.seed, name=name,
                            identity=identity, **self._settings)
 
-    def _go_through(self) -> None:
-        identity, storage = self.identity(), self.storage or self.folder / 'study.db'
+    def identity(self) -> dict[str, str]:
+        """As of the base class; latencies, which constraints and objectives may be about, are of one table too."""
+        return dict(super().identity(), latency='none' if self.lut_path is None else file_hash(self.lut_path))
+
+    def _go_through(self, identity: Mapping[str, str]) -> None:
+        storage = self.folder / 'study.db' if self.storage is None else self.storage
         self.folder.mkdir(parents=True, exist_ok=True)
         self.study: Any = None
         self._proposal: Any = None
         if is_main_process():
-            self.study = self._study(storage, identity)
+            self.study = self._study(storage, identity, self._version(identity))
         barrier()
         if self.parallel == 'subnet' and self.study is None:
-            self.study = self._study(storage, identity)
+            self.study = self._study(storage, identity, self._version(identity))
         for line in self._finished():
             self.check_metrics(line['metrics'])
         progress = Progress(self.subnet_count, len(self._finished()), self.runner.logger.info)
@@ -105,15 +117,28 @@ class SubnetSearchLoop(ScoringLoop):
 
     def _next(self) -> Subnet | None:
         """The next subnet to evaluate; with ``parallel='images'`` the first process asks for all."""
-        number = [None]
-        if self.study is not None:
-            counts = self.study.counts()
-            if counts['finished'] + counts['running'] < self.subnet_count:
-                self._proposal = self.study.ask()
-                number = [self._proposal and self._proposal.number]
+        number = [None if self.study is None else self._ask()]
         with self._own_world():
             broadcast_object_list(number)
         return None if number[0] is None else self.cost_model.space[number[0]]
+
+    def _ask(self) -> int | None:
+        """Get the number of a subnet; wait for those that others are evaluating before giving up."""
+        waiting = False
+        while True:
+            counts = self.study.counts()
+            if counts['finished'] >= self.subnet_count:
+                return None
+            if counts['finished'] + counts['running'] < self.subnet_count:
+                self._proposal = self.study.ask()
+                if self._proposal is not None:
+                    return self._proposal.number
+                self.runner.logger.info(f'no subnet is left that keeps the limits, after {counts["finished"]}')
+                return None
+            if not waiting:
+                self.runner.logger.info(f'waiting for {counts["running"]} subnets that other processes evaluate')
+            waiting = True
+            time.sleep(WAIT_SECONDS)
 
     def _score_proposal(self, subnet: Subnet) -> dict[str, Any]:
         try:
@@ -127,25 +152,17 @@ class SubnetSearchLoop(ScoringLoop):
             self._proposal = None
         return line
 
-    def run_iter(self, idx: int, data_batch: Any) -> Any:
-        """Evaluate one batch, and say that this process is alive."""
-        if self._proposal is not None:
-            self.study.keep_alive(self._proposal)
-        return super().run_iter(idx, data_batch)
-
     def _finished(self) -> list[dict[str, Any]]:
         return [] if self.study is None else self.study.lines()
 
-    def check_metrics(self, metrics: Any) -> None:
-        """As of the base class, for the objectives too."""
-        from mmbignas.search.constraints import COSTS
+    def _wanted_metrics(self) -> dict[str, str]:
+        """As of the base class, and the objectives."""
+        objectives = {f'{self.key}.objectives[{index}]': name for index, name in enumerate(self.objectives)
+                      if name not in COSTS}
+        return {**super()._wanted_metrics(), **objectives}
 
-        super().check_metrics(metrics)
-        names = list(metrics)
-        for index, name in enumerate(self.objectives):
-            if names and name not in (*names, *COSTS):
-                raise ConfigError(f'{self.key}.objectives[{index}]: {name!r} is not allowed; allowed: '
-                                  f'{", ".join([*names, *COSTS])}')
+    def _allowed(self, subnet: Subnet) -> bool:
+        return self.study.constraints.allow(subnet)
 
     def lines(self) -> list[dict[str, Any]]:
         """What is known of each subnet, in the order in which they were proposed."""
