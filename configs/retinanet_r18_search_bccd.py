@@ -6,7 +6,7 @@ test_cfg = dict(
     _delete_=True,
     type='mmbignas.SubnetSearchLoop',
     image_size=[256, 320],  # 240x320, padded to multiples of 32
-    subnet_count=60,
+    subnet_count=100,
     constraints=dict(macs='250M'),
     metric1='coco/bbox_mAP',
     metric2='coco/bbox_mAP_50',

@@ -114,7 +114,8 @@ def ship(checkpoint: Path, work_dir: Path) -> Path:
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--full', action='store_true', help='also evaluate a sample of subnets, and export, fine-tune and deploy one')
+    parser.add_argument('--full', action='store_true',
+                        help='also evaluate a sample of subnets, and export, fine-tune and deploy one')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'demo',
                         help='folder for results (default: work_dirs/demo)')
     args = parser.parse_args()
@@ -137,7 +138,8 @@ def main() -> None:
          'middle', 'min', '--out', str(picture), '--overwrite'], work_dir / 'draw.log')
     page = f'\nA page to choose a subnet from: {sample(checkpoint, work_dir)}' if args.full else ''
     shipped = f'\nThe smallest subnet, to be shipped: {ship(checkpoint, work_dir)}' if args.full else ''
-    print(f'\n{time.time() - begin:.0f} s. The supernet: {checkpoint}\nDetections of three subnets: {picture}{page}{shipped}')
+    print(f'\n{time.time() - begin:.0f} s. The supernet: {checkpoint}\nDetections of three subnets: {picture}{page}'
+          f'{shipped}')
 
 
 if __name__ == '__main__':
