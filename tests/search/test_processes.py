@@ -155,10 +155,16 @@ def test_heartbeats_while_a_subnet_is_evaluated(tmp_path: Path, monkeypatch: pyt
     proposal = study.ask()
     thread, = heartbeat_threads() - before
     assert thread.daemon
-    for _ in range(3):  # another process sees them come
-        seen = other.study.trials[proposal.trial].user_attrs['heartbeat']
-        wait_for(lambda: other.study.trials[proposal.trial].user_attrs['heartbeat'] > seen)
 
+    def wait_for_another() -> None:  # as another process sees them come
+        def last() -> float:
+            return other.study.trials[proposal.trial].user_attrs['heartbeat']
+
+        seen = last()
+        wait_for(lambda: last() > seen)
+
+    for _ in range(3):
+        wait_for_another()
     errors: list[int] = []
 
     def broken(*args: Any) -> None:
@@ -168,8 +174,7 @@ def test_heartbeats_while_a_subnet_is_evaluated(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(study, '_set', broken)
         wait_for(lambda: len(errors) >= 3)
-    seen = other.study.trials[proposal.trial].user_attrs['heartbeat']
-    wait_for(lambda: other.study.trials[proposal.trial].user_attrs['heartbeat'] > seen)
+    wait_for_another()
 
     if end == 'tell':
         assert study.tell(proposal, dict(**proposal.costs, metrics={}))

@@ -143,7 +143,7 @@ class SubnetSearchLoop(ScoringLoop):
     def _score_proposal(self, subnet: Subnet) -> dict[str, Any]:
         try:
             line = self.score(subnet)
-        except BaseException:
+        except Exception:  # after Ctrl-C, the storage sees that this process is gone
             if self.study is not None:
                 self.study.fail(self._proposal)  # somebody else may have more luck
             raise
