@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,12 @@ def _names(sample: AccuracySample) -> list[str]:
     return [name for name in (sample.metric1, sample.metric2) if name is not None]
 
 
-def export_command(config: str | None, checkpoint: str | None, image_sizes: int) -> Callable[[EvaluatedSubnet], str]:
+def export_command(config: Path, checkpoint: str | None, image_sizes: int) -> Callable[[EvaluatedSubnet], str]:
     """What has to be typed to export a subnet.
 
     Args:
-        config: file of the run's config, if it has one.
+        config: file of the run's config, with all that was changed on the command line: the numbers of subnets depend
+            on it.
         checkpoint: of the supernet, if it has one.
         image_sizes: how many image sizes the space has.
 
@@ -73,7 +75,7 @@ def export_command(config: str | None, checkpoint: str | None, image_sizes: int)
     def command(subnet: EvaluatedSubnet) -> str:
         number = subnet.number // max(image_sizes, 1)  # the model itself has no image size
         height, width = subnet.image_size
-        return (f'{tool} {config or "CONFIG"} {checkpoint or "CHECKPOINT"} --subnet {number} '
-                f'--image-size {height} {width} --out work_dirs/subnet{subnet.number}')
+        files = ' '.join(shlex.quote(str(path)) for path in (config, checkpoint or 'CHECKPOINT'))
+        return f'{tool} {files} --subnet {number} --image-size {height} {width} --out work_dirs/subnet{subnet.number}'
 
     return command

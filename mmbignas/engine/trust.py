@@ -30,6 +30,7 @@ from mmbignas.engine.plain_config import plain_run_config
 from mmbignas.engine.trust_choice import (
     MIN_COUNT,
     check_metric,
+    check_space,
     choose_spread,
     find_ledger,
     pipeline_size,
@@ -65,7 +66,8 @@ class TrustCheck:
         count: how many subnets, at least 3.
         epochs: of each training; ``None`` for those of the config.
         max_iters: likewise, where the config trains by iterations.
-        metric: name of the metric that subnets are compared by; ``None`` for the first one in the ledger.
+        metric: name of the metric that subnets are compared by; ``None`` for ``test_cfg.metric1``, or the first one in
+            the ledger.
         seed: of the choice, the trainings and the intervals.
         log: is told what is going on.
 
@@ -85,7 +87,8 @@ class TrustCheck:
         self.cfg, self.seed, self.log = cfg, seed, log
         path = find_ledger(ledger)
         evaluated = read_ledger(path)
-        self.metric = check_metric(evaluated, metric, path)
+        check_space(path, cfg)
+        self.metric = check_metric(evaluated, metric or (cfg.get('test_cfg') or {}).get('metric1'), path)
         self.subnets = choose_spread(self._trainable(evaluated), self.metric, count, seed)
         self.configs = self._plain_configs(dict(max_epochs=epochs, max_iters=max_iters))
         first = next(iter(self.configs.values()))

@@ -4,13 +4,21 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmengine.config import Config
+
 from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.engine.checks import type_name
+from mmbignas.engine.identity import space_hash
+from mmbignas.engine.launch import build_model
+from mmbignas.engine.ledger import check_identity
 from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize
+from mmbignas.supernet import Supernet
 
 LEDGER = 'ledger.jsonl'
 FOLDERS = ('', 'sample_accuracy')  # where a ledger lies in a work dir
@@ -55,6 +63,27 @@ def read_ledger(path: str | Path) -> list[EvaluatedSubnet]:
     if not subnets:
         raise ConfigError(f'{path}: has no evaluated subnets; give {LEDGER} of a run with SampleAccuracyLoop')
     return list(subnets.values())
+
+
+def check_space(path: Path, cfg: Config) -> None:
+    """Make sure that the subnets of a ledger are of a config's space, as far as both say which that is.
+
+    Args:
+        path: the ledger.
+        cfg: the config; without ``test_cfg.image_size`` its space is not known.
+
+    Raises:
+        ConfigError: if they are of another space.
+    """
+    sizes, header = (cfg.get('test_cfg') or {}).get('image_size'), None
+    with path.open(encoding='utf-8', errors='replace') as file, suppress(ValueError):
+        header = json.loads(file.readline())
+    if sizes is None or not isinstance(header, Mapping) or 'identity' not in header:
+        return
+    sizes = [sizes] if isinstance(sizes[0], int) else sizes
+    with torch.device('meta'):
+        space = Supernet(build_model(cfg)).space.with_image_sizes(sizes)
+    check_identity({'space': header['identity'].get('space')}, {'space': space_hash(space)}, str(path))
 
 
 def check_metric(subnets: Sequence[EvaluatedSubnet], metric: str | None, path: Path) -> str:

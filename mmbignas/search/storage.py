@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,19 @@ def check_storage(storage: Any) -> None:
     if not isinstance(storage, (str, Path, BaseStorage)) or storage == '':
         raise ConfigError(f'storage: {storage!r} is not allowed; allowed: a file, a URL such as '
                           "postgresql://user@host/name, or one of Optuna's storages")
+
+
+def shown(storage: str | Path) -> str:
+    """A storage as optuna-dashboard takes it, without a password.
+
+    Args:
+        storage: a file or a URL, see :func:`open_storage`.
+    """
+    text = str(storage)
+    if '://' in text:
+        return re.sub(r'(://[^:/@]*):[^@/]*@', r'\1:***@', text)
+    path = Path(text).resolve()
+    return str(path) if path.suffix in JOURNAL_SUFFIXES else f'sqlite:///{path}'
 
 
 def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:

@@ -96,7 +96,8 @@ def test_results(tmp_path):
     assert len(lines) == 30
     folder = tmp_path / 'sample_accuracy'
     assert {path.name for path in folder.iterdir() if not path.name.startswith('.')} == {
-        'ledger.jsonl', 'results.json', 'subnets.csv', 'accuracy_macs.png', 'accuracy_params.png', 'subnets.html'}
+        'ledger.jsonl', 'config.py', 'results.json', 'subnets.csv', 'accuracy_macs.png', 'accuracy_params.png',
+        'subnets.html'}
     results = json.loads((folder / 'results.json').read_text())
     best = max(lines.values(), key=lambda line: line['metrics']['toy/likelihood'])
     assert results['best']['number'] == best['number']

@@ -2,6 +2,8 @@
 import contextlib
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -68,8 +70,16 @@ def test_what_is_said_and_written(workspace, sampled):
     assert text.count('Evaluating bbox') == 1  # what is the same each time is said once
     folder = workspace / 'sampled' / 'sample_accuracy'
     assert f'in {folder}: results.json, subnets.csv' in text
-    command = (folder / 'subnets.html').read_text()
-    assert f'export_subnet.py {workspace}' in command
+    page = (folder / 'subnets.html').read_text()
+    commands = {facts['facts'].split(',')[0]: facts['command'] for facts in json.loads(
+        re.search(r'const subnets = (\[.*\]);', page)[1])}
+    number, line = next(iter(lines.items()))
+    tool, *arguments = shlex.split(commands[f'subnet {number}'])[1:]
+    assert arguments[0] == f'{folder}/config.py'
+    out = workspace / 'exported'
+    python(tool, *arguments[:-1], out, '--calib-images', 0)
+    certificate = json.loads((out / 'certificate.json').read_text())
+    assert certificate['subnet_settings'] == line['subnet_settings'] and certificate['macs'] == line['macs']
 
 
 @pytest.mark.parametrize('parallel', ['images', 'subnet'])
@@ -142,3 +152,19 @@ def test_two_commands_search_one_study(workspace, whole):
     owners = [trial.user_attrs['owner'] for trial in study.trials if trial.state == TrialState.COMPLETE]
     assert len(set(owners)) == 2
     assert any(f'the study has {len(lines)} subnets' in text for text in texts)  # the last one to end knows of all
+
+
+def test_the_command_of_a_run_with_options(workspace, whole, config):
+    """Numbers depend on what was changed on the command line; names of files may have blanks."""
+    checkpoint = workspace / 'my weights.pth'
+    checkpoint.write_bytes((whole / 'epoch_2.pth').read_bytes())
+    folder = workspace / 'with options'
+    python('tools/test.py', config(count=1), checkpoint, '--work-dir', folder, '--cfg-options',
+           'model.backbone.depth.space.min=[1,2,2,1,1]')
+    [line] = lines_of(folder).values()
+    page = (folder / 'sample_accuracy' / 'subnets.html').read_text()
+    [facts] = json.loads(re.search(r'const subnets = (\[.*\]);', page)[1])
+    tool, *arguments = shlex.split(facts['command'])[1:]
+    python(tool, *arguments[:-1], workspace / 'exported too', '--calib-images', 0)
+    certificate = json.loads((workspace / 'exported too' / 'certificate.json').read_text())
+    assert certificate['subnet_settings'] == line['subnet_settings']

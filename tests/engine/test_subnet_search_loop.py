@@ -42,7 +42,8 @@ def test_figures_and_constraints(tmp_path, sampler):
         assert trial.values == [line['metrics']['toy/likelihood'], cost_model(subnet).macs]
     folder = tmp_path / 'search'
     assert {path.name for path in folder.iterdir()} == {
-        'study.db', 'results.json', 'subnets.csv', 'accuracy_macs.png', 'accuracy_params.png', 'subnets.html'}
+        'study.db', 'config.py', 'results.json', 'subnets.csv', 'accuracy_macs.png', 'accuracy_params.png',
+        'subnets.html'}
     results = json.loads((folder / 'results.json').read_text())
     assert (results['evaluated'], results['flops_range']) == (10, [None, limit])
     best = max(lines, key=lambda line: line['metrics']['toy/likelihood'])

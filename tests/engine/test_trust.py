@@ -19,9 +19,10 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.cost import CostModel
+from mmbignas.engine.identity import space_hash
 from mmbignas.engine.launch import build_model
 from mmbignas.engine.trust import TrustCheck, _scaled, last_checkpoint
-from mmbignas.engine.trust_choice import choose_spread, find_ledger, pipeline_size, read_ledger
+from mmbignas.engine.trust_choice import check_space, choose_spread, find_ledger, pipeline_size, read_ledger
 from mmbignas.errors import ConfigError
 from tests.engine.runs import ROOT, assert_same_state, python
 
@@ -88,6 +89,22 @@ def test_bad_counts(count):
         choose_spread([subnet(number, .1) for number in range(5)], METRIC, count, 0)
     with pytest.raises(ConfigError, match='the ledger has 2 subnets'):
         choose_spread([subnet(number, .1) for number in range(2)], METRIC, 3, 0)
+
+
+def test_ledgers_of_another_space(tmp_path):
+    cfg = Config.fromfile(str(ROOT / 'configs' / 'shapes_sample_accuracy.py'))
+    space = CostModel(build_model(cfg), [cfg.test_cfg.image_size]).space
+    path = tmp_path / 'ledger.jsonl'
+    path.write_text(json.dumps(dict(identity=dict(space=space_hash(space)))) + '\n')
+    check_space(path, cfg)
+    cfg.model.backbone.depth.space.min = [1, 2, 1, 1, 1]
+    with pytest.raises(ConfigError, match='ledger.jsonl: holds figures of another space'):
+        check_space(path, cfg)
+    cfg.test_cfg.pop('image_size')  # not known
+    check_space(path, cfg)
+    for text in ('no JSON', '[1]', line_of(subnet(3, .1))):
+        path.write_text(text + '\n')
+        check_space(path, Config.fromfile(str(ROOT / 'configs' / 'shapes_sample_accuracy.py')))
 
 
 def line_of(own):
@@ -190,6 +207,8 @@ def test_config_of_a_training_by_iterations(workspace):
     cfg = read(workspace)
     cfg.train_cfg = dict(type='mmbignas.SandwichIterTrainLoop', max_iters=1000, val_interval=10)
     check = TrustCheck(cfg, workspace, 3, max_iters=500, metric='coco/bbox_mAP_50')
+    cfg.test_cfg.metric1 = 'coco/bbox_mAP_50'
+    assert TrustCheck(cfg, workspace, 3, max_iters=500).metric == check.metric == 'coco/bbox_mAP_50'
     plain = check.configs[check.subnets[0].number]
     assert plain.train_cfg == dict(type='IterBasedTrainLoop', max_iters=500, val_begin=501)
     assert (plain.default_hooks.checkpoint.interval, plain.default_hooks.checkpoint.by_epoch) == (25, False)

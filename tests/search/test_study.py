@@ -13,6 +13,7 @@ from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 
 from mmbignas import ConfigError, DependencyError
 from mmbignas.search import SubnetStudy, open_storage
+from mmbignas.search.storage import shown
 from tests.search.tables import accuracy, costs_of, line_of, tiny_space
 
 SPACE = tiny_space()
@@ -214,3 +215,10 @@ def test_a_study_that_somebody_else_made() -> None:
     theirs.tell(theirs.ask(), [0, 0])
     with pytest.raises(ConfigError, match="the study 'own' has trials that are not those of a search for subnets"):
         open_study(storage, name='own')
+
+
+def test_storages_as_the_dashboard_takes_them(tmp_path: Path) -> None:
+    assert shown(tmp_path / 'own.db') == f'sqlite:///{tmp_path}/own.db'
+    assert shown(f'{tmp_path}/own.journal') == f'{tmp_path}/own.journal'
+    assert shown('postgresql://me:secret@host:5432/name') == 'postgresql://me:***@host:5432/name'
+    assert shown('postgresql://me@host/name') == 'postgresql://me@host/name'

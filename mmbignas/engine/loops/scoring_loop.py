@@ -37,6 +37,7 @@ from mmbignas.engine.resolution import at_resolution
 from mmbignas.engine.results import export_command, write_results
 from mmbignas.engine.wanted_metrics import WantedMetrics
 from mmbignas.errors import ConfigError
+from mmbignas.replacing import replacing
 from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import Supernet, check_image_size
 
@@ -241,7 +242,10 @@ class ScoringLoop(SubnetLoop):
             self.check_metrics(line['metrics'])
         sample = AccuracySample([EvaluatedSubnet.from_line(line) for line in lines], self.metric1, self.metric2,
                                 self.marks, self.flops_range(), space.size)
-        command = export_command(self.runner.cfg.filename, self.runner._load_from, len(space.image_sizes))
+        config = self.folder / 'config.py'
+        with replacing(config) as aside:
+            aside.write_text(self.runner.cfg.pretty_text, encoding='utf-8')
+        command = export_command(config, self.runner._load_from, len(space.image_sizes))
         return write_results(sample, self.folder, command, self.runner.logger.info, self._predict(sample))
 
     def _predict(self, sample: AccuracySample) -> dict[str, Any] | None:

@@ -167,8 +167,10 @@ class SubnetSearchLoop(ScoringLoop):
     def lines(self) -> list[dict[str, Any]]:
         """What is known of each subnet, in the order in which they were proposed."""
         lines = self._finished()
-        where = self.storage or f'sqlite:///{self.folder / "study.db"}'
-        self.runner.logger.info(f'the study has {len(lines)} subnets; to look at it: optuna-dashboard {where}')
+        from mmbignas.search.storage import shown
+
+        storage = self.folder / 'study.db' if self.storage is None else self.storage
+        self.runner.logger.info(f'the study has {len(lines)} subnets; to look at it: optuna-dashboard {shown(storage)}')
         return lines
 
     def flops_range(self) -> tuple[int | None, int | None]:
