@@ -138,9 +138,10 @@ def _traces(go: Any, sample: AccuracySample, cost: str, metric: str | None) -> l
 
 def _layout(sample: AccuracySample, cost: str, metric: str | None) -> dict[str, Any]:
     """Axes, and the lines of the marks where the cost is MACs."""
-    shapes = [dict(type='line', x0=macs, x1=macs, y0=0, y1=1, yref='paper', line=dict(color=colour, width=1.5))
+    shapes = [dict(type='line', x0=macs, x1=macs, y0=0, y1=1, yref='paper', opacity=1,
+                   line=dict(color=colour, width=1.5))
               for macs, colour in zip(sample.marks.values(), MARK_COLOURS)] if cost == 'macs' else []
-    return dict(xaxis=dict(title=dict(text=TITLES[cost]), autorange=True),
+    return dict(xaxis=dict(title=dict(text=TITLES[cost]), autorange=True, exponentformat='SI'),
                 yaxis=dict(title=dict(text=html.escape(metric or 'no metrics')), autorange=True), shapes=shapes)
 
 

@@ -48,7 +48,7 @@ def draw_accuracy(sample: AccuracySample, path: str | Path, cost: str = 'macs') 
         _draw_front(axis, sample, front, cost, unit, end, color=BLACK, linewidth=1.6, marker='o', markersize=3.5,
                     label=f'Pareto front: {len(front):,} subnets')
         if cost == 'macs':
-            macs = [own.macs for own in sample.subnets] + list(sample.marks.values())
+            macs = [own.macs for own in sample.subnets]
             shade_range(axis, sample.flops_range, (min(macs), max(macs)), unit)
         _draw_marks(axis, sample, cost, unit)
         finish(figure, path)
@@ -102,12 +102,10 @@ def _draw_marks(axis: Axes, sample: AccuracySample, cost: str, unit: int) -> Non
         near = [own for own in sample.best_near(macs) if getattr(own, cost) is not None]
         label = f'{name}, {format_macs(macs)}: '
         label += f'best {len(near)} within 1 %' if near else 'no subnet within 1 %'
-        line = '-' if cost == 'macs' else 'none'
         if cost == 'macs':
             axis.axvline(macs / unit, color=colour, linewidth=1.4, zorder=1)
-        rings = dict(color=colour, linewidth=1.4, marker='o', markersize=6.5, markerfacecolor='none', markeredgewidth=1.2)
-        axis.plot(*_points(sample, near, cost, unit), linestyle='none', **rings)
-        axis.plot([], [], linestyle=line, label=label, **rings)
+        axis.plot(*_points(sample, near, cost, unit), marker='o', markersize=8, markerfacecolor='none', color=colour,
+                  markeredgewidth=1.6, linestyle='none', label=label)
 
 
 def _points(sample: AccuracySample, subnets: Sequence[EvaluatedSubnet], cost: str, unit: int,

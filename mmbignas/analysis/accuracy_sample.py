@@ -168,8 +168,8 @@ class AccuracySample:
             assert nearest is not None  # of a sample with subnets
             return [f'{head}: no subnet within 1 %; the nearest is {self._describe(nearest)}, '
                     f'{_distance(nearest, macs)}']
-        which = ', the best 10 of them' if len(near) > 10 else ''
-        return [f'{head}: {_count(near)} within 1 %{which}:',
+        which = 'the best 10 of them' if len(near) > 10 else 'best first'
+        return [f'{head}: {_count(near)} within 1 %, {which}:',
                 self._table([[own, _distance(own, macs)] for own in near[:10]], f'from {name}')]
 
     def _describe(self, subnet: EvaluatedSubnet) -> str:
