@@ -123,7 +123,7 @@ def main() -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault('OMP_NUM_THREADS', str(os.cpu_count() or 1))
     begin = time.time()
-    print(f'A supernet on a toy data set: about {8 if args.full else 4} minutes on two CPU cores. Results go to '
+    print(f'A supernet on a toy data set: about {9 if args.full else 4} minutes on two CPU cores. Results go to '
           f'{work_dir}.')
 
     run(['tools/make_shapes.py', DATA], work_dir / 'shapes.log')
