@@ -12,6 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import build_optim_wrapper
 
 from mmbignas.engine.alone import Alone
+from mmbignas.engine.calibration_images import check_num_images
 from mmbignas.engine.checks import check_dataset_files
 from mmbignas.engine.fixed_images import load_fixed_images, preserved_rng
 from mmbignas.errors import ConfigError
@@ -43,9 +44,7 @@ class BriefFinetuning:
             raise ConfigError(f'{key}: {setting!r} is not allowed; allowed: True, False, or a dict with '
                               f'{", ".join(KEYS)}')
         own = {} if setting is True else dict(setting)
-        self.max_iters = own.get('max_iters', DEFAULT_ITERS)
-        if isinstance(self.max_iters, bool) or not isinstance(self.max_iters, int) or self.max_iters < 1:
-            raise ConfigError(f'{key}.max_iters: {self.max_iters!r} is not allowed; allowed: integers from 1')
+        self.max_iters = check_num_images(own.get('max_iters', DEFAULT_ITERS), f'{key}.max_iters')
         self.dataloader = runner.cfg.get('train_dataloader')
         self.optim_wrapper = own.get('optim_wrapper') or _with_less(runner.cfg.get('optim_wrapper'))
         for name, value in (('train_dataloader', self.dataloader),
@@ -88,7 +87,8 @@ class BriefFinetuning:
             batch_size = self.dataloader.get('batch_size', 1)
             self._batches = load_fixed_images(self.dataloader, self.max_iters * batch_size, 'fine-tuning',
                                               self._runner.logger.info)
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed GPUs whose states are not kept
+        torch.cuda.manual_seed(0)
         for parameter in model.parameters():
             parameter.grad = None
         model.train()

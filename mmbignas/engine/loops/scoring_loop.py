@@ -26,6 +26,7 @@ from mmbignas.cost.sampling import SubnetSampling
 from mmbignas.cost.units import parse_amount
 from mmbignas.dependencies import installed
 from mmbignas.engine.alone import Alone
+from mmbignas.engine.calibration_images import check_num_images
 from mmbignas.engine.checks import errors_below, type_name
 from mmbignas.engine.exact_metrics import exact, restricted
 from mmbignas.engine.finetuning import BriefFinetuning
@@ -96,10 +97,8 @@ class ScoringLoop(SubnetLoop):
                 raise ConfigError(f'{self.key}.{name}: {value!r} is not allowed; allowed: {allowed}')
         if parallel not in PARALLEL:
             raise ConfigError(f'{self.key}.parallel: {parallel!r} is not allowed; allowed: {", ".join(PARALLEL)}')
-        if val_images is not None and (isinstance(val_images, bool) or not isinstance(val_images, int)
-                                       or val_images < 1):
-            raise ConfigError(f'{self.key}.val_images: {val_images!r} is not allowed; allowed: integers from 1, or '
-                              'None for all')
+        if val_images is not None:
+            check_num_images(val_images, f'{self.key}.val_images')
         if isinstance(predicted_count, bool) or not isinstance(predicted_count, int) or predicted_count < 0:
             raise ConfigError(f'{self.key}.predicted_count: {predicted_count!r} is not allowed; allowed: integers from '
                               '0')
