@@ -14,21 +14,6 @@ from mmbignas.errors import ConfigError
 DEFAULT_IMAGES = 2048
 
 
-def check_num_images(num_images: Any, key: str) -> int:
-    """The number of images, if it is one.
-
-    Args:
-        num_images: what the config says.
-        key: its place in the config.
-
-    Raises:
-        ConfigError: for anything but integers from 1.
-    """
-    if isinstance(num_images, bool) or not isinstance(num_images, int) or num_images < 1:
-        raise ConfigError(f'{key}: {num_images!r} is not allowed; allowed: integers from 1')
-    return num_images
-
-
 def check_dataloader(cfg: Any, key: str) -> None:
     """Make sure that this is the config of a dataloader.
 

@@ -27,6 +27,21 @@ def errors_below(key: str) -> Iterator[None]:
         raise ConfigError(f'{key}.{error}') from None
 
 
+def check_count(count: Any, key: str) -> int:
+    """A number of things, if it is one.
+
+    Args:
+        count: what the config says.
+        key: its place in the config.
+
+    Raises:
+        ConfigError: for anything but integers from 1.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ConfigError(f'{key}: {count!r} is not allowed; allowed: integers from 1')
+    return count
+
+
 def check_dataset_files(dataset_cfg: Any, key: str) -> None:
     """Make sure that the files and folders a data set names are there.
 

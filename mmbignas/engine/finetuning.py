@@ -12,8 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import build_optim_wrapper
 
 from mmbignas.engine.alone import Alone
-from mmbignas.engine.calibration_images import check_num_images
-from mmbignas.engine.checks import check_dataset_files
+from mmbignas.engine.checks import check_count, check_dataset_files
 from mmbignas.engine.fixed_images import load_fixed_images, preserved_rng
 from mmbignas.errors import ConfigError
 
@@ -44,7 +43,7 @@ class BriefFinetuning:
             raise ConfigError(f'{key}: {setting!r} is not allowed; allowed: True, False, or a dict with '
                               f'{", ".join(KEYS)}')
         own = {} if setting is True else dict(setting)
-        self.max_iters = check_num_images(own.get('max_iters', DEFAULT_ITERS), f'{key}.max_iters')
+        self.max_iters = check_count(own.get('max_iters', DEFAULT_ITERS), f'{key}.max_iters')
         self.dataloader = runner.cfg.get('train_dataloader')
         self.optim_wrapper = own.get('optim_wrapper') or _with_less(runner.cfg.get('optim_wrapper'))
         for name, value in (('train_dataloader', self.dataloader),

@@ -11,9 +11,9 @@ from mmbignas.engine.calibration_images import (
     DEFAULT_IMAGES,
     calibration_dataloader,
     check_dataloader,
-    check_num_images,
     load_calibration_images,
 )
+from mmbignas.engine.checks import check_count
 from mmbignas.registry import HOOKS
 from mmbignas.supernet.calibration import BNState, calibrate_bn
 
@@ -42,7 +42,7 @@ class BNCalibrationHook(Hook):
     """
 
     def __init__(self, num_images: int = DEFAULT_IMAGES, dataloader: Mapping[str, Any] | None = None) -> None:
-        self.num_images = check_num_images(num_images, 'BNCalibrationHook.num_images')
+        self.num_images = check_count(num_images, 'BNCalibrationHook.num_images')
         if dataloader is not None:
             check_dataloader(dataloader, 'BNCalibrationHook.dataloader')
         self.dataloader = dataloader

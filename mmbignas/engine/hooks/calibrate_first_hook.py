@@ -11,9 +11,9 @@ from mmbignas.engine.calibration_images import (
     DEFAULT_IMAGES,
     calibration_dataloader,
     check_dataloader,
-    check_num_images,
     load_calibration_images,
 )
+from mmbignas.engine.checks import check_count
 from mmbignas.registry import HOOKS
 from mmbignas.supernet import calibrate_bn
 
@@ -36,7 +36,7 @@ class CalibrateFirstHook(Hook):
     """
 
     def __init__(self, num_images: int = DEFAULT_IMAGES, dataloader: Mapping[str, Any] | None = None) -> None:
-        self.num_images = check_num_images(num_images, 'CalibrateFirstHook.num_images')
+        self.num_images = check_count(num_images, 'CalibrateFirstHook.num_images')
         if dataloader is not None:
             check_dataloader(dataloader, 'CalibrateFirstHook.dataloader')
         self.dataloader = dataloader

@@ -12,9 +12,9 @@ from mmbignas.distill import DistillJob, TeacherDistillation, TeacherSource
 from mmbignas.engine.calibration_images import (
     DEFAULT_IMAGES,
     calibration_dataloader,
-    check_num_images,
     load_calibration_images,
 )
+from mmbignas.engine.checks import check_count
 from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSpace
@@ -42,7 +42,7 @@ def parse_teacher(cfg: Any, key: str) -> Teacher:
     if not isinstance(checkpoint, str):
         raise ConfigError(f'{key}.checkpoint: {checkpoint!r} is not allowed; allowed: a file, or an address that '
                           'MMEngine knows to load')
-    num_images = check_num_images(cfg.get('num_images', DEFAULT_IMAGES), f'{key}.num_images')
+    num_images = check_count(cfg.get('num_images', DEFAULT_IMAGES), f'{key}.num_images')
     return Teacher(TeacherSource(config, checkpoint), num_images, key)
 
 

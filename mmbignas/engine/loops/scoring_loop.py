@@ -26,8 +26,7 @@ from mmbignas.cost.sampling import SubnetSampling
 from mmbignas.cost.units import parse_amount
 from mmbignas.dependencies import installed
 from mmbignas.engine.alone import Alone
-from mmbignas.engine.calibration_images import check_num_images
-from mmbignas.engine.checks import errors_below, type_name
+from mmbignas.engine.checks import check_count, errors_below, type_name
 from mmbignas.engine.exact_metrics import exact, restricted
 from mmbignas.engine.finetuning import BriefFinetuning
 from mmbignas.engine.fixed_images import preserved_rng
@@ -98,7 +97,7 @@ class ScoringLoop(SubnetLoop):
         if parallel not in PARALLEL:
             raise ConfigError(f'{self.key}.parallel: {parallel!r} is not allowed; allowed: {", ".join(PARALLEL)}')
         if val_images is not None:
-            check_num_images(val_images, f'{self.key}.val_images')
+            check_count(val_images, f'{self.key}.val_images')
         if isinstance(predicted_count, bool) or not isinstance(predicted_count, int) or predicted_count < 0:
             raise ConfigError(f'{self.key}.predicted_count: {predicted_count!r} is not allowed; allowed: integers from '
                               '0')

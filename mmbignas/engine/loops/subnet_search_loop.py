@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
 from mmbignas.analysis.accuracy_sample import COSTS
+from mmbignas.engine.checks import check_count
 from mmbignas.engine.loops.scoring_loop import ScoringLoop
 from mmbignas.engine.progress import Progress
 from mmbignas.errors import ConfigError
@@ -70,8 +71,7 @@ class SubnetSearchLoop(ScoringLoop):
         super().__init__(runner, dataloader, evaluator, *args, **kwargs)
 
     def _prepare_draws(self) -> None:
-        if isinstance(self.subnet_count, bool) or not isinstance(self.subnet_count, int) or self.subnet_count < 1:
-            raise ConfigError(f'subnet_count: {self.subnet_count!r} is not allowed; allowed: integers from 1')
+        check_count(self.subnet_count, 'subnet_count')
         if self.metric1 is None:
             raise ConfigError("metric1: None is not allowed in a search; allowed: the name of a metric, such as "
                               "'coco/bbox_mAP'")
