@@ -63,7 +63,7 @@ def kill_all(folder):
                     time.sleep(.01)
 
 
-def test_what_is_said_and_written(workspace, sampled):
+def test_what_is_said_and_written(workspace, sampled, tmp_path):
     lines, text = sampled
     assert len(lines) == COUNT
     assert f'{COUNT}/{COUNT} subnets: coco/bbox_mAP' in text and 'best so far' in text
@@ -76,7 +76,7 @@ def test_what_is_said_and_written(workspace, sampled):
     number, line = next(iter(lines.items()))
     tool, *arguments = shlex.split(commands[f'subnet {number}'])[1:]
     assert arguments[0] == f'{folder}/config.py'
-    out = workspace / 'exported'
+    out = tmp_path / 'exported'
     python(tool, *arguments[:-1], out, '--calib-images', 0)
     certificate = json.loads((out / 'certificate.json').read_text())
     assert certificate['subnet_settings'] == line['subnet_settings'] and certificate['macs'] == line['macs']
@@ -154,7 +154,7 @@ def test_two_commands_search_one_study(workspace, whole):
     assert any(f'the study has {len(lines)} subnets' in text for text in texts)  # the last one to end knows of all
 
 
-def test_the_command_of_a_run_with_options(workspace, whole, config):
+def test_the_command_of_a_run_with_options(workspace, whole, config, tmp_path):
     """Numbers depend on what was changed on the command line; names of files may have blanks."""
     checkpoint = workspace / 'my weights.pth'
     checkpoint.write_bytes((whole / 'epoch_2.pth').read_bytes())
@@ -165,6 +165,6 @@ def test_the_command_of_a_run_with_options(workspace, whole, config):
     page = (folder / 'sample_accuracy' / 'subnets.html').read_text()
     [facts] = json.loads(re.search(r'const subnets = (\[.*\]);', page)[1])
     tool, *arguments = shlex.split(facts['command'])[1:]
-    python(tool, *arguments[:-1], workspace / 'exported too', '--calib-images', 0)
-    certificate = json.loads((workspace / 'exported too' / 'certificate.json').read_text())
+    python(tool, *arguments[:-1], tmp_path / 'exported too', '--calib-images', 0)
+    certificate = json.loads((tmp_path / 'exported too' / 'certificate.json').read_text())
     assert certificate['subnet_settings'] == line['subnet_settings']
