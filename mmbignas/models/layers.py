@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmcv.cnn import ConvModule, build_conv_layer, build_norm_layer
+from mmcv.cnn import ConvModule, build_activation_layer, build_conv_layer, build_norm_layer
 from torch import nn
 
 from mmbignas.errors import ConfigError
-from mmbignas.ops import DynamicConv2d
+from mmbignas.ops import DynamicConv2d, DynamicLinear
 
 DYNAMIC_NORMS = {
     'BN': 'DynamicBatchNorm2d',
@@ -23,6 +23,7 @@ DYNAMIC_NORMS = {
     'SwitchableBatchNorm2d': 'SwitchableBatchNorm2d',
 }
 PLAIN_NORMS = {'DynamicBatchNorm2d': 'BN', 'SwitchableBatchNorm2d': 'BN', 'DynamicSyncBatchNorm2d': 'SyncBN'}
+RELU = {'type': 'ReLU'}
 DYNAMIC_CONVS = ('Conv2d', 'Conv', 'DynamicConv2d')
 
 
@@ -72,7 +73,8 @@ def resolve_conv(conv_cfg: Mapping[str, Any] | None, kernel_sizes: Sequence[int]
 
 
 def build_conv(in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequence[int], *, dynamic: bool,
-               conv_cfg: Mapping[str, Any] | None = None, stride: int = 1, bias: bool = False) -> nn.Module:
+               conv_cfg: Mapping[str, Any] | None = None, stride: int = 1, bias: bool = False,
+               group_width: int | None = None) -> nn.Module:
     """A convolution with same padding.
 
     Args:
@@ -83,15 +85,26 @@ def build_conv(in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequ
         conv_cfg: as in mmcv.
         stride: as in mmcv.
         bias: as in mmcv.
+        group_width: greatest width of a group of channels, of a convolution that is as wide as its input; ``None`` for
+            one without groups.
     """
     kernel_size = kernel_sizes[-1]
     return build_conv_layer(resolve_conv(conv_cfg, kernel_sizes, dynamic), in_channels, out_channels[-1], kernel_size,
-                            stride=stride, padding=kernel_size // 2, bias=bias)
+                            stride=stride, padding=kernel_size // 2, bias=bias,
+                            groups=1 if group_width is None else in_channels // group_width)
 
 
 def build_norm(norm_cfg: Mapping[str, Any], widths: Sequence[int], *, dynamic: bool) -> nn.Module:
     """A normalisation of inputs whose ascending widths are ``widths``."""
     return build_norm_layer(resolve_norm(norm_cfg, widths, dynamic), max(widths))[1]
+
+
+def build_activation(act_cfg: Mapping[str, Any]) -> nn.Module:
+    """An activation that works in place, where it can; ``act_cfg`` as in mmcv."""
+    layer = build_activation_layer(dict(act_cfg))
+    if hasattr(layer, 'inplace'):
+        layer.inplace = True
+    return layer
 
 
 class BigConvModule(ConvModule):
@@ -112,15 +125,32 @@ def build_conv_module(in_channels: int, out_channels: Sequence[int], kernel_size
                          norm_cfg=resolve_norm(norm_cfg, out_channels, dynamic), act_cfg=act_cfg)
 
 
-def set_active(conv: nn.Module, out_channel: int, kernel_size: int | None = None) -> None:
-    """Set width and kernel of a convolution; a plain one has but one of each and stays as it is.
+def set_active(conv: nn.Module, out_channel: int | None = None, kernel_size: int | None = None,
+               group_width: int | None = None) -> None:
+    """Set width, kernel and groups of a convolution; a plain one has but one of each and stays as it is.
 
     Args:
         conv: a layer from :func:`build_conv`.
-        out_channel: output channels.
+        out_channel: output channels; ``None`` leaves them.
         kernel_size: kernel size; ``None`` leaves it.
+        group_width: width of a group of channels; ``None`` leaves the number of groups.
     """
     if isinstance(conv, DynamicConv2d):
-        conv.active_out_channels = out_channel
+        if out_channel is not None:
+            conv.active_out_channels = out_channel
         if kernel_size is not None:
             conv.active_kernel_size = kernel_size
+        if group_width is not None:
+            conv.active_groups = conv.active_out_channels // group_width
+
+
+def build_linear(in_features: int, out_features: int, *, dynamic: bool, bias: bool = True) -> nn.Linear:
+    """A linear layer.
+
+    Args:
+        in_features: greatest input width.
+        out_features: greatest output width.
+        dynamic: whether it can change its width.
+        bias: as for ``nn.Linear``.
+    """
+    return (DynamicLinear if dynamic else nn.Linear)(in_features, out_features, bias=bias)

@@ -1,24 +1,21 @@
 """ResNet with basic blocks, as a supernet or as one network."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbignas.errors import ConfigError
+from mmbignas.models.backbones.staged_backbone import StagedBackbone
 from mmbignas.models.blocks import BigBasicBlock, BigStem
-from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.registry import MODELS
-from mmbignas.space import ModuleSpace
 
 NUM_STAGES = 5
 
 
 @MODELS.register_module()
-class BigResNet(SearchableBlocks, BaseModule):
+class BigResNet(StagedBackbone):
     """ResNet-18/34 of any width, depth, kernel size and expand ratio.
 
     Stage 0 is the stem with the max-pool after it, stages 1 to 4 are ``layer1`` to ``layer4``. Each of ``out_channel``,
@@ -53,71 +50,23 @@ class BigResNet(SearchableBlocks, BaseModule):
                  out_indices: Sequence[int] = (0, 1, 2, 3), deep_stem: bool = False,
                  conv_cfg: Mapping[str, Any] | None = None, norm_cfg: Mapping[str, Any] | None = None,
                  zero_init_residual: bool = True, drop_path_rate: float = 0., init_cfg: Any = None) -> None:
-        if init_cfg is None:
-            init_cfg = [dict(type='Kaiming', layer='Conv2d'),
-                        dict(type='Constant', val=1, layer=['_BatchNorm', 'BatchNorm2d'])]
-        super().__init__(init_cfg)
-        if len(strides) != NUM_STAGES:
-            raise ConfigError(f'BigResNet.strides has {len(strides)} values, but there are {NUM_STAGES} stages: '
-                              f'{list(strides)}')
-        if not out_indices or any(index not in range(NUM_STAGES - 1) for index in out_indices):
-            raise ConfigError(f'BigResNet.out_indices: {list(out_indices)} is not allowed; allowed: indices from 0 to '
-                              f'{NUM_STAGES - 2}')
-        norm_cfg = norm_cfg or dict(type='BN')
-        self.out_indices = tuple(out_indices)
-        self.search_space = space = ModuleSpace(
-            dict(depth=depth, out_channel=out_channel, kernel_size=kernel_size, expand_ratio=expand_ratio),
-            NUM_STAGES, key='BigResNet')
-        if space.choices('depth', 0) != (1,):
-            raise ConfigError(f'BigResNet.depth: stage 0 is the stem, {list(space.choices("depth", 0))} is not '
-                              'allowed; allowed: 1')
-        if not deep_stem and len(space.choices('expand_ratio', 0)) > 1:
-            raise ConfigError(f'BigResNet.expand_ratio: stage 0 is a plain stem, which has no inner width, '
-                              f'{list(space.choices("expand_ratio", 0))} is not allowed; allowed: one value, or '
-                              'deep_stem=True')
-        common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        super().__init__(
+            dict(depth=depth, out_channel=out_channel, kernel_size=kernel_size, expand_ratio=expand_ratio), strides,
+            NUM_STAGES, out_indices, () if deep_stem else ('expand_ratio',), init_cfg)
+        space, choices = self.search_space, self._choices
+        common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg,
+                                      norm_cfg=norm_cfg or dict(type='BN'))
         block_init = dict(type='Constant', val=0, override=dict(name='bn2')) if zero_init_residual else None
-        self.stem = BigStem(in_channels, self._choices('out_channel', 0), self._choices('kernel_size', 0),
+        self.stem = BigStem(in_channels, choices('out_channel', 0), choices('kernel_size', 0),
                             space.choices('expand_ratio', 0), stride=strides[0], deep=deep_stem, **common)
-        total = sum(int(space.choices('depth', stage)[-1]) for stage in range(1, NUM_STAGES))
-        block_count = 0
-        for stage in range(1, NUM_STAGES):
-            widths = self._choices('out_channel', stage)
-            inputs, blocks = self._choices('out_channel', stage - 1), []
-            for block in range(int(space.choices('depth', stage)[-1])):
-                blocks.append(BigBasicBlock(
-                    inputs, widths, self._choices('kernel_size', stage, block),
-                    space.choices('expand_ratio', stage, block), stride=1 if block else strides[stage],
-                    projection=block == 0, drop_path_rate=drop_path_rate * block_count / max(total - 1, 1),
-                    init_cfg=block_init, **common))
-                inputs = widths
-                block_count += 1
-            self.add_module(f'layer{stage}', ModuleList(blocks))
 
-    def _choices(self, name: str, stage: int, block: int = 0) -> tuple[int, ...]:
-        return tuple(int(value) for value in self.search_space.choices(name, stage, block))
+        def build(stage: int, block: int, inputs: Sequence[int], rate: float) -> nn.Module:
+            return BigBasicBlock(
+                inputs, choices('out_channel', stage), choices('kernel_size', stage, block),
+                space.choices('expand_ratio', stage, block), stride=1 if block else strides[stage],
+                projection=block == 0, drop_path_rate=rate, init_cfg=block_init, **common)
 
-    def searchable_blocks(self) -> Iterator[tuple[nn.Module, int, int]]:
-        yield self.stem, 0, 0
-        for stage in range(1, NUM_STAGES):
-            for index, block in enumerate(getattr(self, f'layer{stage}')):
-                yield block, stage, index
+        self._add_stages(build, drop_path_rate)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the features of an image batch.
-
-        Args:
-            x: shape ``(N, in_channels, H, W)``.
-
-        Returns:
-            tuple: features of the stages in ``out_indices``, each ``(N, out_channel, H / stride, W / stride)``.
-        """
-        x = F.max_pool2d(self.stem(x), kernel_size=3, stride=2, padding=1)
-        outputs = []
-        for index in range(NUM_STAGES - 1):
-            for block in getattr(self, f'layer{index + 1}'):
-                if getattr(block, 'is_active', True):
-                    x = block(x)
-            if index in self.out_indices:
-                outputs.append(x)
-        return tuple(outputs)
+    def _after_stem(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)

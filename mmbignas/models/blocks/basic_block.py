@@ -5,22 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcv.cnn.bricks import DropPath
-from mmdet.models.utils import make_divisible
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbignas.models.blocks.widths import middle_width, middle_widths
 from mmbignas.models.layers import build_conv, build_norm, set_active
-
-
-def middle_width(out_channel: int, expand_ratio: float) -> int:
-    """The width between a block's convolutions: ``out_channel * expand_ratio``, made divisible by 8."""
-    return make_divisible(round(out_channel * expand_ratio), 8)
-
-
-def middle_widths(out_channels: Sequence[int], expand_ratios: Sequence[float]) -> list[int]:
-    """All widths between a block's convolutions, ascending."""
-    return sorted({middle_width(out, ratio) for out in out_channels for ratio in expand_ratios})
 
 
 class BigBasicBlock(BaseModule):

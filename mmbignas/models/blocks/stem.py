@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from mmbignas.models.blocks.basic_block import middle_width, middle_widths
-from mmbignas.models.layers import build_conv, build_norm, set_active
+from mmbignas.models.blocks.widths import middle_width, middle_widths
+from mmbignas.models.layers import RELU, build_activation, build_conv, build_norm, set_active
 
 
 class BigStem(nn.Sequential):
-    """One convolution, or three (a deep stem, arXiv 1812.01187, section 4.2), each with normalisation and ReLU.
+    """One convolution, or three (a deep stem, arXiv 1812.01187, section 4.2), each with normalisation and activation.
 
     Args:
         in_channels: channels of the image.
@@ -20,12 +20,13 @@ class BigStem(nn.Sequential):
         stride: of the first convolution.
         deep: three convolutions instead of one.
         dynamic: whether the stem is part of a supernet.
-        conv_cfg, norm_cfg: as in mmcv.
+        conv_cfg, norm_cfg, act_cfg: as in mmcv.
     """
 
     def __init__(self, in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequence[int],
                  expand_ratios: Sequence[float], *, stride: int, deep: bool, dynamic: bool,
-                 conv_cfg: Mapping[str, Any] | None, norm_cfg: Mapping[str, Any]) -> None:
+                 conv_cfg: Mapping[str, Any] | None, norm_cfg: Mapping[str, Any],
+                 act_cfg: Mapping[str, Any] = RELU) -> None:
         middle = middle_widths(out_channels, expand_ratios)
         widths: list[Sequence[int]] = [middle, middle, out_channels] if deep else [out_channels]
         layers: list[nn.Module] = []
@@ -34,13 +35,13 @@ class BigStem(nn.Sequential):
                 build_conv(in_channels, choices, kernel_sizes, dynamic=dynamic, conv_cfg=conv_cfg,
                            stride=1 if index else stride),
                 build_norm(norm_cfg, choices, dynamic=dynamic),
-                nn.ReLU(inplace=True)
+                build_activation(act_cfg),
             ]
             in_channels = choices[-1]
         super().__init__(*layers)
 
-    def set_active(self, out_channel: int, kernel_size: int, expand_ratio: float) -> None:
-        """Compute with these widths and this kernel from now on."""
+    def set_active(self, out_channel: int, kernel_size: int, expand_ratio: float, **others: float) -> None:
+        """Compute with these widths and this kernel from now on; ``others`` are elements that a stem does not have."""
         convs = list(self)[::3]
         for conv in convs[:-1]:
             set_active(conv, middle_width(out_channel, expand_ratio), kernel_size)

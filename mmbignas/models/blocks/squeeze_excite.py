@@ -1,0 +1,44 @@
+"""Squeeze-and-excitation: channels weighted by what the whole image holds."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmbignas.models.blocks.widths import middle_width
+from mmbignas.models.layers import build_activation, build_conv, set_active
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation (arXiv 1709.01507) of inputs of any of several widths.
+
+    Both of its widths follow from its input, so it has no settings.
+
+    Args:
+        widths: ascending widths of the input.
+        ratio: width of the squeeze relative to the input's, made divisible by 8.
+        dynamic: whether it is part of a supernet.
+        conv_cfg: as in mmcv.
+        gate_cfg: the activation that makes weights.
+    """
+
+    def __init__(self, widths: Sequence[int], ratio: float, *, dynamic: bool, conv_cfg: Mapping[str, Any] | None,
+                 gate_cfg: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.dynamic, self.ratio = dynamic, ratio
+        squeezed = sorted({middle_width(width, ratio) for width in widths})
+        common: dict[str, Any] = dict(dynamic=dynamic, conv_cfg=conv_cfg, bias=True)
+        self.reduce = build_conv(widths[-1], squeezed, (1,), **common)
+        self.expand = build_conv(squeezed[-1], widths, (1,), **common)
+        self.gate = build_activation(gate_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weight the channels of ``x`` of shape ``(N, C, H, W)``."""
+        if self.dynamic:
+            width = x.shape[1]
+            set_active(self.reduce, middle_width(width, self.ratio))
+            set_active(self.expand, width)
+        weights = F.relu(self.reduce(F.adaptive_avg_pool2d(x, 1)), inplace=True)
+        return x * self.gate(self.expand(weights))

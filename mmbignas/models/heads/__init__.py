@@ -1,0 +1,4 @@
+"""Heads of classifiers; they need MMPretrain."""
+from mmbignas.models.heads.big_linear_cls_head import BigLinearClsHead
+
+__all__ = ['BigLinearClsHead']
