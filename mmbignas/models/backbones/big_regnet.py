@@ -20,8 +20,8 @@ class BigRegNet(StagedBackbone):
 
     Stage 0 is the stem, stages 1 to 4 are ``layer1`` to ``layer4``. Each of ``out_channel``, ``depth``,
     ``group_width``, ``kernel_size`` and ``expand_ratio`` is a list of five values, or
-    ``dict(space=..., sample_strategy=...)``; of ``group_width`` and ``expand_ratio``, the stem's value is not used. With
-    all of them lists, the network consists of plain torch layers; with a space, it is a supernet.
+    ``dict(space=..., sample_strategy=...)``; the stem does not use its ``group_width`` and ``expand_ratio``. With all
+    of them lists, the network consists of plain torch layers; with a space, it is a supernet.
 
     RegNetX-800M (arXiv 2003.13678, table 6) is ``out_channel=[32, 64, 128, 288, 672], depth=[1, 1, 3, 7, 5]``. The
     first block of each stage always has a projection shortcut, so that the graph is the same for all widths. Parameter
@@ -77,9 +77,9 @@ class BigRegNet(StagedBackbone):
         for group_width in self._choices('group_width', stage, block):
             for width in widths:
                 if width % group_width:
-                    raise ConfigError(f'BigRegNet.group_width: {group_width} in stage {stage} does not divide the inner '
-                                      f'width {width} (out_channel * expand_ratio); allowed: divisors of all of '
-                                      f'{widths}')
+                    raise ConfigError(f'BigRegNet.group_width: {group_width} in stage {stage} does not divide the '
+                                      f'inner width {width} (out_channel * expand_ratio); allowed: divisors of all '
+                                      f'of {widths}')
 
 
 def check_se_ratio(se_ratio: Any, key: str) -> None:

@@ -47,7 +47,8 @@ class BigLinearClsHead(ClsHead):
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
             raise ConfigError(f'BigLinearClsHead.num_classes: {num_classes!r} is not allowed; allowed: integers from 1')
         if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ConfigError(f'BigLinearClsHead.dropout: {dropout!r} is not allowed; allowed: numbers from 0 to below 1')
+            raise ConfigError(f'BigLinearClsHead.dropout: {dropout!r} is not allowed; allowed: numbers from 0 to '
+                              'below 1')
         if hidden is not None and (not isinstance(hidden, Mapping) or set(hidden) != set(HIDDEN_ELEMENTS)):
             raise ConfigError(f'BigLinearClsHead.hidden: expected a dict of {", ".join(HIDDEN_ELEMENTS)}, got {hidden}')
         self.num_classes = num_classes
