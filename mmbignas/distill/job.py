@@ -11,7 +11,7 @@ from mmbignas.distill.recorder import Outputs
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
 
-JOB_KEYS = ('mimic_name', 'loss', 'loss_weight', 'warm_up_iters', 'teacher_mimic_name')
+JOB_KEYS = ('mimic_name', 'loss', 'loss_weight', 'warm_up_iters', 'teacher_mimic_name', 'replaces')
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class DistillJob:
         loss: see :mod:`mmbignas.distill.losses`.
         loss_weight: factor of the loss.
         warm_up_iters: number of iterations over which the factor grows linearly from 0.
+        replaces: names of the model's own losses that students are not trained on.
     """
 
     names: tuple[str, ...]
@@ -31,6 +32,7 @@ class DistillJob:
     loss: nn.Module
     loss_weight: float
     warm_up_iters: int
+    replaces: tuple[str, ...] = ()
 
     def __call__(self, student: Outputs, teacher: Outputs, iteration: int) -> Tensor:
         """The weighted loss in an iteration.
@@ -50,7 +52,7 @@ def parse_jobs(jobs: Any, key: str) -> dict[str, DistillJob]:
 
     Args:
         jobs: name -> ``dict(mimic_name=..., loss=dict(type=...), loss_weight=1., warm_up_iters=0,
-            teacher_mimic_name=...)``.
+            teacher_mimic_name=..., replaces=...)``.
         key: their place in the config.
 
     Returns:
@@ -66,12 +68,13 @@ def parse_jobs(jobs: Any, key: str) -> dict[str, DistillJob]:
 
 def _parse_job(job: Any, key: str) -> DistillJob:
     if not isinstance(job, Mapping) or set(job) - set(JOB_KEYS) or not {'mimic_name', 'loss'} <= set(job):
-        raise ConfigError(f'{key}: expected a dict with mimic_name and loss, optionally loss_weight, warm_up_iters '
-                          f'and teacher_mimic_name, got {job!r}')
-    names = _paths(job['mimic_name'], f'{key}.mimic_name')
+        raise ConfigError(f'{key}: expected a dict with mimic_name and loss, optionally loss_weight, '
+                          f'warm_up_iters, teacher_mimic_name and replaces, got {job!r}')
+    names = _names(job['mimic_name'], f'{key}.mimic_name', 'the path of a module, or a list of paths')
     teacher_names = names
     if 'teacher_mimic_name' in job:
-        teacher_names = _paths(job['teacher_mimic_name'], f'{key}.teacher_mimic_name')
+        teacher_names = _names(job['teacher_mimic_name'], f'{key}.teacher_mimic_name',
+                               'the path of a module, or a list of paths')
         if len(teacher_names) != len(names):
             raise ConfigError(f'{key}.teacher_mimic_name: {list(teacher_names)} is not allowed with mimic_name '
                               f'{list(names)}; allowed: as many modules')
@@ -79,11 +82,18 @@ def _parse_job(job: Any, key: str) -> DistillJob:
     for name, value in (('warm_up_iters', warm_up_iters), ('loss_weight', loss_weight)):
         if not isinstance(value, (int, float)) or value < 0:
             raise ConfigError(f'{key}.{name}: {value!r} is not allowed; allowed: numbers from 0')
-    return DistillJob(names, teacher_names, MODELS.build(job['loss']), loss_weight, warm_up_iters)
+    replaces: tuple[str, ...] = ()
+    if 'replaces' in job:
+        replaces = _names(job['replaces'], f'{key}.replaces', "the name of one of the model's losses, or a list of "
+                          'names')
+        if warm_up_iters:
+            raise ConfigError(f'{key}.warm_up_iters: {warm_up_iters!r} is not allowed with replaces {list(replaces)}: '
+                              'students would have nothing to learn from at first; allowed: 0')
+    return DistillJob(names, teacher_names, MODELS.build(job['loss']), loss_weight, warm_up_iters, replaces)
 
 
-def _paths(value: Any, key: str) -> tuple[str, ...]:
+def _names(value: Any, key: str, allowed: str) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, Sequence) or not names or any(not isinstance(name, str) for name in names):
-        raise ConfigError(f'{key}: {value!r} is not allowed; allowed: the path of a module, or a list of paths')
+        raise ConfigError(f'{key}: {value!r} is not allowed; allowed: {allowed}')
     return tuple(names)

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmbignas.distill.hard_labels import set_aside
 from mmbignas.distill.job import DistillJob
 from mmbignas.distill.recorder import OutputRecorder, Outputs
 from mmbignas.errors import ConfigError
@@ -62,7 +63,8 @@ class TeacherDistillation:
 
     This is done by hooks of the model itself, so under every training loop, in every process of DDP, with mixed
     precision and accumulated gradients. The teacher is given what the model is given, once for each batch, also
-    where several forward passes train on one. It is no part of the model.
+    where several forward passes train on one. It is no part of the model. The losses that a job replaces are not
+    trained on.
 
     Args:
         model: the student, not a wrapper.
@@ -73,7 +75,7 @@ class TeacherDistillation:
 
     Raises:
         ConfigError: for a module that is not in the model or in the teacher. In a forward pass: for one without an
-            output, or with outputs of another shape than the teacher's.
+            output, or with outputs of another shape than the teacher's; for a loss to replace that the model has not.
     """
 
     def __init__(self, model: nn.Module, teacher: nn.Module, jobs: Mapping[str, DistillJob],
@@ -113,14 +115,15 @@ class TeacherDistillation:
         self._recorder.start()
 
     def _after(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], losses: Any) -> dict[str, Any] | None:
-        """Add the losses to those of the model."""
+        """Add the losses to those of the model, or put them in the place of some."""
         if kwargs.get('mode') != 'loss':
             return None
-        outputs, own = self._recorder.stop(), {}
+        outputs, losses = self._recorder.stop(), {**losses}
+        set_aside(losses, self.jobs, self.key)
         for name, job in self.jobs.items():
             self._check(name, job, outputs)
-            own[f'loss_distill_{name}'] = job(outputs, self._taught, self.iteration())
-        return {**losses, **own}
+            losses[f'loss_distill_{name}'] = job(outputs, self._taught, self.iteration())
+        return losses
 
     def _check(self, name: str, job: DistillJob, outputs: Outputs) -> None:
         """Refuse outputs that cannot be compared one by one."""

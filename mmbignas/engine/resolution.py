@@ -68,52 +68,59 @@ def at_resolution(model: nn.Module, image_size: Sequence[int] | None,
     if image_size is None:
         yield
         return
-    inner: nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
-    preprocessor = getattr(inner, 'data_preprocessor', None)
-    if not isinstance(preprocessor, nn.Module):
-        raise ConfigError(f'image_size: {list(image_size)} is not allowed, since {type(inner).__name__} has no '
-                          'data_preprocessor; allowed: None')
-    resizer = _Resizer(preprocessor, check_image_size(inner, image_size, 'image_size'),
-                       check_interpolation(interpolation, 'interpolation'))
-    handle = preprocessor.register_forward_hook(resizer, with_kwargs=True)
+    resizer = Resizer(model, image_size, interpolation)
+
+    def resize(module: nn.Module, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
+        return resizer(output, bool(kwargs.get('training', args[1] if len(args) > 1 else False)))
+
+    handle = resizer.preprocessor.register_forward_hook(resize, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
 
 
-class _Resizer:
-    """The forward hook of a data preprocessor.
+class Resizer:
+    """Resizes preprocessed batches, as :func:`at_resolution` describes it.
 
     Args:
-        preprocessor: the data preprocessor, which knows how images are padded.
-        image_size: height and width in pixels.
-        interpolation: one of :data:`INTERPOLATIONS`.
+        model, image_size, interpolation: see :func:`at_resolution`.
+
+    Raises:
+        ConfigError: as there.
     """
 
-    def __init__(self, preprocessor: nn.Module, image_size: tuple[int, int], interpolation: str) -> None:
-        self.preprocessor, self.image_size = preprocessor, image_size
+    def __init__(self, model: nn.Module, image_size: Sequence[int], interpolation: str = 'bicubic') -> None:
+        inner: nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
+        preprocessor = getattr(inner, 'data_preprocessor', None)
+        if not isinstance(preprocessor, nn.Module):
+            raise ConfigError(f'image_size: {list(image_size)} is not allowed, since {type(inner).__name__} has no '
+                              'data_preprocessor; allowed: None')
+        self.preprocessor = preprocessor
+        self.image_size = check_image_size(inner, image_size, 'image_size')
+        check_interpolation(interpolation, 'interpolation')
         self.divisor = int(getattr(preprocessor, 'pad_size_divisor', 1))
         self.pad_value = getattr(preprocessor, 'pad_value', 0)
         self.interpolation: dict[str, Any] = dict(mode=interpolation)
         if interpolation in ('bilinear', 'bicubic'):
             self.interpolation['antialias'] = True
 
-    def __call__(self, module: nn.Module, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
+    def __call__(self, data: Any, training: bool) -> Any:
         """Resize a batch.
 
         Args:
-            module: the data preprocessor.
-            args: what it was called with: the data, and perhaps ``training``.
-            kwargs: likewise, by name.
-            output: what it returned: a dict with ``inputs`` and ``data_samples``, or a sequence that begins so.
+            data: what the data preprocessor returned: a dict with ``inputs`` and ``data_samples``, or a sequence that
+                begins so. It is left as it is.
+            training: whether ground truth is scaled too.
+
+        Returns:
+            The same with other images and samples.
         """
-        training = bool(kwargs.get('training', args[1] if len(args) > 1 else False))
-        if isinstance(output, Mapping):
-            inputs, samples = self._batch(output['inputs'], output.get('data_samples'), training)
-            return {**output, 'inputs': inputs, **({'data_samples': samples} if 'data_samples' in output else {})}
-        inputs, samples = self._batch(output[0], output[1] if len(output) > 1 else None, training)
-        return type(output)([inputs, samples, *output[2:]][:len(output)])
+        if isinstance(data, Mapping):
+            inputs, samples = self._batch(data['inputs'], data.get('data_samples'), training)
+            return {**data, 'inputs': inputs, **({'data_samples': samples} if 'data_samples' in data else {})}
+        inputs, samples = self._batch(data[0], data[1] if len(data) > 1 else None, training)
+        return type(data)([inputs, samples, *data[2:]][:len(data)])
 
     def _batch(self, inputs: Any, samples: Any, training: bool) -> tuple[Any, Any]:
         if not isinstance(inputs, Tensor) or inputs.dim() != 4:

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+import torch
 from torch import nn
 
 from mmbignas.errors import ConfigError
+from mmbignas.supernet.probe import PROBE_SIZE, image_channels
+from mmbignas.tensors import tensors_in
 
 
 def check_image_size(model: nn.Module, image_size: Any, key: str) -> tuple[int, int]:
@@ -32,3 +35,52 @@ def check_image_size(model: nn.Module, image_size: Any, key: str) -> tuple[int, 
         raise ConfigError(f'{key}: {" ".join(map(str, sides))} is not allowed; allowed: height and width in pixels '
                           f'after padding, multiples of {divisor} (data_preprocessor.pad_size_divisor)')
     return int(sides[0]), int(sides[1])
+
+
+def read_image_sizes(model: nn.Module, image_sizes: Any, key: str) -> list[tuple[int, int]]:
+    """Read image sizes, and make sure that the model can do something with each.
+
+    Args:
+        model: the model, not a wrapper, with or without a data preprocessor.
+        image_sizes: ``[height, width]`` in pixels, after padding, or a list of such sizes.
+        key: its place in the config, for messages.
+
+    Returns:
+        list: height and width of each, as plain integers, in the same order.
+
+    Raises:
+        ConfigError: for anything else, or a side that is below the stride of the model's backbone.
+    """
+    several = isinstance(image_sizes, Sequence) and not isinstance(image_sizes, str) and len(image_sizes) > 0 and not all(
+        isinstance(side, Integral) for side in image_sizes)
+    read = [check_image_size(model, size, key) for size in (image_sizes if several else [image_sizes])]
+    stride = network_stride(model)
+    for size in read:
+        if min(size) < stride:
+            raise ConfigError(f'{key}: {list(size)} is not allowed; allowed: sides from {stride}, the stride of the '
+                              'backbone')
+    return read
+
+
+@torch.no_grad()
+def network_stride(model: nn.Module) -> int:
+    """How many pixels of the image lie between two neighbours of the coarsest feature of a model's backbone.
+
+    Args:
+        model: a model; without a module ``backbone`` that takes an image, the stride is not known and 1 is returned.
+            It is left as it was.
+    """
+    backbone = getattr(model, 'backbone', None)
+    parameter = next(model.parameters(), None)
+    if not isinstance(backbone, nn.Module) or parameter is None:
+        return 1
+    training = {module: module.training for module in backbone.modules()}
+    try:
+        features = backbone.eval()(parameter.new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE))
+    except (TypeError, RuntimeError):
+        return 1  # it takes something else
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    sides = [min(feature.shape[2:]) for feature in tensors_in(features) if feature.dim() == 4]
+    return -(-PROBE_SIZE // min(sides)) if sides else 1

@@ -233,6 +233,11 @@ LOSS = dict(type='mmbignas.FeatureMSELoss')
     (dict(a=dict(mimic_name='head', loss=LOSS, teacher_mimic_name=['top', 'head'])),
      ['jobs.a.teacher_mimic_name', "['top', 'head']", 'as many modules']),
     (dict(a=dict(mimic_name='head', loss=LOSS, teacher_mimic_name=3)), ['jobs.a.teacher_mimic_name', '3']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, replaces=[])), ['jobs.a.replaces', '[]', "model's losses"]),
+    (dict(a=dict(mimic_name='head', loss=LOSS, replaces=None)), ['jobs.a.replaces', 'None']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, replaces=['loss', 2])), ['jobs.a.replaces', "['loss', 2]"]),
+    (dict(a=dict(mimic_name='head', loss=LOSS, replaces='loss_cls', warm_up_iters=3)),
+     ['jobs.a.warm_up_iters', '3', "['loss_cls']", 'allowed: 0']),
 ])
 def test_bad_jobs(jobs, parts):
     with pytest.raises(ConfigError) as error:
@@ -252,3 +257,105 @@ def test_a_module_that_is_not_called_in_a_pass_is_named(tmp_path):
 def test_loss_classes_are_built():
     hook = DistillHook(JOBS)
     assert [type(job.loss) for job in hook.jobs.values()] == [FeatureMSELoss, DenseKLLoss, FeatureMSELoss]
+
+
+SOFT = dict(type='mmbignas.SoftLabelLoss')
+
+
+class OneLoss(ToyModel):
+    """A classifier as MMPretrain's: all that it returns is ``loss``."""
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        result = super().forward(inputs, data_samples, mode)
+        return dict(loss=result['loss_cls']) if mode == 'loss' else result
+
+
+class ListedLosses(ToyModel):
+    """A head that returns a list for each loss, as dense heads do: one entry a level."""
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        result = super().forward(inputs, data_samples, mode)
+        if mode != 'loss':
+            return result
+        listed = {name: [value * share for share in (.25, .75)] for name, value in result.items() if 'loss' in name}
+        return dict(result, **listed)
+
+
+def total_of(losses):
+    """The sum of all entries that MMEngine trains on, and all entries as numbers."""
+    summed = {name: sum(value) if isinstance(value, list) else value for name, value in losses.items()}
+    return sum(value for name, value in summed.items() if 'loss' in name), summed
+
+
+def expected_with_soft_labels(model, batch, own, taught, replaced):
+    """Losses, logits and gradients of one pass, where students lose some of their own losses."""
+    model.zero_grad()
+    losses, outputs = outputs_of(model, batch, own.subnet, ['head'])
+    logged = {}
+    if not own.is_max:
+        for name in replaced:
+            logged[name.replace('loss', 'hard_label')] = total_of(dict(loss=losses.pop(name)))[0]
+        p, log_q = taught.softmax(1), outputs['head'].log_softmax(1)
+        losses['loss_distill_soft'] = .5 * (p * (p.log() - log_q)).sum(1).mean()
+    total, summed = total_of(losses)
+    total.backward()
+    gradients = {name: None if parameter.grad is None else parameter.grad.float()
+                 for name, parameter in model.named_parameters()}
+    return {**summed, **logged}, outputs['head'].detach(), gradients
+
+
+@pytest.mark.parametrize('seed', range(2))
+@pytest.mark.parametrize(('kind', 'replaces', 'hard'), [
+    (ToyModel, 'loss_cls', {'hard_label_cls'}),
+    (ToyModel, ['loss_norm', 'loss_cls'], {'hard_label_cls', 'hard_label_norm'}),
+    (OneLoss, 'loss', {'hard_label'}), (ListedLosses, ['loss_cls'], {'hard_label_cls'}),
+])
+def test_students_are_not_trained_on_what_is_replaced(tmp_path, kind, replaces, hard, seed):
+    jobs = dict(soft=dict(mimic_name='head', loss=SOFT, loss_weight=.5, replaces=replaces))
+    strategy = ['max', 'min', 'random', 'max', 'random']
+    runner, passes = train(tmp_path, jobs, strategy, model=kind(seed=seed), seed=seed)
+    assert runner.iter == 4
+    for iteration, batch in enumerate(train_batches()):
+        model, taught, terms, total = kind(), None, [], 0.
+        model.load_state_dict(runner.optim_wrapper.states[iteration])
+        model.double()
+        batch['inputs'] = batch['inputs'].double()
+        for own in passes[5 * iteration:5 * iteration + 5]:
+            losses, logits, gradients = expected_with_soft_labels(
+                model, batch, own, taught, [replaces] if isinstance(replaces, str) else replaces)
+            taught = logits if taught is None else taught
+            terms.append(gradients)
+            trained = sum(value.item() for name, value in losses.items() if 'loss' in name)
+            total += trained
+            if 'loss' not in losses:  # else the sum has the name in the log, as in MMEngine
+                losses['loss'] = torch.tensor(trained)
+            if own.index in (1, 2, 4):
+                assert {name for name in losses if 'hard' in name} == hard
+                for name, value in losses.items():
+                    logged = runner.message_hub.get_scalar(f'train/{own.name}.{name}').data[0][iteration]
+                    assert logged == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name
+        assert_gradients_close(runner.optim_wrapper.gradients[iteration], add_gradients(terms))
+        assert runner.message_hub.get_scalar('train/loss').data[0][iteration] == pytest.approx(total, rel=1e-5)
+    logged = {name.split('.')[1] for name in runner.message_hub.log_scalars if name.startswith('train/max')}
+    assert not any('hard' in name or 'distill' in name for name in logged)
+
+
+def test_nothing_is_replaced_unless_named(tmp_path):
+    jobs = dict(soft=dict(mimic_name='head', loss=SOFT))
+    runner, _ = train(tmp_path, jobs, ['max', 'min'])
+    names = {*runner.message_hub.log_scalars}
+    assert {'train/min.loss_cls', 'train/min.loss_norm', 'train/min.loss_distill_soft'} <= names
+    assert not any('hard' in name for name in names)
+
+
+@pytest.mark.parametrize('name', ['loss_clss', 'accuracy', 'loss'])
+def test_a_loss_that_is_not_there_cannot_be_replaced(tmp_path, name):
+    """In the first pass of the first iteration, so before anything is trained."""
+    jobs = dict(soft=dict(mimic_name='head', loss=SOFT, replaces=['loss_cls', name]))
+    recorder = PassRecorder()
+    runner = build_runner(tmp_path, hooks=[recorder, DistillHook(jobs)])
+    with pytest.raises(ConfigError) as error:
+        runner.train()
+    assert str(error.value) == (f"DistillHook.jobs.soft.replaces: {name!r} is not one of the model's losses; allowed: "
+                                'loss_cls, loss_norm')
+    assert len(recorder.passes) == 1 and runner.iter == 0

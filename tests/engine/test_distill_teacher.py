@@ -163,6 +163,60 @@ def test_every_pass_of_the_sandwich_is_a_student(tmp_path, teacher):
         assert_gradients_close(runner.optim_wrapper.gradients[iteration], add_gradients(terms))
 
 
+def expected_with_soft_labels(state, teacher, batch, subnet=None):
+    """Losses and gradients, in float64, of a model that learns its classes from the teacher alone."""
+    model, teacher = ToyModel(), copy.deepcopy(teacher).double()
+    model.load_state_dict(state)
+    if subnet is not None:
+        Supernet(model).apply(subnet)
+    data = model.double().train().data_preprocessor(dict(batch, inputs=batch['inputs'].double()), True)
+    losses, logits = outputs_of(model, data, 'head', 'loss')
+    with torch.no_grad():
+        p = teacher(data['inputs']).softmax(1)
+    losses['hard_label_cls'] = losses.pop('loss_cls')
+    losses['loss_distill_soft'] = .5 * (p * (p.log() - logits.log_softmax(1))).sum(1).mean()
+    losses['loss'] = losses['loss_norm'] + losses['loss_distill_soft']
+    losses['loss'].backward()
+    return losses, {name: None if parameter.grad is None else parameter.grad.float()
+                    for name, parameter in model.named_parameters()}
+
+
+SOFT = dict(soft=dict(mimic_name='head', teacher_mimic_name='top', loss=dict(type='mmbignas.SoftLabelLoss'),
+                      loss_weight=.5, replaces='loss_cls'))
+
+
+@pytest.mark.parametrize('loop', ['epoch', 'iteration'])
+def test_fine_tuning_on_soft_labels_alone(tmp_path, teacher, loop):
+    runner, _ = train(tmp_path, teacher[0], loop, SOFT)
+    for iteration, batch in enumerate(train_batches()):
+        losses, gradients = expected_with_soft_labels(runner.optim_wrapper.states[iteration], teacher[1], batch)
+        assert_gradients_close(runner.optim_wrapper.gradients[iteration], gradients)
+        for name, value in losses.items():
+            logged = runner.message_hub.get_scalar(f'train/{name}').data[0][iteration]
+            assert logged == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name
+    assert 'train/loss_cls' not in runner.message_hub.log_scalars
+
+
+def test_all_subnets_learn_from_another_network_alone(tmp_path, teacher):
+    """With a teacher, the largest subnet is a student too."""
+    runner, _ = train(tmp_path, teacher[0], jobs=SOFT, train_cfg=dict(
+        sample_subnet_num=3, sample_strategy=['max', 'min', 'random']))
+    [passes] = [hook.passes for hook in runner.hooks if isinstance(hook, PassRecorder)]
+    for iteration, batch in enumerate(train_batches()):
+        terms = [expected_with_soft_labels(runner.optim_wrapper.states[iteration], teacher[1], batch, own.subnet)[1]
+                 for own in passes[3 * iteration:3 * iteration + 3]]
+        assert_gradients_close(runner.optim_wrapper.gradients[iteration], add_gradients(terms))
+    names = {*runner.message_hub.log_scalars}
+    assert {f'train/{own}.hard_label_cls' for own in ('max', 'min')} <= names
+    assert not any(name.endswith('loss_cls') for name in names)
+
+
+def test_a_loss_that_is_not_there_cannot_be_replaced(tmp_path, teacher):
+    jobs = dict(soft=dict(SOFT['soft'], replaces=['loss_norm', 'loss']))
+    assert refused(tmp_path, teacher[0], jobs) == (
+        "DistillHook.jobs.soft.replaces: 'loss' is not one of the model's losses; allowed: loss_cls, loss_norm")
+
+
 def test_the_teacher_is_no_part_of_the_run(tmp_path, teacher):
     model = ToyModel()
     runner, watch = train(tmp_path, teacher[0], model=model, val_cfg={}, default_hooks=dict(

@@ -92,7 +92,8 @@ def test_record(monkeypatch: Any, tmp_path: Path, model: nn.Module) -> None:
     lines = [Path(own.log_dir, 'subnets_test.jsonl').read_text() for own in (runner, other)]
     assert lines[0] == lines[1]
     record, space = record_of(runner), Supernet(model).space
-    assert (record['image_size'], record['checkpoint'], record['iter']) == (SIZE, None, None)
+    assert (record['checkpoint'], record['iter']) == (None, None)
+    assert [own['image_size'] for own in record['subnets']] == [SIZE] * len(record['subnets'])
     conditions = record['latency_conditions']
     assert [conditions[name] for name in ('backend', 'threads', 'batch_size', 'dtype')] == ['torch', 1, 2, 'float32']
     assert [own['name'] for own in record['subnets']] == NAMES
@@ -318,7 +319,7 @@ class NotYet:
     (dict(image_size=None), ['image_size: None is not allowed; allowed: height and width in pixels']),
     (dict(image_size=640), ['image_size: 640 is not allowed']),
     (dict(image_size=[64, 0]), ['image_size: 64 0 is not allowed']),
-    (dict(image_size=[[64, 64], [96, 96]]), ['image_size: [64, 64] [96, 96] is not', 'allowed: height and width']),
+    (dict(image_size=[[64, 64], [96, 100]]), ['image_size: 96 100 is not', 'allowed: height and width']),
     (dict(image_size=[64, 100]), ['image_size: 64 100 is not', 'multiples of 32']),
     (dict(latency=dict(backend='tflite')), ["latency.backend: 'tflite' is not allowed; allowed: torch, torch_compile"]),
     (dict(latency=dict(device='tpu')), ["latency.device: 'tpu' is not allowed"]),
@@ -343,10 +344,17 @@ def test_arguments_are_checked_first(tmp_path: Path, model: nn.Module, stage: st
 
 
 def test_a_subnet_with_an_image_size(tmp_path: Path, model: nn.Module) -> None:
-    settings = dict(Supernet(model).space.min().to_dict(), image_size=SIZE)
-    (tmp_path / 'own.json').write_text(json.dumps(dict(subnet_settings=settings)))
-    with pytest.raises(ConfigError, match=r'^test_cfg.subnets\[0\]: .*own.json: image_size: .* leave it out'):
-        loop_runner(tmp_path, model, subnets=[str(tmp_path / 'own.json')]).test()
+    """It has to be the one that is evaluated."""
+    for size, allowed in ((SIZE, True), ([32, 32], False)):
+        settings = dict(Supernet(model).space.min().to_dict(), image_size=size)
+        (tmp_path / 'own.json').write_text(json.dumps(dict(subnet_settings=settings)))
+        runner = loop_runner(tmp_path, model, subnets=[str(tmp_path / 'own.json')])
+        if allowed:
+            assert set(runner.test()) == set(loop_runner(tmp_path, model, subnets=[
+                dict(name='own', subnet_settings=Supernet(model).space.min().to_dict())]).test())
+            continue
+        with pytest.raises(ConfigError, match=r'^test_cfg.subnets\[0\]: .*own.json: image_size: \[32, 32\] is not'):
+            runner.test()
 
 
 def test_a_missing_package_and_a_missing_config(monkeypatch: Any, tmp_path: Path, model: nn.Module) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from mmcv.cnn.bricks import Swish
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +13,7 @@ from mmbignas.models.blocks import ConvTower
 from mmbignas.ops import DynamicConv2d, DynamicLayer, SwitchableBatchNorm2d
 
 Run = Callable[[nn.Module, Any], Any]
+NO_LAYERS = ('bbox_head.loss', 'head.loss', 'loss', 'data_preprocessor')  # parts of a model that are no network
 
 
 def tensors(outputs: Any) -> list[Tensor]:
@@ -92,8 +94,8 @@ def check_plain_layers(plain: nn.Module) -> None:
         assert not isinstance(module, DynamicLayer), name
         if list(module.parameters(recurse=False)) or 'running_mean' in dict(module.named_buffers(recurse=False)):
             assert type(module) in (nn.Conv2d, nn.Linear, nn.BatchNorm2d), f'{name} is a {type(module)}'
-        if not list(module.children()) and not name.startswith(('bbox_head.loss', 'loss', 'data_preprocessor')):
-            assert type(module).__module__.startswith('torch.nn') or isinstance(module, ConvTower), name
+        if not list(module.children()) and not name.startswith(NO_LAYERS):
+            assert type(module).__module__.startswith('torch.nn') or isinstance(module, (ConvTower, Swish)), name
 
 
 def check_parameters(supernet: nn.Module, plain: nn.Module) -> None:

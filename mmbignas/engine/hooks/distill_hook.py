@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from mmbignas.distill import OutputRecorder, Outputs, TeacherDistillation, parse_jobs
+from mmbignas.distill import OutputRecorder, Outputs, TeacherDistillation, check_replaced, parse_jobs, set_aside
 from mmbignas.engine.hooks.teacher import Teacher, parse_teacher
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
 from mmbignas.errors import ConfigError
@@ -29,12 +29,19 @@ class DistillHook(Hook):
     ``loss_distill_<job>``. A supernet as the teacher is its largest subnet, with BN statistics calibrated before the
     first iteration, also after a resume, with images of ``train_dataloader``.
 
+    A job may stand in for some of the model's own losses: in BigNAS, the smaller subnets of a classifier learn from
+    the soft labels of the largest alone. Students are not trained on the losses that ``replaces`` names. These stay in
+    the log, with ``hard_label`` for ``loss`` in their names. Without ``teacher``, the largest subnet keeps them.
+
     Args:
         jobs: name -> ``dict(mimic_name=..., loss=dict(type=...), loss_weight=1., warm_up_iters=0)``, where
             ``mimic_name`` is the path of a module in the model, or a list of paths, and ``loss`` is one of
             :class:`~mmbignas.distill.FeatureMSELoss`, :class:`~mmbignas.distill.DenseKLLoss`,
-            :class:`~mmbignas.distill.DenseBoxLoss` or a registered loss with the same signature. With ``teacher``,
-            ``teacher_mimic_name`` gives the modules in the teacher where they are called something else.
+            :class:`~mmbignas.distill.DenseBoxLoss`, :class:`~mmbignas.distill.SoftLabelLoss`,
+            :class:`~mmbignas.distill.AlphaDivergenceLoss` or a registered loss with the same signature. With
+            ``teacher``, ``teacher_mimic_name`` gives the modules in the teacher where they are called something else.
+            ``replaces``, without warm-up, is the name, or a list of names, of losses to stand in for, as the model
+            returns them, e.g. ``loss_cls``.
         teacher: ``dict(config=..., checkpoint=..., num_images=2048)`` with a config file, or the config of a model,
             its weights, and the number of images to calibrate a supernet with.
 
@@ -42,7 +49,7 @@ class DistillHook(Hook):
         ConfigError: for a job or a teacher that is not complete; and, before training, for a module that is not in the
             model, without a teacher for a training loop whose iterations do not begin with the largest subnet, with
             one for a config or checkpoint that cannot be used. In the first iteration, for outputs that cannot be
-            compared.
+            compared, and for a loss to replace that the model does not have.
     """
 
     def __init__(self, jobs: Mapping[str, Mapping[str, Any]], teacher: Mapping[str, Any] | None = None) -> None:
@@ -82,7 +89,8 @@ class DistillHook(Hook):
         """Keep the teacher's outputs, or add the student's losses.
 
         Raises:
-            ConfigError: for a named module that had no output in this pass.
+            ConfigError: for a named module that had no output in this pass, or a loss to replace that the model does
+                not have.
             RuntimeError: when the teacher's outputs are of another iteration, and so of another batch.
         """
         if self.teacher is not None:
@@ -96,12 +104,14 @@ class DistillHook(Hook):
                     raise ConfigError(f'DistillHook.jobs.{key}.mimic_name: {name!r} has no output in the pass of '
                                       f'{subnet_pass.name}; allowed: modules that every subnet calls')
         if subnet_pass.is_max:
+            check_replaced(losses, self.jobs, 'DistillHook.jobs')
             self._teacher = {name: [tensor.detach() for tensor in tensors] for name, tensors in outputs.items()}
             self._teacher_iteration = subnet_pass.iteration
             return
         if self._teacher_iteration != subnet_pass.iteration:
             raise RuntimeError(f'the outputs of the largest subnet are those of iteration {self._teacher_iteration}, '
                                f'but {subnet_pass.name} is trained in iteration {subnet_pass.iteration}')
+        set_aside(losses, self.jobs, 'DistillHook.jobs')
         for name, job in self.jobs.items():
             losses[f'loss_distill_{name}'] = job(outputs, self._teacher, subnet_pass.iteration)
 

@@ -24,7 +24,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.replacing import replacing
 from mmbignas.space import Subnet, json_number
-from mmbignas.supernet import Supernet, check_image_size, subnet_config
+from mmbignas.supernet import Supernet, read_image_sizes, subnet_config
 
 LATENCY: dict[str, Any] = dict(backend='torch', device='cpu', threads=1, batch_size=1)
 
@@ -47,7 +47,9 @@ class EvaluateSubnetLoop(SubnetValLoop):
         evaluator: an evaluator or its config.
         subnets: see :class:`SubnetValLoop`.
         calib_bn: likewise.
-        image_size: ``[height, width]`` in pixels, as the model sees it, for MACs and latency.
+        image_size: ``[height, width]`` in pixels, as the model sees it, for MACs and latency; a list of such sizes to
+            choose from where the subnets were trained in several, and each is then evaluated in its own.
+        interpolation_type: see :class:`SubnetValLoop`.
         latency: how the exported networks are measured: ``backend``, ``device`` and ``threads`` as for
             :func:`~mmbignas.cost.latency.measure_latency`, ``batch_size``; by default PyTorch, one thread of the CPU
             and one image. ``None`` for no latency.
@@ -63,10 +65,11 @@ class EvaluateSubnetLoop(SubnetValLoop):
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list,
                  subnets: Sequence[str | Mapping[str, Any]] = ('max', 'min'), calib_bn: bool | str = 'both',
-                 image_size: Sequence[int] | None = None, latency: Mapping[str, Any] | None = LATENCY,
-                 metric1: str | None = None, metric2: str | None = None, fp16: bool = False) -> None:
+                 image_size: Any = None, latency: Mapping[str, Any] | None = LATENCY,
+                 metric1: str | None = None, metric2: str | None = None, fp16: bool = False,
+                 interpolation_type: str = 'bicubic') -> None:
         self._key = f'{stage_of(runner, dataloader)}_cfg'
-        self.image_size = check_image_size(Supernet(runner.model).model, image_size, f'{self._key}.image_size')
+        sizes = read_image_sizes(Supernet(runner.model).model, image_size, f'{self._key}.image_size')
         self.conditions: dict[str, Any] = {}  # of the latency
         self.latency = None if latency is None else self._read_latency(latency, runner)
         self.metrics = dict(metric1=metric1, metric2=metric2)
@@ -74,8 +77,8 @@ class EvaluateSubnetLoop(SubnetValLoop):
             if metric is not None and not isinstance(metric, str):
                 raise ConfigError(f'{self._key}.{name}: {metric!r} is not allowed; allowed: the name of a metric, such '
                                   "as 'coco/bbox_mAP', or None")
-        self.cost_model = CostModel(runner.model, [self.image_size])
-        super().__init__(runner, dataloader, evaluator, subnets, calib_bn, fp16)
+        self.cost_model = CostModel(runner.model, sizes)
+        super().__init__(runner, dataloader, evaluator, subnets, calib_bn, fp16, sizes, interpolation_type)
         self.subnets = {_name(own): own.subnet for own in self.evals}
         self.costs = {subnet: self.cost_model(subnet) for subnet in self.subnets.values()}
         self.latencies: dict[Subnet, Latency] = {}  # of the first process
@@ -125,9 +128,12 @@ class EvaluateSubnetLoop(SubnetValLoop):
         for subnet in self.costs:
             if is_main_process():
                 plain = MODELS.build(subnet_config(self.runner.cfg.model, self.runner.model, subnet))
-                self.latencies[subnet] = measure_latency(plain, self.image_size, **self.latency)
+                self.latencies[subnet] = measure_latency(plain, self._image_size(subnet), **self.latency)
             barrier()  # after each of them: processes that wait too long are given up
         self._measured = True
+
+    def _image_size(self, subnet: Subnet) -> tuple[int, int]:
+        return subnet.image_size or self.cost_model.space.image_sizes[0]
 
     def _begin_entries(self) -> dict[str, dict[str, Any]]:
         """What ``evaluation.json`` says of each subnet, still without metrics."""
@@ -136,7 +142,8 @@ class EvaluateSubnetLoop(SubnetValLoop):
             cost, timing = self.costs[subnet], self.latencies.get(subnet)
             entries[name] = dict(
                 name=name, number=json_number(self.cost_model.space.index(subnet)),
-                subnet_settings=subnet.to_dict(), macs=cost.macs, ops=cost.ops, params=cost.params,
+                subnet_settings=subnet.to_dict(), image_size=list(self._image_size(subnet)), macs=cost.macs,
+                ops=cost.ops, params=cost.params,
                 modules={part: amounts._asdict() for part, amounts in cost.modules.items()},
                 latency=timing and dict(median=timing.median, iqr=timing.iqr, samples=timing.samples),
                 metrics=None, metrics_calib=None)
@@ -165,8 +172,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
     def _write(self) -> None:
         """Write everything that is known; the file is replaced when the new one is complete."""
         content = dict(
-            image_size=list(self.image_size), checkpoint=self.runner._load_from, iter=self._iteration(),
-            latency_conditions=self.conditions or None,
+            checkpoint=self.runner._load_from, iter=self._iteration(), latency_conditions=self.conditions or None,
             subnets=list(self._entries.values()))
         with replacing(self._file()) as aside:
             aside.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + '\n', encoding='utf-8')
@@ -177,18 +183,21 @@ class EvaluateSubnetLoop(SubnetValLoop):
         chosen = [self.metrics['metric1'] or next(iter(self._numbers), None), self.metrics['metric2']]
         columns = [(name, calib_bn) for name in dict.fromkeys(chosen) if name
                    for calib_bn in sorted({own.calib_bn for own in self.evals})]
-        rows = [['subnet', 'MACs', 'parameters', *['latency ms'] * bool(self.latencies),
+        sizes = self.cost_model.space.image_sizes
+        rows = [['subnet', *['image size'] * (len(sizes) > 1), 'MACs', 'parameters',
+                 *['latency ms'] * bool(self.latencies),
                  *(name + ', calibrated' * calib_bn for name, calib_bn in columns)]]
         evals = {(_name(own), own.calib_bn): own.name for own in self.evals}
         for name, subnet in self.subnets.items():
             cost, latency = self.costs[subnet], self.latencies.get(subnet)
             values = [plain_metrics(results[evals[name, calib_bn]]).get(metric, 0.) for metric, calib_bn in columns]
-            rows.append([name, format_macs(cost.macs), format_params(cost.params),
+            size = '{}x{}'.format(*self._image_size(subnet))
+            rows.append([name, *[size] * (len(sizes) > 1), format_macs(cost.macs), format_params(cost.params),
                          *([f'{latency.median:.2f}'] if latency else []), *(f'{value:.3f}' for value in values)])
-        height, width = self.image_size
-        conditions = [f'{name.replace("_", " ")} {value}' for name, value in self.conditions.items()]
+        conditions = [f'image size {sizes[0][0]}x{sizes[0][1]}'] if len(sizes) == 1 else []
+        conditions += [f'{name.replace("_", " ")} {value}' for name, value in self.conditions.items()]
         self.runner.logger.info(f'Subnets ({stage}), written to {self._file()}\n{AsciiTable(rows).table}\n'
-                                f'{", ".join([f"image size {height}x{width}", *conditions])}')
+                                f'{", ".join(conditions)}')
 
 
 def _name(subnet_eval: SubnetEval) -> str:

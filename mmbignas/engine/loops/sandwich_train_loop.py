@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 
 from mmbignas.engine.checks import check_dataset_files, check_widths
 from mmbignas.engine.gradients import average_gradients
+from mmbignas.engine.resolution import Resizer, check_interpolation
 from mmbignas.engine.sandwich import SandwichRule
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
-from mmbignas.supernet import Supernet
+from mmbignas.supernet import Supernet, read_image_sizes
 
 
 class SandwichLoop(BaseLoop):
@@ -40,24 +41,39 @@ class SandwichLoop(BaseLoop):
         sample_strategy: which subnets, one entry per pass: ``max``, ``min``, ``middle``, ``random``, a number in the
             space, a .json or .yaml file, or settings.
         valid_before_train: validate once before the first iteration.
+        image_size_list: sizes that the passes see the batch in, see :class:`~mmbignas.engine.sandwich.SandwichRule`:
+            each ``[height, width]`` in pixels, or a number for a square. Each is resized from the preprocessed batch,
+            see :func:`~mmbignas.engine.resolution.at_resolution`; the data pipeline has to give the greatest. ``None``
+            for the batch as it is.
+        share_interpolation: one size for all passes of an iteration.
+        interpolation_type: one of :data:`~mmbignas.engine.resolution.INTERPOLATIONS`.
         **kwargs: of the MMEngine loop.
 
     Raises:
-        ConfigError: for a strategy that does not fit, data files that do not exist, or MMEngine's ``sync_bn``; before
-            data are loaded.
+        ConfigError: for a strategy or image sizes that do not fit, data files that do not exist, or MMEngine's
+            ``sync_bn``; before data are loaded.
+
+    Attributes:
+        data: what the pass that is under way trains on, as ``model`` is given it; ``None`` between iterations.
     """
 
     _iter: int
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, *args: Any, sample_subnet_num: int = 4,
                  sample_strategy: Sequence[str | Mapping[str, Any]] = ('max', 'min', 'random', 'random'),
-                 valid_before_train: bool = False, **kwargs: Any) -> None:
+                 valid_before_train: bool = False, image_size_list: Sequence[Any] | None = None,
+                 share_interpolation: bool = False, interpolation_type: str = 'bicubic', **kwargs: Any) -> None:
         if runner.cfg.get('sync_bn') is not None:
             raise ConfigError(f"sync_bn: {runner.cfg.sync_bn!r} is not allowed, it would replace the supernet's "
                               "dynamic normalisations by plain ones; allowed: None, with norm_cfg=dict(type='SyncBN')")
         self.supernet = Supernet(runner.model)
         check_widths(self.supernet)
-        self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy)
+        sizes = self._read_sizes(image_size_list, interpolation_type)
+        if not isinstance(share_interpolation, bool):
+            raise ConfigError(f'train_cfg.share_interpolation: {share_interpolation!r} is not allowed; allowed: True, '
+                              'False')
+        self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy, sizes, share_interpolation)
+        self.data: Any = None
         self.valid_before_train = valid_before_train
         self._seed: int | None = None
         if isinstance(dataloader, dict):
@@ -65,6 +81,21 @@ class SandwichLoop(BaseLoop):
         if runner.cfg.get('val_cfg') is not None:
             check_dataset_files(runner.cfg.val_dataloader.get('dataset'), 'val_dataloader.dataset')
         super().__init__(runner, dataloader, *args, **kwargs)
+
+    def _read_sizes(self, image_size_list: Any, interpolation: Any) -> list[tuple[int, int]]:
+        """The image sizes, and a resizer for each."""
+        check_interpolation(interpolation, 'train_cfg.interpolation_type')
+        self._resizers: dict[tuple[int, int], Resizer] = {}
+        if image_size_list is None:
+            return []
+        key, model = 'train_cfg.image_size_list', self.supernet.model
+        if isinstance(image_size_list, str) or not isinstance(image_size_list, Sequence) or not image_size_list:
+            raise ConfigError(f'{key}: {image_size_list!r} is not allowed; allowed: None, or a list of sizes, each '
+                              '[height, width] in pixels or a number for a square')
+        sizes = read_image_sizes(model, [[size, size] if isinstance(size, int) else size for size in image_size_list],
+                                 key)
+        self._resizers = {size: Resizer(model, size, interpolation) for size in sizes}
+        return sizes
 
     @property
     def seed(self) -> int:
@@ -96,13 +127,18 @@ class SandwichLoop(BaseLoop):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         with optim_wrapper.optim_context(model):
             data = model.data_preprocessor(data_batch, True)
+        batches = {None: data}
         total, log_vars = 0., {}
         count = optim_wrapper._inner_count
         for subnet_pass in self.rule.passes(self.seed, self._iter):
             self.supernet.apply(subnet_pass.subnet)
+            size = subnet_pass.image_size
+            if size not in batches:
+                batches[size] = self._resizers[size](data, training=True)
+            self.data = batches[size]
             runner.call_hook('before_subnet_forward', subnet_pass=subnet_pass)
             with optim_wrapper.optim_context(model):
-                losses = model._run_forward(data, mode='loss')
+                losses = model._run_forward(self.data, mode='loss')
                 runner.call_hook('after_subnet_forward', subnet_pass=subnet_pass, losses=losses)
             loss, named = model.parse_losses(losses)
             # The optimizer wrapper counts backward passes to know when accumulated gradients are due; to it, the
@@ -111,6 +147,7 @@ class SandwichLoop(BaseLoop):
             optim_wrapper.backward(optim_wrapper.scale_loss(loss))
             total = total + loss.detach()
             log_vars.update({f'{subnet_pass.name}.{name}': value.detach() for name, value in named.items()})
+        self.data = None
         if optim_wrapper.should_update():
             average_gradients(model.parameters())
             optim_wrapper.step()
@@ -124,7 +161,8 @@ class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
 
     Args:
         max_epochs: number of epochs.
-        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
+        sample_subnet_num, sample_strategy, valid_before_train, image_size_list, share_interpolation,
+            interpolation_type: see :class:`SandwichLoop`.
         val_begin, val_interval, dynamic_intervals: as in MMEngine.
     """
 
@@ -144,7 +182,8 @@ class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
 
     Args:
         max_iters: number of iterations.
-        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
+        sample_subnet_num, sample_strategy, valid_before_train, image_size_list, share_interpolation,
+            interpolation_type: see :class:`SandwichLoop`.
         val_begin, val_interval, dynamic_intervals: as in MMEngine.
     """
 

@@ -6,9 +6,8 @@ import logging
 import random
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,12 @@ from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.engine.identity import annotation_hashes, config_hash, dataset_hash, model_hash, space_hash
 from mmbignas.engine.loops.subnet_loop import SubnetEval, SubnetLoop, json_metrics, number_metrics, stage_of
 from mmbignas.engine.prediction import predict_others
-from mmbignas.engine.resolution import at_resolution
 from mmbignas.engine.results import export_command, write_results
 from mmbignas.engine.wanted_metrics import WantedMetrics
 from mmbignas.errors import ConfigError
 from mmbignas.replacing import replacing
 from mmbignas.space import Subnet, json_number
-from mmbignas.supernet import Supernet, check_image_size
+from mmbignas.supernet import Supernet, read_image_sizes
 
 PARALLEL = ('images', 'subnet')
 
@@ -74,6 +72,7 @@ class ScoringLoop(SubnetLoop):
             :func:`~mmbignas.engine.prediction.predict_others`; 0 for none.
         seed: of the draws.
         fp16: evaluate in half precision.
+        interpolation_type: how images are resized where there are several image sizes.
 
     Raises:
         ConfigError: for arguments that are not allowed, before data are loaded.
@@ -85,7 +84,8 @@ class ScoringLoop(SubnetLoop):
                  image_size: Any = None, metric1: str | None = None, metric2: str | None = None, calib_bn: bool = True,
                  val_images: int | None = None, baseline_flops: Any = None, large_flops: Any = None,
                  lut_path: str | None = None, sample_with_finetune: Any = False, parallel: str = 'images',
-                 predicted_count: int = 10_000, seed: int = 0, fp16: bool = False) -> None:
+                 predicted_count: int = 10_000, seed: int = 0, fp16: bool = False,
+                 interpolation_type: str = 'bicubic') -> None:
         self.key = f'{stage_of(runner, dataloader)}_cfg'
         for name, value, kinds, allowed in (
                 ('metric1', metric1, (str, type(None)), "names of metrics, such as 'coco/bbox_mAP', or None"),
@@ -107,7 +107,7 @@ class ScoringLoop(SubnetLoop):
         self.marks = {name: parse_amount(value, f'{self.key}.{name}_flops')
                       for name, value in marks.items() if value is not None}
         model = Supernet(runner.model).model
-        self.cost_model = CostModel(model, _image_sizes(model, image_size, f'{self.key}.image_size'))
+        self.cost_model = CostModel(model, read_image_sizes(model, image_size, f'{self.key}.image_size'))
         self.lut_path = lut_path
         self.latency = None if lut_path is None else LatencyPredictor(LatencyTable.load(lut_path), self.cost_model)
         with errors_below(self.key):
@@ -119,7 +119,7 @@ class ScoringLoop(SubnetLoop):
         self._finetuning = None if sample_with_finetune is False else BriefFinetuning(
             sample_with_finetune, runner, f'{self.key}.sample_with_finetune', self._alone)
         with self._own_world():
-            super().__init__(runner, dataloader, evaluator, calib_bn, fp16)
+            super().__init__(runner, dataloader, evaluator, calib_bn, fp16, interpolation_type)
         self._wanted = WantedMetrics(self._wanted_metrics(), self.evaluator)
 
     @abstractmethod
@@ -199,7 +199,8 @@ class ScoringLoop(SubnetLoop):
             data=config_hash([dataset_hash(self.dataloader.dataset), annotation_hashes(datasets)]),
             evaluation=config_hash([(cfg.get(f'{self.stage}_dataloader') or {}).get('dataset'), finetuning, trained_on,
                                     cfg.get(f'{self.stage}_evaluator'), (cfg.get('model') or {}).get('test_cfg'),
-                                    self.calib_bn, self.fp16]))
+                                    self.calib_bn, self.fp16,
+                                    self.interpolation]))
 
     def run(self) -> dict[str, float]:
         """Evaluate the subnets, and write the results.
@@ -285,8 +286,7 @@ class ScoringLoop(SubnetLoop):
         cost, number = self.cost_model(subnet), self.cost_model.space.index(subnet)
         image_size = subnet.image_size or self.cost_model.space.image_sizes[0]
         with ExitStack() as stack:
-            for context in (self._own_world(), exact(self.evaluator),
-                            at_resolution(self.runner.model, subnet.image_size)):
+            for context in (self._own_world(), exact(self.evaluator), self._at_its_size(subnet)):
                 stack.enter_context(context)
             if self._quiet:
                 stack.enter_context(_silence(self.runner.logger))
@@ -344,9 +344,3 @@ def _silence(logger: logging.Logger) -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _image_sizes(model: Any, image_size: Any, key: str) -> list[tuple[int, int]]:
-    single = isinstance(image_size, Sequence) and all(isinstance(pixels, Integral) for pixels in image_size)
-    sizes = [image_size] if single or not isinstance(image_size, Sequence) else image_size
-    return [check_image_size(model, size, key) for size in sizes]

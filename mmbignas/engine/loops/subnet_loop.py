@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmbignas.engine.checks import check_dataset_files, check_widths
 from mmbignas.engine.hooks import BNCalibrationHook
+from mmbignas.engine.resolution import at_resolution, check_interpolation
 from mmbignas.errors import ConfigError
 from mmbignas.space import Subnet
 from mmbignas.supernet import Supernet, check_weights, read_checkpoint
@@ -49,18 +51,21 @@ class SubnetLoop(ValLoop):
         evaluator: an evaluator or its config.
         calib_bn: whether there are evaluations with calibration.
         fp16: evaluate in half precision.
+        interpolation_type: how images are resized for subnets with an image size of their own, one of
+            :data:`~mmbignas.engine.resolution.INTERPOLATIONS`.
 
     Raises:
-        ConfigError: for calibration without a ``BNCalibrationHook``, data files that do not exist, or, in a test, a
-            checkpoint that is not of this supernet.
+        ConfigError: for an unknown interpolation, calibration without a ``BNCalibrationHook``, data files that do not
+            exist, or, in a test, a checkpoint that is not of this supernet.
 
     Attributes:
         supernet: the model.
     """
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list,
-                 calib_bn: bool, fp16: bool) -> None:
+                 calib_bn: bool, fp16: bool, interpolation_type: str = 'bicubic') -> None:
         stage = stage_of(runner, dataloader)
+        self.interpolation = check_interpolation(interpolation_type, f'{stage}_cfg.interpolation_type')
         if calib_bn and not any(isinstance(hook, BNCalibrationHook) for hook in runner.hooks):
             raise ConfigError(f'{stage}_cfg.calib_bn: {calib_bn!r} needs a calibration hook; add '
                               "custom_hooks=[dict(type='mmbignas.BNCalibrationHook')], or set calib_bn=False")
@@ -82,6 +87,10 @@ class SubnetLoop(ValLoop):
     def stage(self) -> str:
         """As what the loop runs: ``val`` or ``test``."""
         return 'test' if self.runner._test_loop is self else 'val'
+
+    def _at_its_size(self, subnet: Subnet) -> AbstractContextManager[None]:
+        """Let the model see images of the subnet's own size, where it has one."""
+        return at_resolution(self.runner.model, subnet.image_size, self.interpolation)
 
     def _evaluate(self, subnet_eval: SubnetEval) -> dict[str, float]:
         """Metrics of one subnet."""

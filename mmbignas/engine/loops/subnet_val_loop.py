@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from mmbignas.engine.loops.subnet_loop import SubnetEval, SubnetLoop, json_metrics, plain_metrics, stage_of
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
-from mmbignas.supernet import Supernet, parse_choices
+from mmbignas.supernet import Supernet, parse_choices, read_image_sizes
 
 
 @LOOPS.register_module()
@@ -39,6 +39,9 @@ class SubnetValLoop(SubnetLoop):
             .yaml file, settings, or ``dict(name=..., subnet_settings=...)``.
         calib_bn: calibrate (``True``), do not (``False``), or evaluate each subnet both ways (``'both'``).
         fp16: evaluate in half precision.
+        image_size: a list of ``[height, width]`` in pixels to choose from, where the subnets were trained in several
+            image sizes: each is evaluated in its own. Otherwise the images are taken as they are.
+        interpolation_type: how they are resized, one of :data:`~mmbignas.engine.resolution.INTERPOLATIONS`.
 
     Raises:
         ConfigError: for subnets outside the space, calibration without a ``BNCalibrationHook``, data files that do
@@ -47,11 +50,14 @@ class SubnetValLoop(SubnetLoop):
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list,
                  subnets: Sequence[str | Mapping[str, Any]] = ('max', 'min'), calib_bn: bool | str = True,
-                 fp16: bool = False) -> None:
+                 fp16: bool = False, image_size: Any = None, interpolation_type: str = 'bicubic') -> None:
         stage = stage_of(runner, dataloader)
         if calib_bn not in (True, False, 'both'):
             raise ConfigError(f"{stage}_cfg.calib_bn: {calib_bn!r} is not allowed; allowed: True, False, 'both'")
-        space = Supernet(runner.model).space
+        supernet = Supernet(runner.model)
+        space = supernet.space
+        if image_size is not None:
+            space = space.with_image_sizes(read_image_sizes(supernet.model, image_size, f'{stage}_cfg.image_size'))
         modes = (False, True) if calib_bn == 'both' else (bool(calib_bn),)
         self.evals = []
         for index, choice in enumerate(parse_choices(subnets, space, f'{stage}_cfg.subnets')):
@@ -61,7 +67,7 @@ class SubnetValLoop(SubnetLoop):
             if count > 1:
                 raise ConfigError(f'{stage}_cfg.subnets: {name!r} would be the name of {count} evaluations, as '
                                   'calibrated ones end in _calib; allowed: other names')
-        super().__init__(runner, dataloader, evaluator, bool(calib_bn), fp16)
+        super().__init__(runner, dataloader, evaluator, bool(calib_bn), fp16, interpolation_type)
 
     def run(self) -> dict[str, float]:
         """Evaluate all subnets.
@@ -78,7 +84,8 @@ class SubnetValLoop(SubnetLoop):
         results: dict[str, dict[str, float]] = {}
         try:
             for subnet_eval in self.evals:
-                results[subnet_eval.name] = self._evaluate(subnet_eval)
+                with self._at_its_size(subnet_eval.subnet):
+                    results[subnet_eval.name] = self._evaluate(subnet_eval)
                 self._record(subnet_eval, results[subnet_eval.name], stage)
         finally:
             self.supernet.apply(before)

@@ -1,6 +1,7 @@
 """A mobile network of inverted bottlenecks, as a supernet or as one network."""
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ class BigMobileNet(StagedBackbone):
             dict(depth=depth, out_channel=out_channel, kernel_size=kernel_size, expand_ratio=expand_ratio), strides,
             NUM_STAGES, out_indices, ('expand_ratio',), init_cfg)
         space, choices = self.search_space, self._choices
-        self._check(se_ratio, projection)
+        self._check(se_ratio, projection, final_expand_ratio)
         common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg,
                                       norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='Swish'))
         block_init = dict(type='Constant', val=0, override=dict(name='bn3')) if zero_init_residual else None
@@ -77,7 +78,11 @@ class BigMobileNet(StagedBackbone):
         if final_expand_ratio and NUM_STAGES - 2 in out_indices:
             self.final_conv = BigFinalConv(choices('out_channel', NUM_STAGES - 1), final_expand_ratio, **common)
 
-    def _check(self, se_ratio: Sequence[float], projection: Sequence[bool]) -> None:
+    def _check(self, se_ratio: Sequence[float], projection: Sequence[bool], final_expand_ratio: float) -> None:
+        if isinstance(final_expand_ratio, bool) or not isinstance(final_expand_ratio, (int, float)) or not (
+                0 <= final_expand_ratio < math.inf):
+            raise ConfigError(f'BigMobileNet.final_expand_ratio: {final_expand_ratio!r} is not allowed; allowed: '
+                              'numbers from 0 (none)')
         for name, values in (('se_ratio', se_ratio), ('projection', projection)):
             if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != NUM_STAGES - 1:
                 raise ConfigError(f'BigMobileNet.{name}: {values!r} is not allowed; allowed: {NUM_STAGES - 1} values, '

@@ -49,7 +49,7 @@ class BigInvertedBottleneck(BaseModule):
             self.bn1 = build_norm(norm_cfg, middle, dynamic=dynamic)
         self.conv2 = build_conv(middle[-1], middle, kernel_sizes, stride=stride, group_width=1, **common)
         self.bn2 = build_norm(norm_cfg, middle, dynamic=dynamic)
-        self.se = SqueezeExcite(middle, se_ratio, gate_cfg=dict(type='HSigmoid'), **common) if se_ratio else None
+        self.se = SqueezeExcite(middle, se_ratio, gate=nn.Hardsigmoid(), **common) if se_ratio else None
         self.conv3 = build_conv(middle[-1], out_channels, (1,), **common)
         self.bn3 = build_norm(norm_cfg, out_channels, dynamic=dynamic)
         self.act = build_activation(act_cfg)

@@ -44,7 +44,7 @@ class BigRegNetBottleneck(BaseModule):
         self.conv2 = build_conv(middle[-1], middle, kernel_sizes, stride=stride, group_width=group_widths[-1],
                                 **common)
         self.bn2 = build_norm(norm_cfg, middle, dynamic=dynamic)
-        self.se = SqueezeExcite(middle, se_ratio, gate_cfg=dict(type='Sigmoid'), **common) if se_ratio else None
+        self.se = SqueezeExcite(middle, se_ratio, gate=nn.Sigmoid(), **common) if se_ratio else None
         self.conv3 = build_conv(middle[-1], out_channels, (1,), **common)
         self.bn3 = build_norm(norm_cfg, out_channels, dynamic=dynamic)
         self.downsample = nn.Sequential(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas.models.blocks.widths import middle_width
-from mmbignas.models.layers import build_activation, build_conv, set_active
+from mmbignas.models.layers import build_conv, set_active
 
 
 class SqueezeExcite(nn.Module):
@@ -21,18 +21,18 @@ class SqueezeExcite(nn.Module):
         ratio: width of the squeeze relative to the input's, made divisible by 8.
         dynamic: whether it is part of a supernet.
         conv_cfg: as in mmcv.
-        gate_cfg: the activation that makes weights.
+        gate: the activation that makes weights.
     """
 
     def __init__(self, widths: Sequence[int], ratio: float, *, dynamic: bool, conv_cfg: Mapping[str, Any] | None,
-                 gate_cfg: Mapping[str, Any]) -> None:
+                 gate: nn.Module) -> None:
         super().__init__()
         self.dynamic, self.ratio = dynamic, ratio
         squeezed = sorted({middle_width(width, ratio) for width in widths})
         common: dict[str, Any] = dict(dynamic=dynamic, conv_cfg=conv_cfg, bias=True)
         self.reduce = build_conv(widths[-1], squeezed, (1,), **common)
         self.expand = build_conv(squeezed[-1], widths, (1,), **common)
-        self.gate = build_activation(gate_cfg)
+        self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
         """Weight the channels of ``x`` of shape ``(N, C, H, W)``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
@@ -78,10 +79,11 @@ class BigLinearClsHead(ClsHead):
         return self.fc(self.pre_logits(feats))
 
     def _get_loss(self, cls_score: Tensor, data_samples: Sequence[Any], **kwargs: Any) -> dict[str, Tensor]:
-        labels = [label for sample in data_samples if 'gt_score' not in sample for label in sample.gt_label.tolist()]
-        if labels and not 0 <= min(labels) <= max(labels) < self.num_classes:
+        labels = [sample.gt_label for sample in data_samples if 'gt_score' not in sample]
+        wrong = [label for label in torch.cat(labels).tolist() if not 0 <= label < self.num_classes] if labels else []
+        if wrong:
             raise ConfigError(f'BigLinearClsHead.num_classes: {self.num_classes} is not allowed with the data, which '
-                              f'has the label {max(labels)}; allowed: integers from {max(labels) + 1}')
+                              f'has the label {wrong[0]}; allowed: labels from 0 to {self.num_classes - 1}')
         return super()._get_loss(cls_score, data_samples, **kwargs)
 
 
@@ -92,7 +94,9 @@ def _read_width(in_channels: Any) -> tuple[int, bool]:
     if isinstance(space, Mapping) and set(space) == {'min', 'max'}:
         values = [*space['min'], *space['max']] if all(
             isinstance(value, Sequence) and len(value) == 1 for value in space.values()) else []
-    if not values or any(isinstance(value, bool) or not isinstance(value, int) or value < 1 for value in values):
+    if not values or any(isinstance(value, bool) or not isinstance(value, int) or value < 1
+                         for value in values) or values[0] > values[-1]:
         raise ConfigError(f'BigLinearClsHead.in_channels: {in_channels!r} is not allowed; allowed: an integer from 1, '
-                          'or dict(space=dict(min=[...], max=[...])) with one integer each')
-    return max(values), space is not None
+                          'or dict(space=dict(min=[...], max=[...])) with one integer each, the second not below the '
+                          'first')
+    return values[-1], space is not None
