@@ -1,5 +1,5 @@
-# A classification supernet on your own folders of images, train/CLASS/*.jpg and test/CLASS/*.jpg. The root and the number
-# of classes are the only edits.
+# A classification supernet on your own folders of images, train/CLASS/*.jpg and test/CLASS/*.jpg. The root and the
+# number of classes are the only edits.
 data_root = '{{$TRASHNET_ROOT:data/trashnet/}}'
 num_classes = 6
 # The example is TrashNet (2,521 photographs of 64x64), with a RegNet that is narrow enough to train on a CPU. The image
