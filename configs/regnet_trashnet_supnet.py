@@ -50,7 +50,8 @@ custom_hooks = [
     # The largest subnet learns from the labels, the others from its probabilities alone.
     dict(
         type='mmbignas.DistillHook',
-        jobs=dict(soft=dict(mimic_name='head.fc', loss=dict(type='mmbignas.SoftLabelLoss'), replaces='loss'))),
+        jobs=dict(soft=dict(mimic_name='head.fc', loss=dict(type='mmbignas.SoftLabelLoss'), replaces='loss')),
+        same_pixels=False),  # the largest subnet's probabilities at 64x64 teach those at 48x48 too
     dict(type='mmbignas.RegularizeLargestHook'),
 ]
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +91,8 @@ class TeacherDistillation:
         self.forget()
 
     def forget(self) -> None:
-        """Let go of the batch and of the teacher's outputs."""
-        self._batch: list[Any] = []
+        """Let go of the batches and of the teacher's outputs."""
+        self._seen: list[tuple[list[Any], Outputs]] = []  # batches, and what the teacher made of them
         self._taught: Outputs = {}
 
     def remove(self) -> None:
@@ -107,11 +108,15 @@ class TeacherDistillation:
         if kwargs.get('mode') != 'loss':
             return
         batch = [*args, *(value for name, value in kwargs.items() if name != 'mode')]
-        if len(batch) != len(self._batch) or any(new is not old for new, old in zip(batch, self._batch)):
+        known = next((taught for seen, taught in self._seen if len(seen) == len(batch) and all(
+            map(operator.is_, seen, batch))), None)
+        if known is None:
             self._teacher_recorder.start()
             with torch.no_grad():
                 self.teacher(*args, **{**kwargs, 'mode': 'tensor'})
-            self._batch, self._taught = batch, self._teacher_recorder.stop()
+            known = self._teacher_recorder.stop()
+            self._seen.append((batch, known))
+        self._taught = known
         self._recorder.start()
 
     def _after(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], losses: Any) -> dict[str, Any] | None:

@@ -2,13 +2,20 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize, SearchSpace, Subnet
-from mmbignas.supernet import parse_choices
+from mmbignas.supernet import NAMED_SUBNETS, SubnetChoice, parse_choices
+
+if TYPE_CHECKING:
+    from mmbignas.engine.attentive import AttentiveSampling
+
+ATTENTIVE = ('best_up', 'worst_up')
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,9 @@ class SubnetPass:
         subnet: the subnet that is trained.
         is_max: whether it is the largest one, at any image size.
         image_size: height and width in pixels that the images are resized to; ``None`` for the images as they are.
+        candidates: the passes of which the loop trains one in place of this, which is like the first of them; empty
+            where nothing is left to choose. Hook points see the chosen one.
+        highest: whether the one with the highest loss is trained, not that with the lowest.
     """
 
     iteration: int
@@ -30,6 +40,20 @@ class SubnetPass:
     subnet: Subnet
     is_max: bool
     image_size: ImageSize | None = None
+    candidates: tuple[SubnetPass, ...] = ()
+    highest: bool = False
+
+
+@dataclass(frozen=True)
+class AttentiveChoice(SubnetChoice):
+    """An entry ``best_up`` or ``worst_up``.
+
+    Args:
+        name, subnet: see :class:`~mmbignas.supernet.SubnetChoice`.
+        highest: whether it is ``worst_up``.
+    """
+
+    highest: bool
 
 
 class SandwichRule:
@@ -40,18 +64,22 @@ class SandwichRule:
         sample_subnet_num: passes per iteration. With 1, ``sample_strategy`` is walked one entry per iteration; with
             more, one entry per pass.
         sample_strategy: ``max``, ``min``, ``middle``, ``random``, numbers of subnets, files, or settings, see
-            :func:`~mmbignas.supernet.parse_choices`.
+            :func:`~mmbignas.supernet.parse_choices`; or ``best_up`` or ``worst_up`` for the one with the lowest or
+            highest loss of random subnets of about the same MACs, see
+            :class:`~mmbignas.engine.attentive.AttentiveSampling`.
         image_sizes: height and width in pixels, of images that the passes may see. The largest subnet sees the
             greatest, the smallest the least, random ones any, and those given by settings the one that they name.
         share_interpolation: all passes of an iteration see the same size, which is drawn for each iteration; subnets
             then have none of their own.
+        attentive: draws the subnets for ``best_up`` and ``worst_up``, which are not allowed without it.
 
     Raises:
         ConfigError: for an unknown strategy, settings outside the space, or a list that does not fit the number.
     """
 
     def __init__(self, space: SearchSpace, sample_subnet_num: int, sample_strategy: Sequence[str | Mapping[str, Any]],
-                 image_sizes: Sequence[ImageSize] = (), share_interpolation: bool = False) -> None:
+                 image_sizes: Sequence[ImageSize] = (), share_interpolation: bool = False,
+                 attentive: AttentiveSampling | None = None) -> None:
         if isinstance(sample_subnet_num, bool) or not isinstance(sample_subnet_num, int) or sample_subnet_num < 1:
             raise ConfigError(f'train_cfg.sample_subnet_num: {sample_subnet_num!r} is not allowed; allowed: integers '
                               'from 1')
@@ -59,7 +87,11 @@ class SandwichRule:
         self.share_interpolation = share_interpolation
         if not share_interpolation:
             space = space.with_image_sizes(image_sizes)
-        self.choices = parse_choices(sample_strategy, space, 'train_cfg.sample_strategy')
+        self.choices = _parse_strategy(sample_strategy, space)
+        if attentive is None and any(isinstance(choice, AttentiveChoice) for choice in self.choices):
+            raise ConfigError(f'train_cfg.sample_strategy: {" and ".join(ATTENTIVE)} are not allowed without an '
+                              'AttentiveSampling')
+        self.attentive = attentive
         if sample_subnet_num not in (1, len(self.choices)):
             raise ConfigError(f'train_cfg.sample_strategy has {len(self.choices)} entries, but sample_subnet_num is '
                               f'{sample_subnet_num}; give one entry per pass, or set sample_subnet_num=1 to walk them '
@@ -76,6 +108,9 @@ class SandwichRule:
     def passes(self, seed: int, iteration: int) -> list[SubnetPass]:
         """The passes of an iteration; they depend on these two numbers alone.
 
+        Of ``best_up`` and ``worst_up``, this holds for the candidates. Which of them is trained depends on the weights
+        and the batch too; it is the same after a resume, as these are.
+
         Args:
             seed: the run's seed, the same on all ranks.
             iteration: number of the iteration.
@@ -87,7 +122,40 @@ class SandwichRule:
             choices = [choices[iteration % len(choices)]]
         result = []
         for index, choice in enumerate(choices):
-            subnet = choice.draw(self.space, random.Random(f'{seed}-{iteration}-{index}'))
-            image_size = shared or subnet.image_size or (self.image_sizes[0] if self.image_sizes else None)
-            result.append(SubnetPass(iteration, index, choice.name, subnet, dict(subnet) == dict(self.max), image_size))
+            rng = random.Random(f'{seed}-{iteration}-{index}')
+            draw = partial(self._draw, choice, rng, shared, iteration, index)
+            if self.attentive is not None and isinstance(choice, AttentiveChoice):
+                candidates = self.attentive.draw(draw)
+                result.append(replace(candidates[0], candidates=candidates, highest=choice.highest))
+            else:
+                result.append(draw())
         return result
+
+    def _draw(self, choice: SubnetChoice, rng: random.Random, shared: ImageSize | None, iteration: int,
+              index: int) -> SubnetPass:
+        subnet = choice.draw(self.space, rng)
+        image_size = shared or subnet.image_size or (self.image_sizes[0] if self.image_sizes else None)
+        return SubnetPass(iteration, index, choice.name, subnet, dict(subnet) == dict(self.max), image_size)
+
+
+def _parse_strategy(strategy: Any, space: SearchSpace) -> list[SubnetChoice]:
+    """Read ``train_cfg.sample_strategy``.
+
+    ``parse_choices`` also serves loops without ``best_up`` and ``worst_up``; here, it is given settings in their place,
+    which count as drawn ones afterwards.
+    """
+    places: dict[int, str] = {}
+    if isinstance(strategy, Sequence) and not isinstance(strategy, str):
+        places = {index: entry for index, entry in enumerate(strategy) if isinstance(entry, str) and entry in ATTENTIVE}
+        strategy, seen, settings = list(strategy), Counter[str](), space.max().to_dict()
+        for index, entry in places.items():
+            strategy[index] = dict(name=f'{entry}{seen[entry]}', subnet_settings=settings)
+            seen[entry] += 1
+    try:
+        choices = parse_choices(strategy, space, 'train_cfg.sample_strategy')
+    except ConfigError as error:
+        names = ', '.join(NAMED_SUBNETS)
+        raise ConfigError(str(error).replace(names, ', '.join([names, *ATTENTIVE]))) from None
+    for index, entry in places.items():
+        choices[index] = AttentiveChoice(choices[index].name, None, entry == 'worst_up')
+    return choices

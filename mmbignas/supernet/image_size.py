@@ -51,7 +51,7 @@ def read_image_sizes(model: nn.Module, image_sizes: Any, key: str) -> list[tuple
     Raises:
         ConfigError: for anything else, or a side that is below the stride of the model's backbone.
     """
-    several = isinstance(image_sizes, Sequence) and not isinstance(image_sizes, str) and len(image_sizes) > 0 and not all(
+    several = isinstance(image_sizes, Sequence) and not isinstance(image_sizes, str) and not all(
         isinstance(side, Integral) for side in image_sizes)
     read = [check_image_size(model, size, key) for size in (image_sizes if several else [image_sizes])]
     stride = network_stride(model)

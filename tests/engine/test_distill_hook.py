@@ -172,7 +172,7 @@ class Watch(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.iterations += 1
-        assert self.distill(runner)._teacher == {}
+        assert self.distill(runner)._in_place._outputs == {}
 
 
 def test_nothing_is_recorded_in_validation_and_nothing_stays(tmp_path):

@@ -77,7 +77,7 @@ class Watch(Hook):
         assert not output.requires_grad
 
     def after_val_epoch(self, runner, metrics=None):
-        assert not self.hook._distillation._batch and not self.hook._distillation._taught
+        assert not self.hook._distillation._seen and not self.hook._distillation._taught
 
 
 def train(folder, teacher_cfg, loop='epoch', jobs=JOBS, hooks=(), model=None, wrapper=RecordingOptimWrapper, **kwargs):

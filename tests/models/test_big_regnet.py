@@ -28,7 +28,8 @@ def test_equals_mmpretrains_regnetx_800mf(training: bool) -> None:
                                      dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=672)))
     theirs.load_state_dict({name.replace('.stem.0.', '.conv1.').replace('.stem.1.', '.bn1.'): value
                             for name, value in ours.state_dict().items()}, strict=True)
-    ours.train(training), theirs.train(training)
+    ours.train(training)
+    theirs.train(training)
     x = torch.randn(2, 3, 97, 64)
     features, expected = ours.extract_feat(x, stage='backbone'), theirs.extract_feat(x, stage='backbone')
     assert [feature.shape for feature in features] == [(2, 672, 4, 2)]
@@ -49,11 +50,10 @@ def by_hand(state: dict[str, Tensor], x: Tensor, strides: tuple[int, ...], group
     """The network in eval mode, from nothing but its state, every group of channels by itself."""
 
     def conv_bn(x: Tensor, conv: str, norm: str, stride: int = 1, width: int | None = None) -> Tensor:
-        weight = state[f'{conv}.weight']
-        width = width or x.shape[1]
-        x = torch.cat([F.conv2d(x[:, start:start + width], weight[start:start + width] if width < x.shape[1] else weight,
-                                stride=stride, padding=weight.shape[-1] // 2)
-                       for start in range(0, x.shape[1], width)], 1)
+        kernels = state[f'{conv}.weight'].split(width) if width else [state[f'{conv}.weight']]
+        inputs = x.split(width, 1) if width else [x]
+        x = torch.cat([F.conv2d(part, weight, stride=stride, padding=weight.shape[-1] // 2)
+                       for part, weight in zip(inputs, kernels, strict=True)], 1)
         mean, var, gamma, beta = (state[f'{norm}.{name}'][:, None, None] for name in (
             'running_mean', 'running_var', 'weight', 'bias'))
         return (x - mean) / torch.sqrt(var + 1e-5) * gamma + beta

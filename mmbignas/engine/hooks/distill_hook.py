@@ -6,7 +6,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from mmbignas.distill import OutputRecorder, Outputs, TeacherDistillation, check_replaced, parse_jobs, set_aside
+from mmbignas.distill import OutputRecorder, TeacherDistillation, check_replaced, parse_jobs, set_aside
+from mmbignas.engine.hooks.in_place_teacher import InPlaceTeacher
 from mmbignas.engine.hooks.teacher import Teacher, parse_teacher
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
 from mmbignas.errors import ConfigError
@@ -33,6 +34,11 @@ class DistillHook(Hook):
     the soft labels of the largest alone. Students are not trained on the losses that ``replaces`` names. These stay in
     the log, with ``hard_label`` for ``loss`` in their names. Without ``teacher``, the largest subnet keeps them.
 
+    Where the passes of an iteration see the batch in several image sizes, the largest subnet computes once more,
+    without gradients, for each size that it does not see itself, so that a student's teacher has always seen the same
+    pixels. BigNAS does without: the largest subnet's probabilities at its own image size teach all others (section
+    3.1). This is ``same_pixels=False``, for outputs whose shape does not depend on the image size.
+
     Args:
         jobs: name -> ``dict(mimic_name=..., loss=dict(type=...), loss_weight=1., warm_up_iters=0)``, where
             ``mimic_name`` is the path of a module in the model, or a list of paths, and ``loss`` is one of
@@ -44,6 +50,8 @@ class DistillHook(Hook):
             returns them, e.g. ``loss_cls``.
         teacher: ``dict(config=..., checkpoint=..., num_images=2048)`` with a config file, or the config of a model,
             its weights, and the number of images to calibrate a supernet with.
+        same_pixels: in place, whether students at another image size than the largest subnet's are taught by what it
+            puts out at theirs.
 
     Raises:
         ConfigError: for a job or a teacher that is not complete; and, before training, for a module that is not in the
@@ -52,16 +60,19 @@ class DistillHook(Hook):
             compared, and for a loss to replace that the model does not have.
     """
 
-    def __init__(self, jobs: Mapping[str, Mapping[str, Any]], teacher: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, jobs: Mapping[str, Mapping[str, Any]], teacher: Mapping[str, Any] | None = None,
+                 same_pixels: bool = True) -> None:
         self.jobs = parse_jobs(jobs, 'DistillHook.jobs')
         self.teacher: Teacher | None = None if teacher is None else parse_teacher(teacher, 'DistillHook.teacher')
         for name, job in jobs.items():
             if teacher is None and 'teacher_mimic_name' in job:
                 raise ConfigError(f'DistillHook.jobs.{name}.teacher_mimic_name: {job["teacher_mimic_name"]!r} is not '
                                   'allowed without DistillHook.teacher: the largest subnet has the same modules')
+        if not isinstance(same_pixels, bool) or teacher is not None and not same_pixels:
+            raise ConfigError(f'DistillHook.same_pixels: {same_pixels!r} is not allowed; allowed: True, or, without '
+                              'DistillHook.teacher, False')
+        self.same_pixels = same_pixels
         self._distillation: TeacherDistillation | None = None
-        self._teacher: Outputs = {}
-        self._teacher_iteration = -1
 
     def before_train(self, runner: Any) -> None:
         """Check the schedule or build the teacher, and begin to watch the named modules."""
@@ -79,10 +90,13 @@ class DistillHook(Hook):
                               "sample_subnet_num of 2 or more with 'max' first")
         names = dict.fromkeys(name for job in self.jobs.values() for name in job.names)
         self._recorder = OutputRecorder(runner.model, list(names), 'DistillHook.jobs.*.mimic_name')
+        self._in_place = InPlaceTeacher(self._recorder, self.same_pixels)
 
     def before_subnet_forward(self, runner: Any, subnet_pass: SubnetPass) -> None:
         """Record this pass, unless the largest subnet comes a second time."""
         if self.teacher is None and (not subnet_pass.is_max or subnet_pass.index == 0):
+            if not subnet_pass.is_max:
+                self._in_place.prepare(runner, subnet_pass)
             self._recorder.start()
 
     def after_subnet_forward(self, runner: Any, subnet_pass: SubnetPass, losses: dict[str, Any]) -> None:
@@ -105,20 +119,19 @@ class DistillHook(Hook):
                                       f'{subnet_pass.name}; allowed: modules that every subnet calls')
         if subnet_pass.is_max:
             check_replaced(losses, self.jobs, 'DistillHook.jobs')
-            self._teacher = {name: [tensor.detach() for tensor in tensors] for name, tensors in outputs.items()}
-            self._teacher_iteration = subnet_pass.iteration
+            self._in_place.keep(subnet_pass, outputs)
             return
-        if self._teacher_iteration != subnet_pass.iteration:
-            raise RuntimeError(f'the outputs of the largest subnet are those of iteration {self._teacher_iteration}, '
-                               f'but {subnet_pass.name} is trained in iteration {subnet_pass.iteration}')
+        taught = self._in_place.outputs(subnet_pass)
         set_aside(losses, self.jobs, 'DistillHook.jobs')
         for name, job in self.jobs.items():
-            losses[f'loss_distill_{name}'] = job(outputs, self._teacher, subnet_pass.iteration)
+            self._in_place.check(subnet_pass, name, job, outputs)
+            losses[f'loss_distill_{name}'] = job(outputs, taught, subnet_pass.iteration)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Let go of the teacher's outputs."""
-        self._teacher = {}
-        if self._distillation is not None:
+        if self._distillation is None:
+            self._in_place.forget()
+        else:
             self._distillation.forget()
 
     def after_train(self, runner: Any) -> None:

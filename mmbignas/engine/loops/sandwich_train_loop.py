@@ -11,10 +11,11 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmbignas.engine.attentive import choose, read_attentive
 from mmbignas.engine.checks import check_dataset_files, check_widths
 from mmbignas.engine.gradients import average_gradients
 from mmbignas.engine.resolution import Resizer, check_interpolation
-from mmbignas.engine.sandwich import SandwichRule
+from mmbignas.engine.sandwich import SandwichRule, SubnetPass
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.supernet import Supernet, read_image_sizes
@@ -34,12 +35,18 @@ class SandwichLoop(BaseLoop):
     depend on the run's seed and the number of the iteration alone, so they are the same on all ranks and after a
     resume.
 
+    Of ``best_up`` and ``worst_up`` (AttentiveNAS, arXiv 2011.09011) this holds for the candidates, random subnets of
+    about the same MACs. Before ``before_subnet_forward``, each of them computes its loss on the batch, without
+    gradients, which costs a forward pass; the one with the lowest (``best_up``) or highest (``worst_up``) mean over the
+    processes is trained. So the choice depends on the weights and the batch too. It is the same on all ranks, and the
+    same after a resume, since these are. See :func:`~mmbignas.engine.attentive.choose`.
+
     Args:
         runner: the runner.
         dataloader: a dataloader or its config.
         sample_subnet_num: subnets per iteration. With 1, ``sample_strategy`` is walked one entry per iteration.
-        sample_strategy: which subnets, one entry per pass: ``max``, ``min``, ``middle``, ``random``, a number in the
-            space, a .json or .yaml file, or settings.
+        sample_strategy: which subnets, one entry per pass: ``max``, ``min``, ``middle``, ``random``, ``best_up``,
+            ``worst_up``, a number in the space, a .json or .yaml file, or settings.
         valid_before_train: validate once before the first iteration.
         image_size_list: sizes that the passes see the batch in, see :class:`~mmbignas.engine.sandwich.SandwichRule`:
             each ``[height, width]`` in pixels, or a number for a square. Each is resized from the preprocessed batch,
@@ -47,11 +54,15 @@ class SandwichLoop(BaseLoop):
             for the batch as it is.
         share_interpolation: one size for all passes of an iteration.
         interpolation_type: one of :data:`~mmbignas.engine.resolution.INTERPOLATIONS`.
+        attentive: how the candidates of ``best_up`` and ``worst_up`` are drawn, see
+            :func:`~mmbignas.engine.attentive.read_attentive`: ``candidates``, their number; ``tolerance``, how far
+            their MACs may lie from those of the first, relative to these; ``image_size``, ``[height, width]`` in pixels
+            to count MACs at without ``image_size_list``. ``None`` for the defaults.
         **kwargs: of the MMEngine loop.
 
     Raises:
-        ConfigError: for a strategy or image sizes that do not fit, data files that do not exist, or MMEngine's
-            ``sync_bn``; before data are loaded.
+        ConfigError: for a strategy or image sizes that do not fit, ``best_up`` or ``worst_up`` with a model whose MACs
+            cannot be counted, data files that do not exist, or MMEngine's ``sync_bn``; before data are loaded.
 
     Attributes:
         data: what the pass that is under way trains on, as ``model`` is given it; ``None`` between iterations.
@@ -62,7 +73,8 @@ class SandwichLoop(BaseLoop):
     def __init__(self, runner: Any, dataloader: DataLoader | dict, *args: Any, sample_subnet_num: int = 4,
                  sample_strategy: Sequence[str | Mapping[str, Any]] = ('max', 'min', 'random', 'random'),
                  valid_before_train: bool = False, image_size_list: Sequence[Any] | None = None,
-                 share_interpolation: bool = False, interpolation_type: str = 'bicubic', **kwargs: Any) -> None:
+                 share_interpolation: bool = False, interpolation_type: str = 'bicubic',
+                 attentive: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         if runner.cfg.get('sync_bn') is not None:
             raise ConfigError(f"sync_bn: {runner.cfg.sync_bn!r} is not allowed, it would replace the supernet's "
                               "dynamic normalisations by plain ones; allowed: None, with norm_cfg=dict(type='SyncBN')")
@@ -72,7 +84,8 @@ class SandwichLoop(BaseLoop):
         if not isinstance(share_interpolation, bool):
             raise ConfigError(f'train_cfg.share_interpolation: {share_interpolation!r} is not allowed; allowed: True, '
                               'False')
-        self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy, sizes, share_interpolation)
+        self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy, sizes, share_interpolation,
+                                 read_attentive(attentive, sample_strategy, self.supernet.model, sizes))
         self.data: Any = None
         self.valid_before_train = valid_before_train
         self._seed: int | None = None
@@ -127,15 +140,14 @@ class SandwichLoop(BaseLoop):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         with optim_wrapper.optim_context(model):
             data = model.data_preprocessor(data_batch, True)
-        batches = {None: data}
+        batches: dict[tuple[int, int] | None, Any] = {None: data}
         total, log_vars = 0., {}
         count = optim_wrapper._inner_count
         for subnet_pass in self.rule.passes(self.seed, self._iter):
+            if subnet_pass.candidates:
+                subnet_pass = self._choose(subnet_pass, batches)
             self.supernet.apply(subnet_pass.subnet)
-            size = subnet_pass.image_size
-            if size not in batches:
-                batches[size] = self._resizers[size](data, training=True)
-            self.data = batches[size]
+            self.data = self._resized(subnet_pass, batches)
             runner.call_hook('before_subnet_forward', subnet_pass=subnet_pass)
             with optim_wrapper.optim_context(model):
                 losses = model._run_forward(self.data, mode='loss')
@@ -154,6 +166,27 @@ class SandwichLoop(BaseLoop):
             optim_wrapper.zero_grad()
         return {'loss': total, **log_vars}
 
+    def _choose(self, subnet_pass: SubnetPass, batches: dict[tuple[int, int] | None, Any]) -> SubnetPass:
+        """The candidate of a pass that is trained."""
+        model: Any = self.supernet.model
+        optim_wrapper = self.runner.optim_wrapper
+
+        def loss(candidate: SubnetPass) -> Tensor:
+            self.supernet.apply(candidate.subnet)
+            # In a context that ends here: mixed precision keeps casts of the weights, which have no gradients now.
+            with optim_wrapper.optim_context(model):
+                losses = model._run_forward(self._resized(candidate, batches), mode='loss')
+            return model.parse_losses(losses)[0]
+
+        return choose(subnet_pass, model, loss)
+
+    def _resized(self, subnet_pass: SubnetPass, batches: dict[tuple[int, int] | None, Any]) -> Any:
+        """The batch in the image size of a pass; ``batches`` has those that there are by size."""
+        size = subnet_pass.image_size
+        if size is not None and size not in batches:
+            batches[size] = self._resizers[size](batches[None], training=True)
+        return batches[size]
+
 
 @LOOPS.register_module()
 class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
@@ -162,7 +195,7 @@ class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
     Args:
         max_epochs: number of epochs.
         sample_subnet_num, sample_strategy, valid_before_train, image_size_list, share_interpolation,
-            interpolation_type: see :class:`SandwichLoop`.
+            interpolation_type, attentive: see :class:`SandwichLoop`.
         val_begin, val_interval, dynamic_intervals: as in MMEngine.
     """
 
@@ -183,7 +216,7 @@ class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
     Args:
         max_iters: number of iterations.
         sample_subnet_num, sample_strategy, valid_before_train, image_size_list, share_interpolation,
-            interpolation_type: see :class:`SandwichLoop`.
+            interpolation_type, attentive: see :class:`SandwichLoop`.
         val_begin, val_interval, dynamic_intervals: as in MMEngine.
     """
 

@@ -41,7 +41,7 @@ class BigMobileNet(StagedBackbone):
         out_indices: which of ``layer1`` (0) to ``layer7`` (6) to return; the last one after the last convolution.
         conv_cfg, norm_cfg, zero_init_residual, drop_path_rate, init_cfg: see :class:`~mmbignas.models.BigResNet`;
             ``conv_cfg=dict(type='DynamicConv2d', kernel_transform=True)`` learns the smaller kernels' transforms.
-        act_cfg: as in mmcv. Default: swish.
+        act_cfg: as in mmcv. Default: swish, which torch calls SiLU.
 
     Raises:
         ConfigError: for a space that no subnet could be drawn from, or a value that does not fit.
@@ -61,7 +61,7 @@ class BigMobileNet(StagedBackbone):
         space, choices = self.search_space, self._choices
         self._check(se_ratio, projection, final_expand_ratio)
         common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg,
-                                      norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='Swish'))
+                                      norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='SiLU'))
         block_init = dict(type='Constant', val=0, override=dict(name='bn3')) if zero_init_residual else None
         self.stem = BigStem(in_channels, choices('out_channel', 0), choices('kernel_size', 0), (1,),
                             stride=strides[0], deep=False, **common)

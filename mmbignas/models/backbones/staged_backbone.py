@@ -29,6 +29,8 @@ class StagedBackbone(SearchableBlocks, BaseModule):
         ConfigError: for a space that no subnet could be drawn from, or a value that does not fit.
     """
 
+    stem: nn.Module
+
     def __init__(self, elements: Mapping[str, Any], strides: Sequence[int], num_stages: int,
                  out_indices: Sequence[int], plain_stem: Sequence[str] = (), init_cfg: Any = None) -> None:
         if init_cfg is None:

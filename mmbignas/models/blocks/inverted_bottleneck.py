@@ -41,7 +41,8 @@ class BigInvertedBottleneck(BaseModule):
                  drop_path_rate: float = 0., init_cfg: Any = None) -> None:
         super().__init__(init_cfg)
         self.dynamic, self.expands = dynamic, tuple(expand_ratios) != (1,)
-        self.expand_ratio, self.surplus = expand_ratios[-1], out_channels[-1] - in_channels[-1]
+        self.out_channel, self.expand_ratio = out_channels[-1], expand_ratios[-1]
+        self.surplus = out_channels[-1] - in_channels[-1]
         middle = middle_widths(in_channels, expand_ratios) if self.expands else list(in_channels)
         common: dict[str, Any] = dict(dynamic=dynamic, conv_cfg=conv_cfg)
         if self.expands:
@@ -59,7 +60,7 @@ class BigInvertedBottleneck(BaseModule):
 
     def set_active(self, out_channel: int, kernel_size: int, expand_ratio: float) -> None:
         """Compute with these widths and this kernel from now on; the inner width follows from the input."""
-        self.expand_ratio = expand_ratio
+        self.out_channel, self.expand_ratio = out_channel, expand_ratio
         set_active(self.conv2, kernel_size=kernel_size)
         set_active(self.conv3, out_channel)
         if self.shortcut is not None:
@@ -71,7 +72,7 @@ class BigInvertedBottleneck(BaseModule):
         if self.expands:
             set_active(self.conv1, middle)
         set_active(self.conv2, middle, group_width=1)
-        self.surplus = self.conv3.active_out_channels - width
+        self.surplus = self.out_channel - width
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, out_channel, H / stride, W / stride)``."""

@@ -59,7 +59,7 @@ class BigLinearClsHead(ClsHead):
             if dynamic and not any(isinstance(element, Mapping) for element in hidden.values()):
                 raise ConfigError('BigLinearClsHead.hidden: lists alone are not allowed with a space as in_channels; '
                                   'allowed: out_channel=dict(space=dict(min=[x], max=[x])) in place of [x]')
-            self.hidden = LinearTower(width, **hidden, act_cfg=act_cfg or dict(type='Swish'),
+            self.hidden = LinearTower(width, **hidden, act_cfg=act_cfg or dict(type='SiLU'),
                                       key='BigLinearClsHead.hidden')
             width, dynamic = self.hidden.out_channels, self.hidden.search_space.is_supernet
         self.dropout = nn.Dropout(dropout)
