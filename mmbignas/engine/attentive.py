@@ -149,7 +149,8 @@ def choose(subnet_pass: SubnetPass, model: nn.Module, loss: Callable[[SubnetPass
     with _undisturbed(model):
         for candidate in candidates:
             torch.default_generator.manual_seed(0)  # torch.manual_seed would seed all GPUs
-            torch.cuda.manual_seed(0)
+            if torch.cuda.is_initialized():
+                torch.cuda.manual_seed(0)
             losses.append(loss(candidate).detach().float())
     averaged = torch.stack(losses)
     all_reduce(averaged, 'mean')

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmbignas.engine.attentive import AttentiveSampling
 from mmbignas.engine.sandwich import SandwichRule
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSpace, SearchSpace
@@ -82,6 +83,22 @@ def test_one_entry_per_pass():
     assert [own.is_max for own in passes] == [own.subnet == own_space.max() for own in passes]
 
 
+def test_entries_with_candidates_among_others():
+    own_space = space()
+    strategy = ['best_up', 'random', dict(name='best_up1', subnet_settings=own_space.min().to_dict()), 'worst_up',
+                'best_up', 'random', 'max']
+    rule = SandwichRule(own_space, len(strategy), strategy, attentive=AttentiveSampling(lambda *_: 1, 4))
+    passes = rule.passes(0, 3)
+    assert [own.name for own in passes] == ['best_up0', 'random0', 'best_up1', 'worst_up0', 'best_up1_1', 'random1',
+                                            'max']
+    assert [len(own.candidates) for own in passes] == [4, 0, 0, 4, 4, 0, 0]
+    assert [own.highest for own in passes] == [index == 3 for index in range(7)]
+    assert passes[2].subnet == own_space.min()
+    assert passes[6].is_max
+    plain = SandwichRule(own_space, len(strategy), ['random', *strategy[1:3], 'random', 'random', *strategy[5:]])
+    assert [own.subnet for own in passes] == [own.subnet for own in plain.passes(0, 3)]
+
+
 def test_with_one_subnet_the_list_is_walked():
     own_space = space()
     rule = SandwichRule(own_space, 1, ['max', 'random', 'min', 'random'])
@@ -109,9 +126,11 @@ def test_a_draw_that_is_the_largest_is_known_as_such():
     (1, ['max'], False),
     (1, ['max', 'min'], False),
     (2, ['random', 'max'], False),
+    (2, ['best_up', 'max'], False),
+    (2, ['max', 'best_up'], True),
 ])
 def test_max_leads(number, strategy, leads):
-    assert SandwichRule(tiny_space(), number, strategy).max_leads is leads
+    assert SandwichRule(tiny_space(), number, strategy, attentive=AttentiveSampling(lambda *_: 1)).max_leads is leads
 
 
 @pytest.mark.parametrize(('number', 'strategy', 'parts'), [
@@ -126,8 +145,10 @@ def test_max_leads(number, strategy, leads):
     (1, [], ['train_cfg.sample_strategy', 'non-empty list']),
     (1, 'max', ['train_cfg.sample_strategy', 'non-empty list', "'max'"]),
     (1, dict(net=dict(depth=[1])), ['train_cfg.sample_strategy', 'non-empty list']),
-    (2, ['max', 'largest'], ['train_cfg.sample_strategy[1]', "'largest'", 'max, min, middle, random, or settings']),
-    (2, ['max', None], ['train_cfg.sample_strategy[1]', 'None', 'max, min, middle, random, or settings']),
+    (2, ['max', 'largest'], ['train_cfg.sample_strategy[1]', "'largest'",
+                             'max, min, middle, random, best_up, worst_up, or settings']),
+    (2, ['max', None], ['train_cfg.sample_strategy[1]', 'None', 'random, best_up, worst_up, or settings']),
+    (2, ['max', 'best_up'], ['train_cfg.sample_strategy', 'best_up and worst_up', 'AttentiveSampling']),
     (2, ['max', dict(net=dict(depth=[3]))], ['train_cfg.sample_strategy[1]', 'net.depth', '3', '[1, 2]']),
     (2, ['max', dict(net=dict(depth=[1, 1]))], ['train_cfg.sample_strategy[1]', 'net.depth', '2 values', '1']),
     (2, ['max', dict(neck=dict(depth=[1]))], ['train_cfg.sample_strategy[1]', 'neck', 'net']),

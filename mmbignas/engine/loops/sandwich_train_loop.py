@@ -173,7 +173,6 @@ class SandwichLoop(BaseLoop):
 
         def loss(candidate: SubnetPass) -> Tensor:
             self.supernet.apply(candidate.subnet)
-            # In a context that ends here: mixed precision keeps casts of the weights, which have no gradients now.
             with optim_wrapper.optim_context(model):
                 losses = model._run_forward(self._resized(candidate, batches), mode='loss')
             return model.parse_losses(losses)[0]
