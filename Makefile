@@ -14,7 +14,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-full test lint clean
+.PHONY: help env demo demo-cls demo-full test lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,10 @@ demo: env ## run the whole process on a toy data set
 demo-full: env ## the same, and a sample of subnets, and one exported, fine-tuned and written as ONNX and .pt2
 	@echo "make demo-full: $(PYTHON) tools/demo.py --full"
 	@$(PYTHON) tools/demo.py --full
+
+demo-cls: env ## the whole process for a classifier, on scikit-learn's handwritten digits
+	@echo "make demo-cls: $(PYTHON) tools/demo.py --cls"
+	@$(PYTHON) tools/demo.py --cls
 
 test: env ## lint, then run all tests
 	@if $(HAS_LINTERS); then $(MAKE) --no-print-directory lint; \

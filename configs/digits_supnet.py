@@ -38,7 +38,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=32,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline))
@@ -65,7 +65,7 @@ custom_hooks = [
     dict(type='mmbignas.BNCalibrationHook', num_images=1024),
     dict(
         type='mmbignas.DistillHook',
-        jobs=dict(soft=dict(mimic_name='head.fc', loss=dict(type='mmbignas.SoftLabelLoss'), replaces='loss')),
+        jobs=dict(soft=dict(mimic_name='head.fc', loss=dict(type='mmbignas.SoftLabelLoss'))),
         same_pixels=False),
 ]
 

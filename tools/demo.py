@@ -1,9 +1,9 @@
-"""The whole process on a toy data set: draw it, train a supernet, see what its subnets cost and detect.
+"""The whole process on a toy data set: make it, train a supernet, see what its subnets cost and are good for.
 
-    python tools/demo.py [--full] [--work-dir work_dirs/demo]
+    python tools/demo.py [--full | --cls] [--work-dir work_dirs/demo]
 
-Takes a few minutes on two CPU cores; with --full a sample of subnets is also evaluated, and one is exported, fine-tuned
-and written as ONNX and .pt2.
+A detector on drawn shapes, or with --cls a classifier on handwritten digits. Takes a few minutes on two CPU cores; with
+--full a sample of subnets is also evaluated, and one is exported, fine-tuned and written as ONNX and .pt2.
 Every step is a command that is printed before it runs.
 """
 import argparse
@@ -53,30 +53,37 @@ def run(command: list[str], log: Path, show: str = '', **environment: str) -> No
         sys.exit(f'error: python {" ".join(command)} ended with exit code {process.returncode}')
 
 
-def print_table(work_dir: Path) -> None:
+def print_table(work_dir: Path, metric: str, *columns: str) -> None:
     """Print what subnets cost and how good they are, from the record that the test left.
 
     Args:
         work_dir: where the test ran.
+        metric: name of the metric that is shown.
+        columns: what else is shown: ``image size``, or the path of a searchable module with one stage, for its layers.
     """
     record = json.loads(max(work_dir.glob('*/evaluation.json'), key=os.path.getmtime).read_text())
-    rows = [['subnet', 'backbone widths', 'depths', 'tower', 'MMACs', 'parameters', 'ms', 'mAP', 'mAP, BN calibrated']]
+    short = metric.replace('_', '/').split('/')[-1]
+    rows = [['subnet', 'backbone widths', 'depths', *(column.split('.')[-1] for column in columns), 'MMACs',
+             'parameters', 'ms', short, f'{short}, BN calibrated']]
     for subnet in record['subnets']:
-        backbone, tower = (subnet['subnet_settings'][name] for name in ('backbone', 'bbox_head.cls_tower'))
-        accuracies = [(subnet[name] or {}).get('coco/bbox_mAP', 0.) for name in ('metrics', 'metrics_calib')]
+        settings, backbone = subnet['subnet_settings'], subnet['subnet_settings']['backbone']
+        more = ['{}x{}'.format(*subnet['image_size']) if column == 'image size' else
+                f'{settings[column]["depth"][0]}x{settings[column]["out_channel"][0]}' for column in columns]
+        accuracies = [(subnet[name] or {}).get(metric, 0.) for name in ('metrics', 'metrics_calib')]
         rows.append([
-            subnet['name'], ' '.join(map(str, backbone['out_channel'])), ' '.join(map(str, backbone['depth'])),
-            f'{tower["depth"][0]}x{tower["out_channel"][0]}', f'{subnet["macs"] / 1e6:.1f}', f'{subnet["params"]:,}',
-            f'{subnet["latency"]["median"]:.1f}', *(f'{accuracy:.3f}' for accuracy in accuracies)])
+            subnet['name'], ' '.join(map(str, backbone['out_channel'])), ' '.join(map(str, backbone['depth'])), *more,
+            f'{subnet["macs"] / 1e6:.1f}', f'{subnet["params"]:,}', f'{subnet["latency"]["median"]:.1f}',
+            *(f'{accuracy:.3f}' for accuracy in accuracies)])
     print(AsciiTable(rows).table)
     print('One set of weights; the statistics of batch normalisation are shared by all subnets, so they are right for '
           'none of\nthem until they are calibrated for it.')
 
 
-def sample(checkpoint: Path, work_dir: Path) -> Path:
+def sample(config: str, checkpoint: Path, work_dir: Path) -> Path:
     """Evaluate a sample of subnets.
 
     Args:
+        config: of the sample.
         checkpoint: of the supernet.
         work_dir: folder for results.
 
@@ -84,7 +91,7 @@ def sample(checkpoint: Path, work_dir: Path) -> Path:
         Path: a page to choose a subnet from.
     """
     folder = work_dir / f'sample_{time.strftime("%Y%m%d_%H%M%S")}'  # figures of another supernet would be refused
-    run(['tools/test.py', 'configs/shapes_sample_accuracy.py', str(checkpoint), '--work-dir', str(folder)],
+    run(['tools/test.py', config, str(checkpoint), '--work-dir', str(folder)],
         work_dir / 'sample.log', show=r'^([|+]|baseline|large|best:|Pareto)')
     return folder / 'sample_accuracy' / 'subnets.html'
 
@@ -111,35 +118,67 @@ def ship(checkpoint: Path, work_dir: Path) -> Path:
     return folder
 
 
+def train(config: str, test_config: str, work_dir: Path) -> Path:
+    """Train a supernet and evaluate three of its subnets.
+
+    Args:
+        config: of the training.
+        test_config: of the evaluation.
+        work_dir: folder for results.
+
+    Returns:
+        Path: the supernet's checkpoint.
+    """
+    run(['tools/train.py', config, '--work-dir', str(work_dir)], work_dir / 'train.log')
+    checkpoint = Path((work_dir / 'last_checkpoint').read_text())
+    run(['tools/test.py', test_config, str(checkpoint), '--work-dir', str(work_dir)], work_dir / 'test.log')
+    return checkpoint
+
+
+def detect(work_dir: Path, full: bool) -> str:
+    """The demo of a detector; returns what came out of it."""
+    run(['tools/make_shapes.py', DATA], work_dir / 'shapes.log')
+    checkpoint = train('configs/shapes_supnet.py', 'configs/shapes_evaluate_subnet.py', work_dir)
+    print_table(work_dir, 'coco/bbox_mAP', 'bbox_head.cls_tower')
+    picture = work_dir / 'detections.png'
+    images = [f'{DATA}/val/{number:05d}.png' for number in (2, 5)]
+    run(['tools/draw_subnets.py', 'configs/shapes_supnet.py', str(checkpoint), '--images', *images, '--subnet', 'max',
+         'middle', 'min', '--out', str(picture), '--overwrite'], work_dir / 'draw.log')
+    results = f'The supernet: {checkpoint}\nDetections of three subnets: {picture}'
+    if full:
+        page = sample('configs/shapes_sample_accuracy.py', checkpoint, work_dir)
+        results += (f'\nA page to choose a subnet from: {page}'
+                    f'\nThe smallest subnet, to be shipped: {ship(checkpoint, work_dir)}')
+    return results
+
+
+def classify(work_dir: Path) -> str:
+    """The demo of a classifier; returns what came out of it."""
+    run(['tools/make_digits.py', 'data/digits'], work_dir / 'digits.log')
+    checkpoint = train('configs/digits_supnet.py', 'configs/digits_evaluate_subnet.py', work_dir)
+    print_table(work_dir, 'accuracy/top1', 'head.hidden', 'image size')
+    page = sample('configs/digits_sample_accuracy.py', checkpoint, work_dir)
+    return f'The supernet: {checkpoint}\nA page to choose a subnet from: {page}'
+
+
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--full', action='store_true',
-                        help='also evaluate a sample of subnets, and export, fine-tune and deploy one')
-    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'demo',
-                        help='folder for results (default: work_dirs/demo)')
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument('--full', action='store_true',
+                      help='also evaluate a sample of subnets, and export, fine-tune and deploy one')
+    kind.add_argument('--cls', action='store_true', help='a classifier of digits in place of a detector of shapes')
+    parser.add_argument('--work-dir', type=Path,
+                        help='folder for results (default: work_dirs/demo, with --cls work_dirs/demo_cls)')
     args = parser.parse_args()
-    work_dir = args.work_dir.resolve()
+    work_dir = (args.work_dir or ROOT / 'work_dirs' / ('demo_cls' if args.cls else 'demo')).resolve()
     work_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault('OMP_NUM_THREADS', str(os.cpu_count() or 1))
     begin = time.time()
     print(f'A supernet on a toy data set: about {9 if args.full else 4} minutes on two CPU cores. Results go to '
           f'{work_dir}.')
-
-    run(['tools/make_shapes.py', DATA], work_dir / 'shapes.log')
-    run(['tools/train.py', 'configs/shapes_supnet.py', '--work-dir', str(work_dir)], work_dir / 'train.log')
-    checkpoint = Path((work_dir / 'last_checkpoint').read_text())
-    run(['tools/test.py', 'configs/shapes_evaluate_subnet.py', str(checkpoint), '--work-dir', str(work_dir)],
-        work_dir / 'test.log')
-    print_table(work_dir)
-    picture = work_dir / 'detections.png'
-    images = [f'{DATA}/val/{number:05d}.png' for number in (2, 5)]
-    run(['tools/draw_subnets.py', 'configs/shapes_supnet.py', str(checkpoint), '--images', *images, '--subnet', 'max',
-         'middle', 'min', '--out', str(picture), '--overwrite'], work_dir / 'draw.log')
-    page = f'\nA page to choose a subnet from: {sample(checkpoint, work_dir)}' if args.full else ''
-    shipped = f'\nThe smallest subnet, to be shipped: {ship(checkpoint, work_dir)}' if args.full else ''
-    print(f'\n{time.time() - begin:.0f} s. The supernet: {checkpoint}\nDetections of three subnets: {picture}{page}'
-          f'{shipped}')
+    results = classify(work_dir) if args.cls else detect(work_dir, args.full)
+    print(f'\n{time.time() - begin:.0f} s. {results}')
 
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0, help='of the split (default: %(default)s)')
     args = parser.parse_args()
     if not installed('sklearn'):
-        raise DependencyError('the digits come with scikit-learn, which is not installed: pip install "mmbignas[search]"')
+        raise DependencyError('the digits come with scikit-learn, which is not there: pip install "mmbignas[search]"')
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
