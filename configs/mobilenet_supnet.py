@@ -53,6 +53,7 @@ custom_hooks = [
     dict(type='mmbignas.RegularizeLargestHook'),
 ]
 
+# 0.1 per 256 images, as in AttentiveNAS: the gradients of four passes add up.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.8, momentum=0.9, weight_decay=1e-5, nesterov=True),

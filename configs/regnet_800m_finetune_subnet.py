@@ -6,7 +6,7 @@ _base_ = './regnet_800m_subnet.py'
 
 train_cfg = dict(max_epochs=10, val_interval=1)
 
-optim_wrapper = dict(optimizer=dict(lr=0.08))  # a tenth of the supernet's
+optim_wrapper = dict(optimizer=dict(lr=0.04))  # a tenth of the supernet's
 param_scheduler = [dict(type='CosineAnnealingLR', begin=0, end=10, by_epoch=True, convert_to_iter_based=True)]
 
 custom_hooks = [
