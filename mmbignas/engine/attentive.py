@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -13,12 +12,11 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmbignas.cost import CostModel
-from mmbignas.engine.fixed_images import preserved_rng
-from mmbignas.engine.hooks.regularize_largest_hook import DROPS
 from mmbignas.engine.sandwich import ATTENTIVE, SubnetPass
+from mmbignas.engine.undisturbed import undisturbed
 from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize, Subnet
-from mmbignas.supernet import BNState, read_image_sizes
+from mmbignas.supernet import read_image_sizes
 from mmbignas.supernet.image_size import network_stride
 
 KEY = 'train_cfg.attentive'
@@ -146,7 +144,7 @@ def choose(subnet_pass: SubnetPass, model: nn.Module, loss: Callable[[SubnetPass
     if len(candidates) == 1:
         return candidates[0]
     losses = []
-    with _undisturbed(model):
+    with undisturbed(model):
         for candidate in candidates:
             torch.default_generator.manual_seed(0)  # torch.manual_seed would seed all GPUs
             if torch.cuda.is_initialized():
@@ -157,20 +155,3 @@ def choose(subnet_pass: SubnetPass, model: nn.Module, loss: Callable[[SubnetPass
     sign = -1 if subnet_pass.highest else 1
     ranks = [sign * value if math.isfinite(value) else math.inf for value in averaged.tolist()]
     return candidates[ranks.index(min(ranks))]
-
-
-@contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put running statistics and random states back at the end; until then, drop layers let everything through."""
-    drops = [module for module in model.modules() if isinstance(module, DROPS) and module.training]
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    statistics = BNState(model)
-    with preserved_rng(), torch.random.fork_rng(devices):
-        for module in drops:
-            module.eval()
-        try:
-            yield
-        finally:
-            for module in drops:
-                module.train()
-            statistics.restore()

@@ -8,9 +8,9 @@ from mmengine.model import is_model_wrapper
 
 from mmbignas.distill import DistillJob, OutputRecorder, Outputs
 from mmbignas.engine.sandwich import SubnetPass
+from mmbignas.engine.undisturbed import undisturbed
 from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize
-from mmbignas.supernet import BNState
 
 
 class InPlaceTeacher:
@@ -39,7 +39,8 @@ class InPlaceTeacher:
     def prepare(self, runner: Any, subnet_pass: SubnetPass) -> None:
         """Let the largest subnet see what a student is about to see, unless it has.
 
-        It computes as in its own pass, without gradients, and leaves no trace in the running statistics.
+        It computes in training mode, without gradients and without dropping anything, and leaves no trace in running
+        statistics and random states.
 
         Args:
             runner: the runner, whose model computes as the student.
@@ -48,13 +49,11 @@ class InPlaceTeacher:
         if not self.same_pixels or not self._outputs or subnet_pass.image_size in self._outputs:
             return
         loop, model = runner.train_loop, runner.model.module if is_model_wrapper(runner.model) else runner.model
-        state = BNState(model)
         loop.supernet.apply(loop.rule.max)
         self.recorder.start()
-        with torch.no_grad(), runner.optim_wrapper.optim_context(model):
+        with undisturbed(model), torch.no_grad(), runner.optim_wrapper.optim_context(model):
             model._run_forward(loop.data, mode='loss')
         self._outputs[subnet_pass.image_size] = _detached(self.recorder.stop())
-        state.restore()
         loop.supernet.apply(subnet_pass.subnet)
 
     def outputs(self, subnet_pass: SubnetPass) -> Outputs:

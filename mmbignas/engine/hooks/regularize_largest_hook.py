@@ -3,16 +3,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmcv.cnn.bricks import DropPath
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from torch import nn
 
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
+from mmbignas.engine.undisturbed import DROPS
 from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
-
-DROPS = (DropPath, nn.modules.dropout._DropoutNd)
 
 
 @HOOKS.register_module()
