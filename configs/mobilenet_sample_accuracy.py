@@ -9,9 +9,9 @@ test_cfg = dict(
     image_size=[[192, 192], [224, 224], [256, 256], [288, 288]],
     subnet_count=2000,
     subnet_sample_mode='random',
-    flops_range=['200M', '800M'],
-    # Multiply-adds of AttentiveNAS-A0 and -A6.
-    baseline_flops='203M',
+    flops_range=['300M', '900M'],
+    # Multiply-adds of AttentiveNAS-A5 and -A6.
+    baseline_flops='491M',
     large_flops='709M',
     metric1='accuracy/top1',
     metric2='accuracy/top5',

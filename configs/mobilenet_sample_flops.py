@@ -8,7 +8,7 @@ test_cfg = dict(
     image_size=[[192, 192], [224, 224], [256, 256], [288, 288]],
     subnet_count=10000,
     subnet_sample_mode='random',
-    # Multiply-adds of AttentiveNAS-A0 and -A6.
-    baseline_flops='203M',
+    # Multiply-adds of AttentiveNAS-A5 and -A6.
+    baseline_flops='491M',
     large_flops='709M')
 custom_hooks = []  # BN calibration would look for the data

@@ -8,9 +8,9 @@ test_cfg = dict(
     type='mmbignas.SubnetSearchLoop',
     image_size=[[192, 192], [224, 224], [256, 256], [288, 288]],
     subnet_count=500,
-    constraints=dict(macs='300M'),
+    constraints=dict(macs='500M'),
     objectives=['accuracy/top1', 'macs'],
-    baseline_flops='203M',
+    baseline_flops='491M',
     metric1='accuracy/top1',
     metric2='accuracy/top5',
     val_images=10000,  # a fixed choice of the 50,000

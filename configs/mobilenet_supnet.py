@@ -1,5 +1,6 @@
-# The mobile supernet on ImageNet (data/imagenet), by the recipe of BigNAS (arXiv 2003.11142, section 3): 32 GPUs, 64
-# images each, 360 epochs, inputs of 192 to 288 pixels.
+# The mobile supernet on ImageNet (data/imagenet), inputs of 192 to 288 pixels: 32 GPUs, 64 images each, 360 epochs. How
+# subnets are trained and the decay of the learning rate are BigNAS' (arXiv 2003.11142, section 3); space, optimizer and
+# length are AttentiveNAS'.
 #   mim train mmbignas configs/mobilenet_supnet.py --launcher slurm --gpus 32 --gpus-per-node 8 --partition PARTITION
 # on 8 GPUs: --launcher pytorch --gpus 8, and --auto-scale-lr
 _base_ = ['_base_/mobilenet_supernet.py', 'mmpretrain::_base_/datasets/imagenet_bs64_autoaug.py',

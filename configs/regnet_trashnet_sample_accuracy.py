@@ -7,6 +7,6 @@ test_cfg = dict(
     image_size=[[48, 48], [64, 64]],
     subnet_count=150,
     subnet_sample_mode='random',
-    baseline_flops='8M',
+    baseline_flops='12M',
     metric1='accuracy/top1',
     parallel='subnet')

@@ -10,7 +10,7 @@ test_cfg = dict(
         'max',
         'min',
         dict(
-            name='r18',
+            name='r18',  # with a deep stem: 2.07 GMACs
             subnet_settings={'backbone': dict(out_channel=[64, 64, 128, 256, 512], depth=[1, 2, 2, 2, 2])})],
     calib_bn='both',
     image_size=[224, 224],

@@ -1,4 +1,4 @@
-# ResNet-18, as one subnet of its supernet, as an ordinary network: numbers in place of the
+# ResNet-18 with a deep stem, as one subnet of its supernet, as an ordinary network: numbers in place of the
 # spaces, MMEngine's own loops.
 #   SUPERNET_CHECKPOINT=CHECKPOINT mim train mmbignas configs/resnet18_subnet.py
 # trains it alone, from the supernet's weights; model.init_cfg=None (--cfg-options) does so from scratch.

@@ -140,7 +140,7 @@ MISTAKES = {
     'a head that cannot change its width': (
         {'model.head.in_channels': 192}, ['model: head', 'does not take the smallest subnet']),
     'fewer classes than the data have': (
-        {'model.head.num_classes': 2}, ['num_classes', '2', 'label']),
+        {'model.head.num_classes': 2}, ['model.head.num_classes', '2', 'train_dataloader.dataset', '3 classes (a, b, c)']),
     'a loss that the model does not have': (
         {'custom_hooks.1.jobs.soft.replaces': 'loss_cls'}, ['DistillHook.jobs.soft.replaces', "'loss_cls'", 'loss']),
     'no images': (

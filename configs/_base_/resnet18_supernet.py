@@ -1,4 +1,4 @@
-# ResNet-18 as a supernet: the space of the detector's backbone.
+# ResNet-18 as a supernet: the widths of the detector's backbone, depths around 2 2 2 2.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(

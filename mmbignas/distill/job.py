@@ -1,6 +1,7 @@
 """What a distillation job in a config says."""
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,7 @@ def _parse_job(job: Any, key: str) -> DistillJob:
                               f'{list(names)}; allowed: as many modules')
     warm_up_iters, loss_weight = job.get('warm_up_iters', 0), job.get('loss_weight', 1.)
     for name, value in (('warm_up_iters', warm_up_iters), ('loss_weight', loss_weight)):
-        if not isinstance(value, (int, float)) or value < 0:
+        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise ConfigError(f'{key}.{name}: {value!r} is not allowed; allowed: numbers from 0')
     replaces: tuple[str, ...] = ()
     if 'replaces' in job:
@@ -89,6 +90,9 @@ def _parse_job(job: Any, key: str) -> DistillJob:
         if warm_up_iters:
             raise ConfigError(f'{key}.warm_up_iters: {warm_up_iters!r} is not allowed with replaces {list(replaces)}: '
                               'students would have nothing to learn from at first; allowed: 0')
+        if not loss_weight:
+            raise ConfigError(f'{key}.loss_weight: {loss_weight!r} is not allowed with replaces {list(replaces)}: '
+                              'students would have nothing to learn from; allowed: numbers greater than 0')
     return DistillJob(names, teacher_names, MODELS.build(job['loss']), loss_weight, warm_up_iters, replaces)
 
 

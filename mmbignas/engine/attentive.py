@@ -29,6 +29,8 @@ DEFAULT_SIDE = 64
 class AttentiveSampling:
     """Draws the candidates of passes ``best_up`` and ``worst_up`` (AttentiveNAS, arXiv 2011.09011, section 3).
 
+    AttentiveNAS' own code calls them ``bestup`` and ``worstup``, and the number of candidates ``num_trials``.
+
     The first one is a random subnet. Further ones are drawn until there are as many distinct ones as wanted whose MACs
     lie near those of the first; after ``MAX_DRAWS_PER_CANDIDATE`` draws for each, those there are have to do.
 
@@ -49,8 +51,8 @@ class AttentiveSampling:
         number, share = self.candidates, self.tolerance
         if isinstance(number, bool) or not isinstance(number, int) or number < 2:
             raise ConfigError(f'{KEY}.candidates: {number!r} is not allowed; allowed: integers from 2')
-        if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share < math.inf:
-            raise ConfigError(f'{KEY}.tolerance: {share!r} is not allowed; allowed: numbers greater than 0')
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share < 1:
+            raise ConfigError(f'{KEY}.tolerance: {share!r} is not allowed; allowed: shares between 0 and 1')
 
     def draw(self, draw_pass: Callable[[], SubnetPass]) -> tuple[SubnetPass, ...]:
         """Draw the candidates of one pass.
@@ -104,6 +106,9 @@ def read_attentive(settings: Any, strategy: Any, model: nn.Module,
                           f'{", ".join(ALLOWED)}')
     numbers = dict(settings or {})
     image_size = numbers.pop('image_size', None)
+    if image_size is not None and image_sizes:
+        raise ConfigError(f'{KEY}.image_size: {image_size!r} is not allowed with train_cfg.image_size_list, at whose '
+                          'sizes MACs are counted; allowed: None')
     if image_size is None:
         image_size = _default_size(model)
     else:

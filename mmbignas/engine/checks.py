@@ -4,11 +4,13 @@ from __future__ import annotations
 import os.path as osp
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from mmbignas.errors import ConfigError
+from mmbignas.ops import DynamicLayer
 from mmbignas.supernet import Checkpoint, Supernet, probe
 
 
@@ -127,6 +129,25 @@ def check_classes(cfg: Mapping[str, Any], checkpoint: Checkpoint) -> None:
                               f'{checkpoint.path}; allowed: its classes, {", ".join(checkpoint.classes)}')
 
 
+def check_num_classes(model: nn.Module, dataset: Any, key: str) -> None:
+    """Make sure that a classifier's head has as many outputs as the data have classes.
+
+    Args:
+        model: a model, not a wrapper; without ``head.num_classes`` nothing is checked.
+        dataset: a data set; without the names of its classes nothing is checked.
+        key: its place in the config.
+
+    Raises:
+        ConfigError: naming both numbers.
+    """
+    count = getattr(getattr(model, 'head', None), 'num_classes', None)
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if isinstance(count, int) and classes and count != len(classes):
+        names = ', '.join([*map(str, classes[:5]), '...'] if len(classes) > 5 else classes)
+        raise ConfigError(f'model.head.num_classes: {count} is not allowed with {key}, which has {len(classes)} '
+                          f'classes ({names}); allowed: {len(classes)}')
+
+
 def check_widths(supernet: Supernet) -> None:
     """Make sure that every module takes what the smallest subnet gives it.
 
@@ -136,13 +157,28 @@ def check_widths(supernet: Supernet) -> None:
         supernet: the model, which is left as it was.
 
     Raises:
-        ConfigError: naming the first layer that does not fit.
+        ConfigError: naming the first layer that does not fit, or that is wider than what the largest subnet gives it.
     """
     entered: list[str] = []
-    handles = [module.register_forward_pre_hook(lambda *_, path=path: entered.append(path))
+
+    def enter(path: str, module: nn.Module, inputs: tuple) -> None:
+        entered.append(path)
+        widths = {nn.Conv2d: getattr(module, 'in_channels', 0), nn.Linear: getattr(module, 'in_features', 0)}
+        full = next((width for kind, width in widths.items() if isinstance(module, kind)), 0)
+        given = inputs[0].shape[1 if isinstance(module, nn.Conv2d) else -1] if full else 0
+        if largest and isinstance(module, DynamicLayer) and given < full:
+            raise ConfigError(f'model: {path} is built for an input of {full} channels, but the largest subnet gives '
+                              f'it {given}; allowed: in_channels that are the greatest width of what comes before')
+
+    handles = [module.register_forward_pre_hook(partial(enter, path))
                for path, module in supernet.model.named_modules() if not isinstance(module, nn.ModuleList)]
+    largest = False
     try:
         probe(supernet, supernet.space.min())
+        largest = True
+        probe(supernet, supernet.space.max())
+    except ConfigError:
+        raise
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f'model: {entered[-1] if entered else "?"} does not take the smallest subnet ({error}); a '
                           'module that gets tensors of changing width has to be dynamic: give one of its elements as '

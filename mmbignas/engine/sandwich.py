@@ -109,7 +109,7 @@ class SandwichRule:
         """The passes of an iteration; they depend on these two numbers alone.
 
         Of ``best_up`` and ``worst_up``, this holds for the candidates. Which of them is trained depends on the weights
-        and the batch too; it is the same after a resume, as these are.
+        and the batch too.
 
         Args:
             seed: the run's seed, the same on all ranks.

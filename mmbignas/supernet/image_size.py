@@ -51,8 +51,7 @@ def read_image_sizes(model: nn.Module, image_sizes: Any, key: str) -> list[tuple
     Raises:
         ConfigError: for anything else, or a side that is below the stride of the model's backbone.
     """
-    several = isinstance(image_sizes, Sequence) and not isinstance(image_sizes, str) and not all(
-        isinstance(side, Integral) for side in image_sizes)
+    several = isinstance(image_sizes, Sequence) and not isinstance(image_sizes, str) and not is_one_size(image_sizes)
     read = [check_image_size(model, size, key) for size in (image_sizes if several else [image_sizes])]
     stride = network_stride(model)
     for size in read:
@@ -62,13 +61,18 @@ def read_image_sizes(model: nn.Module, image_sizes: Any, key: str) -> list[tuple
     return read
 
 
+def is_one_size(image_sizes: Any) -> bool:
+    """Whether this is ``[height, width]``, and no list of sizes."""
+    return isinstance(image_sizes, Sequence) and all(isinstance(side, Integral) for side in image_sizes)
+
+
 @torch.no_grad()
 def network_stride(model: nn.Module) -> int:
     """How many pixels of the image lie between two neighbours of the coarsest feature of a model's backbone.
 
     Args:
-        model: a model; without a module ``backbone`` that takes an image, the stride is not known and 1 is returned.
-            It is left as it was.
+        model: a model; without a module ``backbone`` that takes an image of 64x64 pixels, the stride is not known and 1
+            is returned. It is left as it was.
     """
     backbone = getattr(model, 'backbone', None)
     parameter = next(model.parameters(), None)
@@ -77,8 +81,8 @@ def network_stride(model: nn.Module) -> int:
     training = {module: module.training for module in backbone.modules()}
     try:
         features = backbone.eval()(parameter.new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE))
-    except (TypeError, RuntimeError):
-        return 1  # it takes something else
+    except Exception:  # of a backbone that takes something else; what it says of its own images is not held back
+        return 1
     finally:
         for module, mode in training.items():
             module.training = mode

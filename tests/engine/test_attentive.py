@@ -60,7 +60,7 @@ def macs_by_hand(subnet, size):
     ((), False, dict(candidates=5, tolerance=.2, image_size=[6, 10])),
     ((), False, dict(candidates=2, tolerance=1e-9, image_size=[1, 1])),
     ([(6, 6)], False, dict(tolerance=.1)),
-    ([(4, 4), (6, 6), (8, 4)], False, dict(candidates=6, tolerance=.1, image_size=[64, 64])),
+    ([(4, 4), (6, 6), (8, 4)], False, dict(candidates=6, tolerance=.1)),
     ([(4, 4), (9, 9)], True, WIDE),
 ])
 def test_macs_of_candidates_lie_near_those_of_the_first(sizes, share, settings):
@@ -260,8 +260,8 @@ def total_loss(state, batch, candidate):
     return (losses['loss_cls'] + losses['loss_norm']).item()
 
 
-@pytest.mark.parametrize('sizes', [dict(), dict(image_size_list=[4, 6, [8, 8]]),
-                                   dict(image_size_list=[4, 6], share_interpolation=True)])
+@pytest.mark.parametrize('sizes', [dict(), dict(image_size_list=[[4, 4], [6, 6], [5, 5]]),
+                                   dict(image_size_list=[[4, 4], [6, 6]], share_interpolation=True)])
 @pytest.mark.parametrize('seed', [0, 1])
 def test_the_best_and_the_worst_are_trained(tmp_path, sizes, seed):
     model = ToyModel(seed=seed)
@@ -438,12 +438,15 @@ PADDED.data_preprocessor.pad_size_divisor = 32
     (dict(attentive=dict(candidates=1), up=True), None, ['train_cfg.attentive.candidates', '1', 'integers from 2']),
     (dict(attentive=dict(candidates=True), up=True), None, ['train_cfg.attentive.candidates', 'True', 'from 2']),
     (dict(attentive=dict(candidates=2.), up=True), None, ['train_cfg.attentive.candidates', '2.0', 'from 2']),
-    (dict(attentive=dict(tolerance=0), up=True), None, ['train_cfg.attentive.tolerance', ' 0 ', 'greater than 0']),
-    (dict(attentive=dict(tolerance=-.1), up=True), None, ['train_cfg.attentive.tolerance', '-0.1', 'greater than 0']),
-    (dict(attentive=dict(tolerance=float('nan')), up=True), None, ['train_cfg.attentive.tolerance', 'nan', 'greater']),
-    (dict(attentive=dict(tolerance='5%'), up=True), None, ['train_cfg.attentive.tolerance', "'5%'", 'greater than 0']),
+    (dict(attentive=dict(tolerance=0), up=True), None, ['train_cfg.attentive.tolerance', ' 0 ', 'between 0 and 1']),
+    (dict(attentive=dict(tolerance=-.1), up=True), None, ['train_cfg.attentive.tolerance', '-0.1', 'between 0 and 1']),
+    (dict(attentive=dict(tolerance=float('nan')), up=True), None, ['train_cfg.attentive.tolerance', 'nan', 'between']),
+    (dict(attentive=dict(tolerance='5%'), up=True), None, ['train_cfg.attentive.tolerance', "'5%'", 'between 0 and 1']),
     (dict(attentive=dict(candidate=3), up=True), None,
      ['train_cfg.attentive', "'candidate'", 'candidates, tolerance, image_size']),
+    (dict(attentive=dict(image_size=[4, 4]), image_size_list=[[4, 4], [6, 6]], up=True), None,
+     ['train_cfg.attentive.image_size', '[4, 4]', 'train_cfg.image_size_list']),
+    (dict(attentive=dict(tolerance=5), up=True), None, ['train_cfg.attentive.tolerance', '5', 'between 0 and 1']),
     (dict(attentive=3, up=True), None, ['train_cfg.attentive', '3', 'candidates, tolerance, image_size']),
     (dict(attentive=dict(image_size=[64, 70]), up=True), PADDED,
      ['train_cfg.attentive.image_size', '64 70', 'multiples of 32']),

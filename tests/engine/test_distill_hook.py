@@ -236,6 +236,9 @@ LOSS = dict(type='mmbignas.FeatureMSELoss')
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces=[])), ['jobs.a.replaces', '[]', "model's losses"]),
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces=None)), ['jobs.a.replaces', 'None']),
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces=['loss', 2])), ['jobs.a.replaces', "['loss', 2]"]),
+    (dict(a=dict(mimic_name='head', loss=LOSS, replaces='loss_cls', loss_weight=0)),
+     ['jobs.a.loss_weight', '0', "['loss_cls']", 'greater than 0']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, loss_weight=float('nan'))), ['jobs.a.loss_weight', 'nan', 'from 0']),
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces='loss_cls', warm_up_iters=3)),
      ['jobs.a.warm_up_iters', '3', "['loss_cls']", 'allowed: 0']),
 ])

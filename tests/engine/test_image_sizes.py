@@ -124,7 +124,7 @@ def test_each_pass_is_resized_from_the_batch(tmp_path: Path, mode: str) -> None:
 
 
 def test_one_size_is_no_dimension(tmp_path: Path) -> None:
-    runner, watch = train(tmp_path, image_size_list=[4])
+    runner, watch = train(tmp_path, image_size_list=[[4, 4]])
     assert {(own.image_size, own.subnet.image_size) for own in watch.passes} == {((4, 4), None)}
     assert {tuple(seen['inputs'].shape[2:]) for seen in watch.seen} == {(4, 4)}
 
@@ -146,7 +146,7 @@ def test_boxes_of_a_detector_follow(tmp_path: Path) -> None:
             batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='pseudo_collate')),
         train_cfg=dict(sample_subnet_num=3, sample_strategy=['max', 'min', 'random'],
-                       image_size_list=[64, [96, 96], 128]))
+                       image_size_list=[[64, 64], [96, 96], [128, 128]]))
     runner.train()
     assert {own.image_size for own in watch.passes} >= {(64, 64), (128, 128)}
     for own, seen in zip(watch.passes, watch.seen):
@@ -190,6 +190,22 @@ def test_what_the_teacher_in_place_saw(tmp_path: Path, same_pixels: bool) -> Non
         assert logged == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
+def test_the_logged_loss_of_a_pass_is_its_total(tmp_path: Path) -> None:
+    """Also of a classifier, one of whose losses is called ``loss``."""
+
+    class Named(ToyModel):
+        def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> Any:
+            result = super().forward(inputs, data_samples, mode)
+            return dict(loss=result['loss_cls']) if mode == 'loss' else result
+
+    runner, watch = train(tmp_path, [DistillHook(JOBS)], model=Named())
+    logged = {name: buffer.data[0].tolist() for name, buffer in runner.message_hub.log_scalars.items()}
+    names = {own.name for own in watch.passes}
+    for index, total in enumerate(logged['train/loss']):
+        assert total == pytest.approx(sum(logged[f'train/{name}.loss'][index] for name in names), rel=1e-5)
+    assert all(value > 0 for value in logged['train/min.loss_distill_scores'])
+
+
 def test_the_teachers_extra_pass_leaves_no_trace(tmp_path: Path) -> None:
     """Statistics move as without distillation, and the student's settings are those that it had."""
     ends, jobs = [], dict(scores=dict(JOBS['scores'], loss_weight=0))
@@ -204,7 +220,7 @@ def test_the_teachers_extra_pass_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_features_need_the_same_pixels(tmp_path: Path) -> None:
     train(tmp_path / 'same', [DistillHook(FEATURES)])
-    train(tmp_path / 'shared', [DistillHook(FEATURES, same_pixels=False)], share_interpolation=True)
+    train(tmp_path / 'shared', [DistillHook(FEATURES)], share_interpolation=True)
     with pytest.raises(ConfigError, match=r"same_pixels: False is not allowed with jobs.feature.mimic_name 'backbone'"):
         train(tmp_path / 'other', [DistillHook(FEATURES, same_pixels=False)])
 
@@ -244,8 +260,10 @@ def test_an_external_teacher_sees_the_students_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('train_cfg', 'message'), [
     (dict(image_size_list=[]), r'train_cfg.image_size_list: \[\] is not allowed; allowed: None, or a list of sizes'),
     (dict(image_size_list=4), 'train_cfg.image_size_list: 4 is not allowed'),
-    (dict(image_size_list=[4, 0]), 'train_cfg.image_size_list: 0 0 is not allowed'),
-    (dict(image_size_list=[4, [4, 4]]), r'image_size: \[4, 4\] is given twice'),
+    (dict(image_size_list=[[4, 4], [4, 0]]), 'train_cfg.image_size_list: 4 0 is not allowed'),
+    (dict(image_size_list=[4, 6]), 'train_cfg.image_size_list: 4 is not allowed; allowed: height and width'),
+    (dict(image_size_list=None, share_interpolation=True), 'share_interpolation: True is not allowed without'),
+    (dict(image_size_list=[[4, 4], [4, 4]]), r'image_size: \[4, 4\] is given twice'),
     (dict(image_size_list=['4']), 'train_cfg.image_size_list: 4 is not allowed; allowed: height and width'),
     (dict(interpolation_type='lanczos'), "train_cfg.interpolation_type: 'lanczos' is not allowed; allowed: nearest"),
     (dict(share_interpolation='yes'), "train_cfg.share_interpolation: 'yes' is not allowed; allowed: True, False"),
@@ -253,6 +271,22 @@ def test_an_external_teacher_sees_the_students_pixels(tmp_path: Path) -> None:
 def test_bad_arguments(tmp_path: Path, train_cfg: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train(tmp_path, **train_cfg)
+
+
+def test_same_pixels_needs_several_sizes(tmp_path: Path) -> None:
+    for number, cfg in enumerate((dict(image_size_list=None), dict(share_interpolation=True))):
+        with pytest.raises(ConfigError, match='DistillHook.same_pixels: False is not allowed where all passes'):
+            train(tmp_path / str(number), [DistillHook(JOBS, same_pixels=False)], **cfg)
+
+
+def test_one_size_of_an_evaluation(tmp_path: Path) -> None:
+    """A list of one size is what images are resized to; one size alone says nothing of what to do with them."""
+    sizes = ValSizes()
+    runner = build_runner(tmp_path, hooks=[sizes], val_cfg=dict(subnets=['max'], image_size=[[4, 4]]))
+    runner.val()
+    assert set(sizes.sizes) == {(4, 4)}
+    with pytest.raises(ConfigError, match=r'val_cfg.image_size: \[4, 4\] is not allowed; allowed: None, or a list'):
+        build_runner(tmp_path, val_cfg=dict(subnets=['max'], image_size=[4, 4])).val()
 
 
 @pytest.mark.parametrize(('config', 'stride'), [

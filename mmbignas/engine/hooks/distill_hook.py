@@ -88,6 +88,10 @@ class DistillHook(Hook):
                               f'same iteration, but train_cfg has sample_subnet_num={rule.sample_subnet_num} and '
                               f'sample_strategy {[choice.name for choice in rule.choices]}; allowed: '
                               "sample_subnet_num of 2 or more with 'max' first")
+        if not self.same_pixels and (rule.share_interpolation or len(rule.image_sizes) < 2):
+            raise ConfigError('DistillHook.same_pixels: False is not allowed where all passes of an iteration see the '
+                              'same image size; allowed: True, or several train_cfg.image_size_list without '
+                              'share_interpolation')
         names = dict.fromkeys(name for job in self.jobs.values() for name in job.names)
         self._recorder = OutputRecorder(runner.model, list(names), 'DistillHook.jobs.*.mimic_name')
         self._in_place = InPlaceTeacher(self._recorder, self.same_pixels)

@@ -24,7 +24,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.replacing import replacing
 from mmbignas.space import Subnet, json_number
-from mmbignas.supernet import Supernet, read_image_sizes, subnet_config
+from mmbignas.supernet import Supernet, is_one_size, read_image_sizes, subnet_config
 
 LATENCY: dict[str, Any] = dict(backend='torch', device='cpu', threads=1, batch_size=1)
 
@@ -47,8 +47,8 @@ class EvaluateSubnetLoop(SubnetValLoop):
         evaluator: an evaluator or its config.
         subnets: see :class:`SubnetValLoop`.
         calib_bn: likewise.
-        image_size: ``[height, width]`` in pixels, as the model sees it, for MACs and latency; a list of such sizes to
-            choose from where the subnets were trained in several, and each is then evaluated in its own.
+        image_size: ``[height, width]`` in pixels, as the model sees it, for MACs and latency; a list of such sizes
+            to choose from where the subnets were trained in several, and each is then evaluated in its own.
         interpolation_type: see :class:`SubnetValLoop`.
         latency: how the exported networks are measured: ``backend``, ``device`` and ``threads`` as for
             :func:`~mmbignas.cost.latency.measure_latency`, ``batch_size``; by default PyTorch, one thread of the CPU
@@ -78,7 +78,8 @@ class EvaluateSubnetLoop(SubnetValLoop):
                 raise ConfigError(f'{self._key}.{name}: {metric!r} is not allowed; allowed: the name of a metric, such '
                                   "as 'coco/bbox_mAP', or None")
         self.cost_model = CostModel(runner.model, sizes)
-        super().__init__(runner, dataloader, evaluator, subnets, calib_bn, fp16, sizes, interpolation_type)
+        super().__init__(runner, dataloader, evaluator, subnets, calib_bn, fp16,
+                         None if is_one_size(image_size) else image_size, interpolation_type)
         self.subnets = {_name(own): own.subnet for own in self.evals}
         self.costs = {subnet: self.cost_model(subnet) for subnet in self.subnets.values()}
         self.latencies: dict[Subnet, Latency] = {}  # of the first process

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmbignas.engine.attentive import choose, read_attentive
-from mmbignas.engine.checks import check_dataset_files, check_widths
+from mmbignas.engine.checks import check_dataset_files, check_num_classes, check_widths
 from mmbignas.engine.gradients import average_gradients
 from mmbignas.engine.resolution import Resizer, check_interpolation
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
@@ -38,8 +38,8 @@ class SandwichLoop(BaseLoop):
     Of ``best_up`` and ``worst_up`` (AttentiveNAS, arXiv 2011.09011) this holds for the candidates, random subnets of
     about the same MACs. Before ``before_subnet_forward``, each of them computes its loss on the batch, without
     gradients, which costs a forward pass; the one with the lowest (``best_up``) or highest (``worst_up``) mean over the
-    processes is trained. So the choice depends on the weights and the batch too. It is the same on all ranks, and the
-    same after a resume, since these are. See :func:`~mmbignas.engine.attentive.choose`.
+    processes is trained. So the choice is the same on all ranks, but depends on the weights and the batch too. The loss
+    is the model's own, with that of an external teacher. See :func:`~mmbignas.engine.attentive.choose`.
 
     Args:
         runner: the runner.
@@ -49,8 +49,8 @@ class SandwichLoop(BaseLoop):
             ``worst_up``, a number in the space, a .json or .yaml file, or settings.
         valid_before_train: validate once before the first iteration.
         image_size_list: sizes that the passes see the batch in, see :class:`~mmbignas.engine.sandwich.SandwichRule`:
-            each ``[height, width]`` in pixels, or a number for a square. Each is resized from the preprocessed batch,
-            see :func:`~mmbignas.engine.resolution.at_resolution`; the data pipeline has to give the greatest. ``None``
+            each ``[height, width]`` in pixels. Each is resized from the preprocessed batch, see
+            :func:`~mmbignas.engine.resolution.at_resolution`; the data pipeline has to give the greatest. ``None``
             for the batch as it is.
         share_interpolation: one size for all passes of an iteration.
         interpolation_type: one of :data:`~mmbignas.engine.resolution.INTERPOLATIONS`.
@@ -84,6 +84,9 @@ class SandwichLoop(BaseLoop):
         if not isinstance(share_interpolation, bool):
             raise ConfigError(f'train_cfg.share_interpolation: {share_interpolation!r} is not allowed; allowed: True, '
                               'False')
+        if share_interpolation and not sizes:
+            raise ConfigError('train_cfg.share_interpolation: True is not allowed without train_cfg.image_size_list; '
+                              'allowed: False')
         self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy, sizes, share_interpolation,
                                  read_attentive(attentive, sample_strategy, self.supernet.model, sizes))
         self.data: Any = None
@@ -94,6 +97,7 @@ class SandwichLoop(BaseLoop):
         if runner.cfg.get('val_cfg') is not None:
             check_dataset_files(runner.cfg.val_dataloader.get('dataset'), 'val_dataloader.dataset')
         super().__init__(runner, dataloader, *args, **kwargs)
+        check_num_classes(self.supernet.model, self.dataloader.dataset, 'train_dataloader.dataset')
 
     def _read_sizes(self, image_size_list: Any, interpolation: Any) -> list[tuple[int, int]]:
         """The image sizes, and a resizer for each."""
@@ -104,9 +108,8 @@ class SandwichLoop(BaseLoop):
         key, model = 'train_cfg.image_size_list', self.supernet.model
         if isinstance(image_size_list, str) or not isinstance(image_size_list, Sequence) or not image_size_list:
             raise ConfigError(f'{key}: {image_size_list!r} is not allowed; allowed: None, or a list of sizes, each '
-                              '[height, width] in pixels or a number for a square')
-        sizes = read_image_sizes(model, [[size, size] if isinstance(size, int) else size for size in image_size_list],
-                                 key)
+                              '[height, width] in pixels')
+        sizes = [read_image_sizes(model, [size], key)[0] for size in image_size_list]
         self._resizers = {size: Resizer(model, size, interpolation) for size in sizes}
         return sizes
 
@@ -159,6 +162,7 @@ class SandwichLoop(BaseLoop):
             optim_wrapper.backward(optim_wrapper.scale_loss(loss))
             total = total + loss.detach()
             log_vars.update({f'{subnet_pass.name}.{name}': value.detach() for name, value in named.items()})
+            log_vars[f'{subnet_pass.name}.loss'] = loss.detach()  # a classifier has an entry of this name
         self.data = None
         if optim_wrapper.should_update():
             average_gradients(model.parameters())

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from mmbignas.engine.loops.subnet_loop import SubnetEval, SubnetLoop, json_metrics, plain_metrics, stage_of
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
-from mmbignas.supernet import Supernet, parse_choices, read_image_sizes
+from mmbignas.supernet import Supernet, is_one_size, parse_choices
 
 
 @LOOPS.register_module()
@@ -40,7 +40,8 @@ class SubnetValLoop(SubnetLoop):
         calib_bn: calibrate (``True``), do not (``False``), or evaluate each subnet both ways (``'both'``).
         fp16: evaluate in half precision.
         image_size: a list of ``[height, width]`` in pixels to choose from, where the subnets were trained in several
-            image sizes: each is evaluated in its own. Otherwise the images are taken as they are.
+            image sizes: each is evaluated in its own, and all in it if there is but one. ``None`` for the images as
+            they are.
         interpolation_type: how they are resized, one of :data:`~mmbignas.engine.resolution.INTERPOLATIONS`.
 
     Raises:
@@ -57,7 +58,10 @@ class SubnetValLoop(SubnetLoop):
         supernet = Supernet(runner.model)
         space = supernet.space
         if image_size is not None:
-            space = space.with_image_sizes(read_image_sizes(supernet.model, image_size, f'{stage}_cfg.image_size'))
+            if is_one_size(image_size):
+                raise ConfigError(f'{stage}_cfg.image_size: {image_size} is not allowed; allowed: None, or a list of '
+                                  'sizes, each [height, width] in pixels')
+            space = space.with_image_sizes(self._read_sizes(supernet.model, image_size, f'{stage}_cfg.image_size'))
         modes = (False, True) if calib_bn == 'both' else (bool(calib_bn),)
         self.evals = []
         for index, choice in enumerate(parse_choices(subnets, space, f'{stage}_cfg.subnets')):

@@ -87,6 +87,8 @@ class BigMobileNet(StagedBackbone):
             if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != NUM_STAGES - 1:
                 raise ConfigError(f'BigMobileNet.{name}: {values!r} is not allowed; allowed: {NUM_STAGES - 1} values, '
                                   'one for each stage after the stem')
+        if any(not isinstance(own, bool) for own in projection):
+            raise ConfigError(f'BigMobileNet.projection: {list(projection)} is not allowed; allowed: True, False')
         for stage in range(1, NUM_STAGES):
             check_se_ratio(se_ratio[stage - 1], f'BigMobileNet.se_ratio, stage {stage}')
             if self.strides[stage] != 1 and not projection[stage - 1]:

@@ -41,6 +41,8 @@ class StagedBackbone(SearchableBlocks, BaseModule):
         if len(strides) != num_stages:
             raise ConfigError(f'{key}.strides has {len(strides)} values, but there are {num_stages} stages: '
                               f'{list(strides)}')
+        if any(isinstance(stride, bool) or not isinstance(stride, int) or stride < 1 for stride in strides):
+            raise ConfigError(f'{key}.strides: {list(strides)} is not allowed; allowed: integers from 1')
         if not out_indices or any(index not in range(num_stages - 1) for index in out_indices):
             raise ConfigError(f'{key}.out_indices: {list(out_indices)} is not allowed; allowed: indices from 0 to '
                               f'{num_stages - 2}')
@@ -60,6 +62,10 @@ class StagedBackbone(SearchableBlocks, BaseModule):
 
     def _add_stages(self, build: BuildBlock, drop_path_rate: float) -> None:
         """Build all blocks; the drop-path rate grows linearly from 0 at the first to this at the last."""
+        if isinstance(drop_path_rate, bool) or not isinstance(drop_path_rate, (int, float)) or not (
+                0 <= drop_path_rate < 1):
+            raise ConfigError(f'{type(self).__name__}.drop_path_rate: {drop_path_rate!r} is not allowed; allowed: '
+                              'numbers from 0 to below 1')
         depths = [self._choices('depth', stage)[-1] for stage in range(1, self.search_space.num_stages)]
         count, inputs = 0, self._choices('out_channel', 0)
         for stage, depth in enumerate(depths, 1):

@@ -38,7 +38,8 @@ class BigLinearClsHead(ClsHead):
 
     Raises:
         ConfigError: for a number of classes below 1, widths or a dropout that are not allowed, or a space that no
-            subnet could be drawn from; in training, for a label that is none of the classes.
+            subnet could be drawn from; in the first forward pass of a training, for a label that is
+            none of the classes.
     """
 
     def __init__(self, num_classes: int, in_channels: int | Mapping[str, Any],
@@ -53,6 +54,7 @@ class BigLinearClsHead(ClsHead):
         if hidden is not None and (not isinstance(hidden, Mapping) or set(hidden) != set(HIDDEN_ELEMENTS)):
             raise ConfigError(f'BigLinearClsHead.hidden: expected a dict of {", ".join(HIDDEN_ELEMENTS)}, got {hidden}')
         self.num_classes = num_classes
+        self._labels_checked = False
         width, dynamic = _read_width(in_channels)
         self.hidden = None
         if hidden is not None:
@@ -80,7 +82,10 @@ class BigLinearClsHead(ClsHead):
 
     def _get_loss(self, cls_score: Tensor, data_samples: Sequence[Any], **kwargs: Any) -> dict[str, Tensor]:
         labels = [sample.gt_label for sample in data_samples if 'gt_score' not in sample]
-        wrong = [label for label in torch.cat(labels).tolist() if not 0 <= label < self.num_classes] if labels else []
+        wrong: list[int] = []
+        if labels and not self._labels_checked:  # once, as a GPU has to wait for it
+            wrong = [label for label in torch.cat(labels).tolist() if not 0 <= label < self.num_classes]
+            self._labels_checked = True
         if wrong:
             raise ConfigError(f'BigLinearClsHead.num_classes: {self.num_classes} is not allowed with the data, which '
                               f'has the label {wrong[0]}; allowed: labels from 0 to {self.num_classes - 1}')
