@@ -130,7 +130,8 @@ SMALL = {'train_cfg.max_epochs': 1, 'train_dataloader.num_workers': 0, 'val_data
          'train_dataloader.persistent_workers': False, 'val_dataloader.persistent_workers': False}
 MISTAKES = {
     'a group width that does not fit': (
-        {'model.backbone.group_width': [8, 8, 8, 8, 24]}, ['BigRegNet.group_width', '24 in stage 4', '128', 'divisors']),
+        {'model.backbone.group_width': [8, 8, 8, 8, 24]},
+        ['BigRegNet.group_width', '24 in stage 4', '128', 'divisors']),
     'an unknown interpolation': (
         {'train_cfg.interpolation_type': 'lanczos'}, ['train_cfg.interpolation_type', "'lanczos'", 'bicubic']),
     'a resolution below the stride': (
@@ -140,7 +141,8 @@ MISTAKES = {
     'a head that cannot change its width': (
         {'model.head.in_channels': 192}, ['model: head', 'does not take the smallest subnet']),
     'fewer classes than the data have': (
-        {'model.head.num_classes': 2}, ['model.head.num_classes', '2', 'train_dataloader.dataset', '3 classes (a, b, c)']),
+        {'model.head.num_classes': 2},
+        ['model.head.num_classes', '2', 'train_dataloader.dataset', '3 classes (a, b, c)']),
     'a loss that the model does not have': (
         {'custom_hooks.1.jobs.soft.replaces': 'loss_cls'}, ['DistillHook.jobs.soft.replaces', "'loss_cls'", 'loss']),
     'no images': (

@@ -25,6 +25,7 @@ from mmbignas.cost.units import format_macs, format_params
 from mmbignas.deploy import check_new_file
 from mmbignas.engine.calibration_images import Calibration
 from mmbignas.engine.launch import add_config_arguments, load_supernet, read_config, run_tool
+from mmbignas.engine.predictions import is_detector
 from mmbignas.space import Subnet
 from mmbignas.supernet import (
     BNState,
@@ -172,6 +173,9 @@ def main() -> None:
     checkpoint = read_checkpoint(args.checkpoint)
     supernet = load_supernet(cfg, checkpoint)
     model = supernet.model
+    if not is_detector(model):
+        raise ConfigError(f'{args.config}: {type(model).__name__} finds no boxes to draw; allowed: detectors. '
+                          'Predictions of one subnet are drawn by python tools/test.py ... --show-dir')
     choices = parse_choices(args.subnet, supernet.space, '--subnet', typed=True)
     model.cfg = cfg  # where MMDetection looks for the pipeline
     model.to(args.device)

@@ -1,4 +1,4 @@
-"""Write a trained detector as an ONNX or .pt2 file: python tools/export_onnx.py CONFIG CHECKPOINT --out FILE ...
+"""Write a trained network as an ONNX or .pt2 file: python tools/export_onnx.py CONFIG CHECKPOINT --out FILE ...
 
 The config is an ordinary one, such as tools/export_subnet.py writes. The file takes images that are normalised already
 (what that takes is written in it) and gives the raw outputs of the network, or boxes. The suffix decides: .onnx needs
@@ -6,6 +6,7 @@ ONNX Runtime or anything else that runs ONNX models, .pt2 needs torch, and neith
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmbignas.cost.units import format_params
 from mmbignas.deploy import ExportCheck, check_new_file, check_opset, check_plain, export_onnx, export_pt2
 from mmbignas.engine.checks import type_name
 from mmbignas.engine.launch import add_config_arguments, build_model, read_config, run_tool
+from mmbignas.engine.own_size import RESIZED
 from mmbignas.supernet import check_image_size, load_weights, read_checkpoint
 
 
@@ -67,16 +69,33 @@ def check_options(args: argparse.Namespace) -> str:
 
 
 def resize_of(cfg: Config) -> dict[str, Any] | None:
-    """How the test pipeline scales images: ``scale`` (width, height) and ``keep_ratio``, if it says so.
+    """How images are scaled, if the config says so.
 
     Args:
         cfg: The config.
+
+    Returns:
+        dict: ``scale`` (width, height) and ``keep_ratio``, of the data preprocessor or of the test pipeline; or
+        ``scale`` and ``edge`` (``short``, ``long``, ...), the edge that is as long as ``scale``; where images are
+        cropped after that, ``center_crop`` (width, height) beside it.
     """
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    for transform in dataset.get('pipeline') or ():
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    if type_name(preprocessor) == RESIZED:
+        return dict(scale=list(reversed(preprocessor['image_size'])), keep_ratio=True)
+    resize: dict[str, Any] = {}
+    for transform in ((cfg.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline') or ():
         if type_name(transform) == 'Resize' and 'scale' in transform:
-            return dict(scale=list(transform['scale']), keep_ratio=bool(transform.get('keep_ratio', False)))
-    return None
+            resize = dict(scale=_both(transform['scale']), keep_ratio=bool(transform.get('keep_ratio', False)))
+        elif type_name(transform) == 'ResizeEdge':
+            resize = dict(scale=transform['scale'], edge=transform.get('edge', 'short'))
+        elif type_name(transform) == 'CenterCrop':
+            resize['center_crop'] = _both(transform['crop_size'])
+    return resize or None
+
+
+def _both(size: int | Sequence[int]) -> list[int]:
+    """Width and height of a size as MMCV takes it."""
+    return [size, size] if isinstance(size, int) else list(size)
 
 
 def report(check: ExportCheck) -> None:

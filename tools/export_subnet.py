@@ -1,6 +1,6 @@
 """Cut a subnet out of a trained supernet: python tools/export_subnet.py CONFIG CHECKPOINT --subnet SUBNET --out DIR.
 
-The folder holds config.py and checkpoint.pth, which every tool of MMDetection takes, and certificate.json.
+The folder holds config.py and checkpoint.pth, which the tools of MMDetection or MMPretrain take, and certificate.json.
 """
 
 import argparse
@@ -10,7 +10,8 @@ from mmbignas import ConfigError
 from mmbignas.cost.units import format_macs, format_params
 from mmbignas.engine.calibration_images import Calibration
 from mmbignas.engine.exporting import SubnetExporter, check_new_folder
-from mmbignas.engine.launch import add_config_arguments, read_config, run_tool
+from mmbignas.engine.launch import add_config_arguments, image_size_pairs, read_config, run_tool
+from mmbignas.engine.own_size import image_sizes_of
 from mmbignas.supernet import parse_choice
 
 
@@ -22,8 +23,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--subnet', required=True,
                         help='max, min, middle, random, the number of a subnet, or a .json or .yaml file with settings')
     parser.add_argument('--out', required=True, metavar='DIR', help='the folder to write; it must not exist')
-    parser.add_argument('--image-size', nargs=2, type=int, metavar=('H', 'W'),
-                        help='height and width in pixels that MACs are counted for (default: test_cfg.image_size)')
+    parser.add_argument('--image-size', nargs='+', type=int, metavar='H W',
+                        help='height and width in pixels that MACs are counted for; several pairs are sizes to choose '
+                        'from, and the subnet then sees images of its own (default: test_cfg.image_size)')
     parser.add_argument('--calib-images', type=int, metavar='N',
                         help='calibrate the BN statistics with so many images, 0 for not at all (default: as '
                         'BNCalibrationHook in the config says)')
@@ -38,13 +40,13 @@ def main() -> None:
     args = parse_args()
     check_new_folder(args.out)
     cfg = read_config(args)
-    image_size = args.image_size or (cfg.get('test_cfg') or {}).get('image_size')
+    image_size = image_size_pairs(args.image_size or ()) or image_sizes_of(cfg)
     if image_size is None:
         raise ConfigError(f'{args.config} has no test_cfg with an image size: give --image-size H W')
     calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
     exporter = SubnetExporter(cfg, args.checkpoint, image_size, calibration, args.weights)
-    choice = parse_choice(args.subnet, exporter.supernet.space, '--subnet')
-    certificate = exporter.export(choice.draw(exporter.supernet.space, random.Random(0)), args.out)
+    choice = parse_choice(args.subnet, exporter.space, '--subnet')
+    certificate = exporter.export(choice.draw(exporter.space, random.Random(0)), args.out)
     height, width = certificate['image_size']
     equal = 'equal, bit for bit' if certificate['bit_for_bit'] else f'differ by up to {certificate["max_abs_diff"]:.3g}'
     print(f'{choice.name}: {format_macs(certificate["macs"])} at {height}x{width}, '

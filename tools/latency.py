@@ -13,11 +13,10 @@ from mmengine.registry import MODELS
 from mmengine.utils import ProgressBar
 from terminaltables import AsciiTable
 
-from mmbignas import ConfigError
 from mmbignas.cost import CostModel
 from mmbignas.cost.latency import BACKENDS, build_backend, build_latency_table, measure_latency
 from mmbignas.cost.units import format_macs, format_params
-from mmbignas.engine.launch import add_config_arguments, build_model, read_config, run_tool
+from mmbignas.engine.launch import add_config_arguments, build_model, image_size_pairs, read_config, run_tool
 from mmbignas.supernet import parse_choices, subnet_config
 
 
@@ -52,12 +51,10 @@ def build_models(cfg: Config, args: argparse.Namespace) -> tuple[torch.nn.Module
     Raises:
         ConfigError: An image size is not a pair, or the model cannot be run on it.
     """
-    pixels = args.image_size
-    if len(pixels) % 2:
-        raise ConfigError(f'--image-size {" ".join(map(str, pixels))}: allowed: pairs of height and width')
+    sizes = image_size_pairs(args.image_size)
     with torch.device('meta'):
         model = build_model(cfg)
-    return model, CostModel(model, list(zip(pixels[::2], pixels[1::2])))
+    return model, CostModel(model, sizes)
 
 
 def measure_subnets(cfg: Config, args: argparse.Namespace) -> None:

@@ -14,7 +14,14 @@ from mmengine.config import Config
 from mmbignas import ConfigError
 from mmbignas.cost.sampling import SAMPLE_MODES
 from mmbignas.engine import SampleFlopsLoop
-from mmbignas.engine.launch import add_config_arguments, build_model, default_work_dir, read_config, run_tool
+from mmbignas.engine.launch import (
+    add_config_arguments,
+    build_model,
+    default_work_dir,
+    image_size_pairs,
+    read_config,
+    run_tool,
+)
 from mmbignas.engine.sample_flops import SampleFlops
 
 
@@ -57,9 +64,7 @@ def read_arguments(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
     if args.flops_range is not None:
         arguments['flops_range'] = [None if end.lower() == 'none' else end for end in args.flops_range]
     if args.image_size is not None:
-        if len(args.image_size) % 2:
-            raise ConfigError(f'--image-size {" ".join(map(str, args.image_size))}: allowed: pairs of height and width')
-        arguments['image_size'] = list(zip(args.image_size[::2], args.image_size[1::2]))
+        arguments['image_size'] = image_size_pairs(args.image_size)
     if 'image_size' not in arguments:
         raise ConfigError(f'{args.config} has no test_cfg with an image size: give --image-size H W')
     return arguments

@@ -10,6 +10,7 @@ from mmengine.registry import METRICS
 from mmbignas import ConfigError
 from mmbignas.engine.checks import check_files, type_name
 from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
+from mmbignas.engine.predictions import BY_HOOK, predictions_of
 
 WITHOUT_PREDICTIONS = ('SampleFlopsLoop', 'SampleAccuracyLoop', 'SubnetSearchLoop')
 
@@ -59,12 +60,13 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
                 'subnets, or tools/draw_subnets.py'
             )
         hook = cfg.get('default_hooks', {}).get('visualization')
-        if hook is None:
+        predictions = BY_HOOK.get(type_name(hook or {}))
+        if predictions is None:
             raise ConfigError(
-                "--show and --show-dir need default_hooks=dict(visualization=dict(type='DetVisualizationHook')) and a "
-                'visualizer in the config'
+                '--show and --show-dir need default_hooks=dict(visualization=dict(type=...)) with '
+                f'{" or ".join(BY_HOOK)}, and a visualizer in the config'
             )
-        hook.update(draw=True, show=args.show, wait_time=args.wait_time, test_out_dir=args.show_dir)
+        hook.update(predictions.drawing(args.show_dir, cfg.work_dir), show=args.show, wait_time=args.wait_time)
 
 
 def _one_network(test_cfg: Mapping[str, Any]) -> bool:
@@ -84,7 +86,7 @@ def main() -> None:
     check_files(cfg, ('test',))
     runner = build_runner(cfg)
     if args.out:
-        dump = METRICS.build(dict(type='mmdet.DumpDetResults', out_file_path=args.out))
+        dump = METRICS.build(dict(type=predictions_of(runner.model).dump, out_file_path=args.out))
         runner.test_evaluator.metrics.append(dump)
     runner.test()
 

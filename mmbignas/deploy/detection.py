@@ -142,9 +142,10 @@ def _anchor_head(network: Network) -> Any:
     if not isinstance(model, SingleStageDetector) or not isinstance(head, AnchorHead) or any(
             getattr(type(head), name) is not getattr(BaseDenseHead, name) for name in DECODING) or (
                 'bbox_pred_0' not in network.output_names):
-        raise ConfigError(f'model: {type(model).__name__} with {type(head).__name__} is not allowed with boxes; '
-                          "allowed: single-stage detectors with MMDetection's anchor heads that give class scores and "
-                          'box deltas, such as RetinaHead. Other models can be exported with raw outputs')
+        found = type(model).__name__ + (f' with {type(head).__name__}' if head is not None else '')
+        raise ConfigError(f'model: {found} is not allowed with boxes; allowed: single-stage detectors with '
+                          "MMDetection's anchor heads that give class scores and box deltas, such as RetinaHead. Other "
+                          'models can be exported with raw outputs')
     if not head.use_sigmoid_cls or getattr(head.loss_cls, 'custom_cls_channels', False):
         raise ConfigError(f'bbox_head.loss_cls: {type(head.loss_cls).__name__} without use_sigmoid=True is not allowed '
                           'with boxes; allowed: losses of independent classes with use_sigmoid=True')

@@ -112,7 +112,7 @@ def describe(network: Network, classes: Sequence[str] | None = None,
     Args:
         network: the network.
         classes: names of the classes, if they are known.
-        resize: how images are scaled before they are padded, if it is known, such as
+        resize: how images are scaled (and cropped) before they are padded, if it is known, such as
             ``dict(scale=[width, height], keep_ratio=True)``.
 
     Returns:

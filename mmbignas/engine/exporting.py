@@ -19,17 +19,19 @@ from mmbignas.engine.calibration_images import Calibration
 from mmbignas.engine.checks import check_classes, check_widths
 from mmbignas.engine.fixed_images import count_images
 from mmbignas.engine.launch import build_model, load_supernet
+from mmbignas.engine.own_size import interpolation_of, sized_model_config
 from mmbignas.engine.plain_config import plain_run_config
+from mmbignas.engine.resolution import at_resolution
 from mmbignas.errors import ConfigError
-from mmbignas.space import Subnet, json_number
+from mmbignas.space import ImageSize, Subnet, json_number
 from mmbignas.supernet import (
     Checkpoint,
     calibrate_bn,
-    check_image_size,
     file_hash,
     image_channels,
     load_weights,
     read_checkpoint,
+    read_image_sizes,
     subnet_config,
     subnet_state_dict,
 )
@@ -47,23 +49,28 @@ class SubnetExporter:
     A folder holds ``config.py``, an ordinary config with numbers in place of spaces and MMEngine's own loops;
     ``checkpoint.pth``, the sliced weights with the meta data of the source; and ``certificate.json``: what is in it,
     what it costs, where it comes from, and by how much the outputs of the written network differ from those of the
-    supernet with the subnet applied.
+    supernet with the subnet applied. A subnet with an image size of its own sees images of that size, see
+    :func:`~mmbignas.engine.resolution.resized_data_preprocessor`.
 
     Args:
         cfg: config of the supernet's run.
         checkpoint: its checkpoint.
-        image_size: height and width in pixels, of the images that MACs are counted for.
+        image_size: ``[height, width]`` in pixels, of the images that MACs are counted for; a list of such sizes to
+            choose from where the supernet was trained in several.
         calibration: calibrates the BN statistics of each subnet first; ``None`` leaves those of the supernet, which
             suit no subnet.
         weights: ``ema`` or ``training``, of a run with ``EMAHook``.
         log: is told what is going on.
+
+    Attributes:
+        space: the subnets that can be exported.
 
     Raises:
         ConfigError: for a checkpoint that cannot be read or is of another architecture, or a model that cannot be
             handled.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str | Path, image_size: Sequence[int],
+    def __init__(self, cfg: Config, checkpoint: str | Path, image_size: Sequence[Any],
                  calibration: Calibration | None = None, weights: str | None = None,
                  log: Callable[[str], Any] = print) -> None:
         self.cfg, self.calibration, self.log = cfg, calibration, log
@@ -72,14 +79,15 @@ class SubnetExporter:
         self.supernet = load_supernet(cfg, self.checkpoint)
         self.model: nn.Module = self.supernet.model
         check_widths(self.supernet)
-        self.cost_model = CostModel(self.model, [check_image_size(self.model, image_size, 'image_size')])
+        self.cost_model = CostModel(self.model, read_image_sizes(self.model, image_size, 'image_size'))
+        self.space = self.cost_model.space
         self._batches: list[Any] | None = None
 
     def export(self, subnet: Subnet, out: str | Path) -> dict[str, Any]:
         """Write the folder of one subnet.
 
         Args:
-            subnet: a canonical subnet.
+            subnet: a canonical subnet of :attr:`space`.
             out: the folder. It appears when it is complete and checked.
 
         Returns:
@@ -92,26 +100,32 @@ class SubnetExporter:
         with new_folder(out) as aside:
             self.supernet.apply(subnet)
             if self.calibration is not None:
-                self._calibrate(self.calibration)
-            plain_cfg = plain_run_config(self.cfg, subnet_config(self.cfg.model, self.model, subnet))
+                self._calibrate(self.calibration, subnet.image_size)
+            model_cfg = subnet_config(self.cfg.model, self.model, subnet)
+            plain_cfg = plain_run_config(self.cfg, sized_model_config(model_cfg, self.cfg, self.model,
+                                                                      subnet.image_size))
             plain_cfg.work_dir = str(Path('work_dirs', Path(out).name))
             self._write(plain_cfg, aside)
             plain = read_back(aside)
             cost = self.cost_model(subnet)
             certificate = self._certificate(subnet, cost, aside)
-            certificate.update(self._compare(plain))
+            certificate.update(self._compare(plain, self._size(subnet)))
             if sum(parameter.numel() for parameter in plain.parameters()) != cost.params:
                 raise RuntimeError(f'the exported network has other parameters than the {cost.params} of the cost '
                                    'function')
             (aside / CERTIFICATE).write_text(json.dumps(certificate, indent=2) + '\n', encoding='utf-8')
         return certificate
 
-    def _calibrate(self, calibration: Calibration) -> None:
+    def _size(self, subnet: Subnet) -> ImageSize:
+        return subnet.image_size or self.space.image_sizes[0]
+
+    def _calibrate(self, calibration: Calibration, image_size: ImageSize | None) -> None:
         """Calibrate the current subnet; the other subnets' statistics were wrong before and are now."""
         if self._batches is None:
             self._batches = calibration.load(self.log)
         self.model.to(get_device())
-        calibrate_bn(self.model, self._batches)
+        with at_resolution(self.model, image_size, interpolation_of(self.cfg)):
+            calibrate_bn(self.model, self._batches)
         self.model.cpu()
 
     def _write(self, plain_cfg: Config, folder: Path) -> None:
@@ -124,20 +138,18 @@ class SubnetExporter:
         source = dict(config=self.cfg.filename, checkpoint=self.checkpoint.path, weights=self.checkpoint.weights)
         if Path(self.checkpoint.path).is_file():
             source['sha256'] = file_hash(self.checkpoint.path)
-        [image_size] = self.cost_model.space.image_sizes
         calibration = None if self._batches is None else dict(num_images=sum(map(count_images, self._batches)))
         return dict(
-            subnet_settings=subnet.to_dict(), number=json_number(self.supernet.space.index(subnet)), source=source,
+            subnet_settings=subnet.to_dict(), number=json_number(self.space.index(subnet)), source=source,
             checkpoint=dict(bytes=(folder / CHECKPOINT).stat().st_size, sha256=file_hash(folder / CHECKPOINT)),
-            bn_calibration=calibration, image_size=list(image_size), macs=cost.macs, ops=cost.ops, params=cost.params,
-            modules={name: part._asdict() for name, part in cost.modules.items()},
+            bn_calibration=calibration, image_size=list(self._size(subnet)), macs=cost.macs, ops=cost.ops,
+            params=cost.params, modules={name: part._asdict() for name, part in cost.modules.items()},
             versions=dict(mmbignas=__version__, torch=torch.__version__))
 
     @torch.no_grad()
-    def _compare(self, plain: nn.Module) -> dict[str, Any]:
+    def _compare(self, plain: nn.Module, image_size: ImageSize) -> dict[str, Any]:
         """By how much the outputs of the supernet and of the written network differ, on random images."""
         generator = torch.Generator().manual_seed(0)
-        [image_size] = self.cost_model.space.image_sizes
         worst = greatest = torch.zeros((), dtype=torch.float64)
         shapes, equal = [], True
         for count, *size in (*SMALL_INPUTS, (1, *image_size)):

@@ -4,7 +4,7 @@ import argparse
 import copy
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ __all__ = [
     'build_runner',
     'default_work_dir',
     'existing_checkpoint',
+    'image_size_pairs',
     'load_config',
     'load_supernet',
     'read_config',
@@ -186,6 +187,20 @@ def existing_checkpoint(path: str) -> str:
     if '://' not in path and not Path(path).is_file():
         raise ConfigError(f'checkpoint not found: {path}')
     return path
+
+
+def image_size_pairs(pixels: Sequence[int]) -> list[tuple[int, int]]:
+    """Image sizes as they are typed after ``--image-size``, one or several.
+
+    Args:
+        pixels: Height and width in turn.
+
+    Raises:
+        ConfigError: A width is missing.
+    """
+    if len(pixels) % 2:
+        raise ConfigError(f'--image-size {" ".join(map(str, pixels))}: allowed: pairs of height and width')
+    return list(zip(pixels[::2], pixels[1::2]))
 
 
 def build_runner(cfg: Config) -> Runner:

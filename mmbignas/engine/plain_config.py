@@ -22,7 +22,7 @@ def plain_run_config(cfg: Config, model_cfg: Mapping[str, Any]) -> Config:
 
     Metrics of subnets that something watches become those of the network. Weights that the supernet was to start from
     are left out. Data, optimizer, schedule and everything else stay. Classes, as in configs of pure Python, become
-    their names.
+    their names; scopes that are the default one, as in bases of another package, go, since tools stumble over them.
 
     Args:
         cfg: config of the supernet's run; it is left as it is.
@@ -44,7 +44,7 @@ def plain_run_config(cfg: Config, model_cfg: Mapping[str, Any]) -> Config:
     names = [names] if isinstance(names, str) else list(names)
     if not any(name.split('.')[0] == 'mmbignas' for name in names):
         plain.custom_imports = dict(imports, imports=[*names, 'mmbignas'])
-    content = _named(plain.to_dict())
+    content = _named(plain.to_dict(), plain.get('default_scope'))
     content['model'] = _without_files(content['model'])
     return Config(content)
 
@@ -90,10 +90,11 @@ def _without_files(model_cfg: Any) -> Any:
     return result
 
 
-def _named(content: Any) -> Any:
-    """A config with the names of classes and functions in place of these."""
+def _named(content: Any, scope: str | None) -> Any:
+    """A config with the names of classes and functions in place of these, and without the scope that is the default."""
     if isinstance(content, Mapping):
-        return {name: _named(value) for name, value in content.items()}
+        return {name: _named(value, scope) for name, value in content.items()
+                if name != '_scope_' or value != scope}
     if isinstance(content, (list, tuple)):
-        return type(content)(_named(item) for item in content)
+        return type(content)(_named(item, scope) for item in content)
     return f'{content.__module__}.{content.__qualname__}' if callable(content) else content

@@ -1,4 +1,4 @@
-"""Images of another size than that of the data pipeline, for a while."""
+"""Images of another size than that of the data pipeline, for a while or for good."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from mmdet.structures.bbox import BaseBoxes, scale_boxes
 from mmengine.model import is_model_wrapper
+from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mmbignas.errors import ConfigError
+from mmbignas.registry import MODELS
 from mmbignas.supernet import check_image_size
 
 # Of the modes of torch.nn.functional.interpolate, those for images.
@@ -46,7 +48,7 @@ def at_resolution(model: nn.Module, image_size: Sequence[int] | None,
     its shorter side is that of ``image_size``, whichever comes first. Only the image itself is interpolated; it is
     padded again afterwards. So the result does not depend on what else is in the batch, and an image that has the size
     already stays as it is, to the last bit: image sizes that suit a pipeline are its ``Resize`` scale, padded, and
-    smaller ones.
+    smaller ones. Images without boxes have to become exactly of that size, from larger ones.
 
     Of a detector's samples ``img_shape``, ``pad_shape``, ``batch_input_shape`` and ``scale_factor`` follow, so boxes
     are predicted at their places in the original image. Boxes and masks of the ground truth are scaled in training
@@ -63,21 +65,46 @@ def at_resolution(model: nn.Module, image_size: Sequence[int] | None,
 
     Raises:
         ConfigError: for an image size or an interpolation that is not allowed or a model without data preprocessor;
-            in a forward pass, for a batch that is not one of images, or whose ground truth cannot be scaled.
+            in a forward pass, for a batch that is not one of images, whose ground truth cannot be scaled, or which
+            without boxes is smaller or of another ratio.
     """
     if image_size is None:
         yield
         return
     resizer = Resizer(model, image_size, interpolation)
-
-    def resize(module: nn.Module, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
-        return resizer(output, bool(kwargs.get('training', args[1] if len(args) > 1 else False)))
-
-    handle = resizer.preprocessor.register_forward_hook(resize, with_kwargs=True)
+    handle = resizer.preprocessor.register_forward_hook(resizer.hook, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
+
+
+@MODELS.register_module(name='ResizedDataPreprocessor')
+def resized_data_preprocessor(preprocessor: Mapping[str, Any], image_size: Sequence[int],
+                              interpolation_type: str = 'bicubic', **defaults: Any) -> nn.Module:
+    """Build a data preprocessor that gives images of this size; a ``type`` for ``data_preprocessor`` in a config.
+
+    It is how an exported subnet sees the images that it saw as part of the supernet. What is built is the preprocessor
+    itself, so all that looks at its attributes, class or state finds what it expects; it has the work of
+    :func:`at_resolution` to do besides, wherever it is called.
+
+    Args:
+        preprocessor: config of the preprocessor.
+        image_size: height and width in pixels, see :func:`at_resolution`.
+        interpolation_type: one of :data:`INTERPOLATIONS`.
+        **defaults: what a model adds to the config of its preprocessor, as MMPretrain's classifiers do.
+
+    Raises:
+        ConfigError: for a preprocessor without a type, or an image size or an interpolation that is not allowed.
+    """
+    if not isinstance(preprocessor, Mapping) or 'type' not in preprocessor:
+        raise ConfigError(f'data_preprocessor.preprocessor: {preprocessor!r} is not allowed; allowed: the config of a '
+                          'data preprocessor, a dict with type')
+    owner = nn.Module()  # all that a resizer has to know of a model
+    owner.data_preprocessor = MMENGINE_MODELS.build({**defaults, **preprocessor})
+    resizer = Resizer(owner, image_size, interpolation_type)
+    resizer.preprocessor.register_forward_hook(resizer.hook, with_kwargs=True)
+    return resizer.preprocessor
 
 
 class Resizer:
@@ -122,6 +149,10 @@ class Resizer:
         inputs, samples = self._batch(data[0], data[1] if len(data) > 1 else None, training)
         return type(data)([inputs, samples, *data[2:]][:len(data)])
 
+    def hook(self, module: nn.Module, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
+        """The same, as a forward hook of a data preprocessor; a method, so that models can be copied and pickled."""
+        return self(output, bool(kwargs.get('training', args[1] if len(args) > 1 else False)))
+
     def _batch(self, inputs: Any, samples: Any, training: bool) -> tuple[Any, Any]:
         if not isinstance(inputs, Tensor) or inputs.dim() != 4:
             raise ConfigError(f'image_size: {list(self.image_size)} is not allowed, since the data preprocessor '
@@ -130,6 +161,8 @@ class Resizer:
         old = [tuple(sample.img_shape[:2]) for sample in samples] if detection else [tuple(inputs.shape[2:])] * len(
             inputs)
         new = [self._new_shape(shape) for shape in old]
+        if not detection and new:
+            self._check(old[0], new[0])
         if new == old:
             return inputs, samples
         size = tuple(map(max, zip(*map(self._padded, new))))
@@ -139,6 +172,15 @@ class Resizer:
         if detection:
             samples = [self._sample(sample, shape, size, training) for sample, shape in zip(samples, new)]
         return resized, samples
+
+    def _check(self, old: tuple[int, ...], new: tuple[int, ...]) -> None:
+        """Refuse an image size that images without boxes cannot be brought to, or that the pipeline should give."""
+        if sorted(self._padded(new)) != sorted(self.image_size):
+            raise ConfigError(f'image_size: {list(self.image_size)} is not allowed with images of {list(old)}, which '
+                              f'become {list(new)}, as their ratio is kept; allowed: sizes of the same ratio')
+        if max(new) > max(old):
+            raise ConfigError(f'image_size: {list(self.image_size)} is not allowed with images of {list(old)}; '
+                              'allowed: sizes up to that of the images that the data pipeline gives')
 
     def _padded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(-(-side // self.divisor) * self.divisor for side in shape)

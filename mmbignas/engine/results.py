@@ -64,7 +64,7 @@ def export_command(config: Path, checkpoint: str | None, image_sizes: int) -> Ca
         config: file of the run's config, with all that was changed on the command line: the numbers of subnets depend
             on it.
         checkpoint: of the supernet, if it has one.
-        image_sizes: how many image sizes the space has.
+        image_sizes: how many image sizes the space has; with several, the config has to name them.
 
     Returns:
         function: evaluated subnet -> command.
@@ -73,9 +73,8 @@ def export_command(config: Path, checkpoint: str | None, image_sizes: int) -> Ca
         'mim run mmbignas export_subnet'
 
     def command(subnet: EvaluatedSubnet) -> str:
-        number = subnet.number // max(image_sizes, 1)  # the model itself has no image size
-        height, width = subnet.image_size
         files = ' '.join(shlex.quote(str(path)) for path in (config, checkpoint or 'CHECKPOINT'))
-        return f'{tool} {files} --subnet {number} --image-size {height} {width} --out work_dirs/subnet{subnet.number}'
+        size = ' --image-size {} {}'.format(*subnet.image_size) if image_sizes == 1 else ''
+        return f'{tool} {files} --subnet {subnet.number}{size} --out work_dirs/subnet{subnet.number}'
 
     return command

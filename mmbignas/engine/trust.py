@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,9 @@ from mmbignas.engine.identity import config_hash
 from mmbignas.engine.launch import build_model, build_runner
 from mmbignas.engine.ledger import Ledger, only_run
 from mmbignas.engine.loops.subnet_loop import json_metrics
+from mmbignas.engine.own_size import sized_model_config
 from mmbignas.engine.plain_config import plain_run_config
-from mmbignas.engine.trust_choice import (
-    MIN_COUNT,
-    check_metric,
-    check_space,
-    choose_spread,
-    find_ledger,
-    pipeline_size,
-    read_ledger,
-)
+from mmbignas.engine.trust_choice import check_metric, check_space, choose_spread, find_ledger, read_ledger
 from mmbignas.errors import ConfigError
 from mmbignas.replacing import replacing
 from mmbignas.space import IMAGE_SIZE, json_number
@@ -56,9 +49,9 @@ class TrustCheck:
     The subnets are spread over the accuracy they have in the supernet: the worst and the best, and from each of as
     many equally large groups in between as are needed, by rank, one that is drawn. Each is trained as an ordinary
     network, by MMEngine's own loop in a process of its own, from new weights; a shorter training has a shorter
-    schedule of the same shape. It is evaluated once, at the end, by ``val_dataloader`` and ``val_evaluator``. All
-    trainings have the same seed. Hooks of the config that count epochs, such as a change of the pipeline, stay as they
-    are.
+    schedule of the same shape. It is evaluated once, at the end, by ``val_dataloader`` and ``val_evaluator``. A subnet
+    with an image size of its own sees images of that size. All trainings have the same seed. Hooks of the config that
+    count epochs, such as a change of the pipeline, stay as they are.
 
     Args:
         cfg: config of the supernet's run.
@@ -89,7 +82,7 @@ class TrustCheck:
         evaluated = read_ledger(path)
         check_space(path, cfg)
         self.metric = check_metric(evaluated, metric or (cfg.get('test_cfg') or {}).get('metric1'), path)
-        self.subnets = choose_spread(self._trainable(evaluated), self.metric, count, seed)
+        self.subnets = choose_spread(evaluated, self.metric, count, seed)
         self.configs = self._plain_configs(dict(max_epochs=epochs, max_iters=max_iters))
         first = next(iter(self.configs.values()))
         check_files(first, ('train', 'val'))
@@ -129,31 +122,15 @@ class TrustCheck:
         self.log(f'{comparison.report()}\nin {out}: trust.json, trust.png, {FINISHED}')
         return comparison
 
-    def _trainable(self, evaluated: Sequence[EvaluatedSubnet]) -> list[EvaluatedSubnet]:
-        """The subnets that see the images as the data pipeline gives them; others cannot be trained yet."""
-        chosen = [own for own in evaluated if IMAGE_SIZE in own.settings]
-        if not chosen:
-            return list(evaluated)
-        size = pipeline_size(self.cfg) or max((own.image_size for own in chosen), key=lambda size: size[0] * size[1])
-        kept = [own for own in chosen if sorted(own.image_size) == sorted(size)]
-        left = len(evaluated) - len(kept)
-        sizes = ', '.join(sorted({'{}x{}'.format(*own.image_size) for own in evaluated}))
-        if len(kept) < MIN_COUNT:
-            raise ConfigError(f'the ledger has {len(kept)} subnets for images of {size[0]}x{size[1]}, which the data '
-                              f'pipeline gives, and others cannot be trained alone; there are {sizes}; allowed: '
-                              f'ledgers with at least {MIN_COUNT} subnets for the size of the pipeline')
-        if left:
-            self.log(f'{left} of {len(evaluated)} subnets see images of another size than {size[0]}x{size[1]}, which '
-                     'the data pipeline gives, and are left out')
-        return kept
-
     def _plain_configs(self, lengths: Mapping[str, int | None]) -> dict[int, Config]:
         """Number -> config of a subnet's training."""
         model = build_model(self.cfg)
         space, configs = Supernet(model).space, {}
         for own in self.subnets:
             settings = {name: value for name, value in own.settings.items() if name != IMAGE_SIZE}
-            plain = plain_run_config(self.cfg, subnet_config(self.cfg.model, model, space.canonical(settings)))
+            model_cfg = subnet_config(self.cfg.model, model, space.canonical(settings))
+            size = own.image_size if IMAGE_SIZE in own.settings else None
+            plain = plain_run_config(self.cfg, sized_model_config(model_cfg, self.cfg, model, size))
             configs[own.number] = _alone(plain, lengths, self.seed)
             with torch.device('meta'):
                 build_model(configs[own.number])

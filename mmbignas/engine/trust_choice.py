@@ -6,18 +6,15 @@ import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
 
 from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
-from mmbignas.engine.checks import type_name
 from mmbignas.engine.identity import space_hash
 from mmbignas.engine.launch import build_model
 from mmbignas.engine.ledger import check_identity
 from mmbignas.errors import ConfigError
-from mmbignas.space import ImageSize
 from mmbignas.supernet import Supernet
 
 LEDGER = 'ledger.jsonl'
@@ -131,23 +128,3 @@ def choose_spread(subnets: Sequence[EvaluatedSubnet], metric: str, count: int, s
     ends = [1 + group * between // (count - 2) for group in range(count - 1)]
     drawn = [order[rng.randrange(begin, end)] for begin, end in zip(ends, ends[1:])]
     return [order[0], *drawn, order[-1]]
-
-
-def pipeline_size(cfg: Mapping[str, Any]) -> ImageSize | None:
-    """Size of the images that the data pipeline gives, after padding.
-
-    Args:
-        cfg: config of a run, whose ``val_dataloader`` may have a ``Resize`` with a ``scale``.
-
-    Returns:
-        tuple: the lengths of its sides; ``None`` where the pipeline does not tell.
-    """
-    dataset = (cfg.get('val_dataloader') or {}).get('dataset') or {}
-    while isinstance(dataset.get('dataset'), Mapping):
-        dataset = dataset['dataset']
-    scales = [own.get('scale') for own in dataset.get('pipeline') or () if type_name(own) == 'Resize']
-    if not scales or not isinstance(scales[-1], Sequence) or len(scales[-1]) != 2:
-        return None
-    divisor = ((cfg['model'].get('data_preprocessor') or {}).get('pad_size_divisor', 1))
-    width, height = (-(-side // divisor) * divisor for side in scales[-1])
-    return height, width

@@ -9,6 +9,6 @@ from mmbignas.supernet.probe import image_channels, probe
 from mmbignas.supernet.supernet import Searchable, Supernet, live_modules
 
 __all__ = ['BNState', 'Checkpoint', 'NAMED_SUBNETS', 'OverlapCheckpoint', 'Searchable', 'SubnetChoice', 'Supernet',
-           'SupernetCheckpoint', 'calibrate_bn', 'check_image_size', 'check_weights', 'file_hash', 'image_channels', 'is_one_size',
-           'live_modules', 'load_weights', 'parse_choice', 'parse_choices', 'probe', 'read_checkpoint',
+           'SupernetCheckpoint', 'calibrate_bn', 'check_image_size', 'check_weights', 'file_hash', 'image_channels',
+           'is_one_size', 'live_modules', 'load_weights', 'parse_choice', 'parse_choices', 'probe', 'read_checkpoint',
            'read_image_sizes', 'subnet_config', 'subnet_state_dict']

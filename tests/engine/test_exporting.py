@@ -1,6 +1,7 @@
 """Exported folders: the same network, whatever the subnet; nothing half-written, nothing overwritten."""
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import random
@@ -12,13 +13,16 @@ from typing import Any
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmbignas import ConfigError
-from mmbignas.engine.exporting import SubnetExporter, check_new_folder
+from mmbignas.engine.exporting import SubnetExporter, check_new_folder, read_back
+from mmbignas.engine.own_size import image_sizes_of, interpolation_of, pipeline_size
+from mmbignas.engine.resolution import at_resolution
 from mmbignas.space import Subnet, load_subnet
 from mmbignas.supernet import Supernet
 from tests.models.same_network import check_plain_layers, tensors
@@ -214,3 +218,50 @@ def test_one_exporter_cuts_out_many(tmp_path: Path, exporter: SubnetExporter) ->
         exporter.export(subnet, tmp_path / str(index))
         files.append(torch.load(tmp_path / str(index) / 'checkpoint.pth')['state_dict'])
     assert all(torch.equal(value, files[2][name]) for name, value in files[0].items())
+
+
+def test_a_detector_with_an_image_size_of_its_own(tmp_path: Path) -> None:
+    """Outputs and boxes, at their places in the original image, are those of the subnet at its size."""
+    model, checkpoint = trained(retinanet(), tmp_path / 'supernet.pth')
+    supernet, rng = Supernet(model), random.Random(0)
+    exporter = SubnetExporter(run_config(retinanet()), checkpoint, [[64, 64], [64, 96], [128, 128]],
+                              log=lambda text: None)
+    sample = DetDataSample(metainfo=dict(img_shape=(120, 90), ori_shape=(240, 180), scale_factor=(.5, .5)))
+    data = dict(inputs=[torch.randint(0, 256, (3, 120, 90), dtype=torch.uint8)], data_samples=[sample])
+    scales = set()
+    for index, subnet in enumerate([exporter.space.min(), *(exporter.space.sample(rng) for _ in range(5))]):
+        certificate = exporter.export(subnet, tmp_path / str(index))
+        assert tuple(certificate['image_size']) == subnet.image_size
+        plain = read_back(tmp_path / str(index))
+        supernet.apply(subnet)
+        with torch.no_grad(), at_resolution(model, subnet.image_size):
+            [expected] = model.test_step(copy.deepcopy(data))
+        with torch.no_grad():
+            [found] = plain.test_step(copy.deepcopy(data))
+        assert len(found.pred_instances) == len(expected.pred_instances) > 0
+        assert torch.equal(found.pred_instances.bboxes, expected.pred_instances.bboxes)
+        assert torch.equal(found.pred_instances.scores, expected.pred_instances.scores)
+        assert found.scale_factor == expected.scale_factor
+        assert (found.scale_factor == (.5, .5)) is (subnet.image_size == (128, 128))  # the padded image fits already
+        assert found.pred_instances.bboxes[:, 3].max() <= 240 and found.pred_instances.bboxes[:, 2].max() <= 180
+        scales.add(found.scale_factor)
+    assert len(scales) > 1
+
+
+@pytest.mark.parametrize(('transforms', 'size'), [
+    ([dict(type='Resize', scale=(320, 200), keep_ratio=True)], (224, 320)),
+    ([dict(type='Resize', scale=100)], (128, 128)),
+    ([dict(type='ResizeEdge', scale=256), dict(type='mmpretrain.CenterCrop', crop_size=224)], (224, 224)),
+    ([dict(type='Resize', scale=64), dict(type='ResizeEdge', scale=256)], None),
+    ([dict(type='LoadImageFromFile')], None),
+])
+def test_the_size_that_a_pipeline_gives(transforms: list[dict[str, Any]], size: tuple[int, int] | None) -> None:
+    cfg = dict(model=dict(data_preprocessor=dict(pad_size_divisor=32)))
+    for stage, dataset in (('val', dict(pipeline=transforms)), ('test', dict(dataset=dict(pipeline=transforms)))):
+        assert pipeline_size({**cfg, f'{stage}_dataloader': dict(dataset=dataset)}) == size
+
+
+def test_which_image_sizes_and_interpolation_a_run_has() -> None:
+    run = dict(test_cfg=dict(type='SubnetValLoop'), val_cfg=dict(image_size=[[64, 64]], interpolation_type='area'))
+    assert (image_sizes_of(run), interpolation_of(run)) == ([[64, 64]], 'area')
+    assert (image_sizes_of({}), interpolation_of({})) == (None, 'bicubic')

@@ -29,8 +29,8 @@ from tests.engine.toy import (
     train_batches,
 )
 
-SIZES = [(4, 4), (6, 6), (5, 6)]
-ASCENDING = [(4, 4), (5, 6), (6, 6)]
+SIZES = [(4, 4), (6, 6), (5, 5)]
+ASCENDING = [(4, 4), (5, 5), (6, 6)]
 STRATEGY = ['max', 'min', 'random', 'random', 'middle']
 JOBS = dict(scores=dict(mimic_name='head', loss=dict(type='mmbignas.SoftLabelLoss')))
 FEATURES = dict(feature=dict(mimic_name='backbone', loss=dict(type='mmbignas.FeatureMSELoss')))
@@ -67,7 +67,7 @@ def test_sizes_follow_the_subnets() -> None:
     for iteration in range(60):
         own = rule.passes(3, iteration)
         assert own == SandwichRule(space, 5, STRATEGY, SIZES).passes(3, iteration)
-        assert [own[index].image_size for index in (0, 1, 4)] == [(6, 6), (4, 4), (5, 6)]
+        assert [own[index].image_size for index in (0, 1, 4)] == [(6, 6), (4, 4), (5, 5)]
         assert all(one.subnet.image_size == one.image_size for one in own)
         assert own[0].is_max and dict(own[0].subnet) == dict(space.max()) and dict(own[1].subnet) == dict(space.min())
         drawn.update((own[2].image_size, own[3].image_size))
@@ -257,6 +257,14 @@ def test_an_external_teacher_sees_the_students_pixels(tmp_path: Path) -> None:
     assert len(seen) < len(watch.seen)
 
 
+@pytest.mark.parametrize(('sizes', 'message'), [
+    ([[4, 4], [4, 6]], r'image_size: \[4, 6\] is not allowed with images of \[6, 6\], which become \[4, 4\]'),
+    ([[6, 6], [8, 8]], r'image_size: \[8, 8\] is not allowed with images of \[6, 6\]; allowed: sizes up to')])
+def test_images_that_cannot_be_of_that_size(tmp_path: Path, sizes: list, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path, image_size_list=sizes)
+
+
 @pytest.mark.parametrize(('train_cfg', 'message'), [
     (dict(image_size_list=[]), r'train_cfg.image_size_list: \[\] is not allowed; allowed: None, or a list of sizes'),
     (dict(image_size_list=4), 'train_cfg.image_size_list: 4 is not allowed'),
@@ -327,7 +335,7 @@ def test_subnets_are_evaluated_in_their_own_size(tmp_path: Path, calib_bn: bool)
     assert set(sizes.sizes) == {(6, 6), (5, 5), (4, 4)}
     [path] = Path(runner.work_dir).glob('*/subnets_val.jsonl')
     assert [json.loads(line)['subnet_settings']['image_size'] for line in path.read_text().splitlines()] == [
-        [6, 6], [5, 6], [4, 4]]
+        [6, 6], [5, 5], [4, 4]]
     space, dataset = SearchSpace(Supernet(model).space.modules, SIZES), ToyDataset(10, seed=1)
     for name, side in (('max', 6), ('middle', 5), ('min', 4)):
         subnet, own = getattr(space, name)(), copy.deepcopy(model).eval()

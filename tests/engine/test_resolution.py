@@ -186,7 +186,7 @@ def test_images_without_shapes():
         assert torch.allclose(data['inputs'], expected) and data['data_samples'] is data_samples
     for kind in (list, tuple):
         model.data_preprocessor = Returning(kind([images]))
-        data = run(model, None, (48, 64))
+        data = run(model, None, (48, 48))
         assert type(data) is kind and torch.allclose(data[0], expected)
     assert type(run(model, None, (64, 64))[0]) is torch.Tensor
     model.data_preprocessor = Returning(dict(inputs=images))
@@ -194,6 +194,11 @@ def test_images_without_shapes():
     model.data_preprocessor = Returning(dict(inputs=[images]))
     with pytest.raises(ConfigError, match='no tensor of images'):
         run(model, None, (48, 48))
+    model.data_preprocessor = Returning(dict(inputs=images))
+    with pytest.raises(ConfigError, match=r'\[48, 64\] is not allowed with images of \[64, 64\], .* \[48, 48\]'):
+        run(model, None, (48, 64))
+    with pytest.raises(ConfigError, match=r'\[96, 96\] is not allowed with images of \[64, 64\]; allowed: sizes up to'):
+        run(model, None, (96, 96))
 
 
 class Returning(nn.Module):

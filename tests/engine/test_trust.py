@@ -21,8 +21,9 @@ from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.cost import CostModel
 from mmbignas.engine.identity import space_hash
 from mmbignas.engine.launch import build_model
+from mmbignas.engine.own_size import pipeline_size
 from mmbignas.engine.trust import TrustCheck, _scaled, last_checkpoint
-from mmbignas.engine.trust_choice import check_space, choose_spread, find_ledger, pipeline_size, read_ledger
+from mmbignas.engine.trust_choice import check_space, choose_spread, find_ledger, read_ledger
 from mmbignas.errors import ConfigError
 from tests.engine.runs import ROOT, assert_same_state, python
 
@@ -240,28 +241,30 @@ def test_what_cannot_work_is_refused_before_training(workspace, changes, argumen
         assert part in str(error.value)
 
 
-def test_only_subnets_for_the_pipelines_images(workspace, tmp_path):
-    """Others cannot be trained alone."""
+def test_each_sees_images_of_its_own_size(workspace, tmp_path):
+    """By a data preprocessor that resizes, where the pipeline gives another size or does not tell."""
     cfg, lines = read(workspace), read_ledger(workspace / 'ledger.jsonl')
+    sizes = [(128, 128), (96, 96), (64, 96), (96, 64)] * 5
+    (tmp_path / 'ledger.jsonl').write_text('\n'.join(line_of(EvaluatedSubnet(
+        own.number, {**own.settings, 'image_size': list(size)}, size, own.macs, own.params, metrics=own.metrics))
+        for own, size in zip(lines, sizes, strict=True)))
+
+    def found(own, check):
+        preprocessor = check.configs[own.number].model.data_preprocessor
+        if preprocessor.type != 'mmbignas.ResizedDataPreprocessor':
+            assert preprocessor.type == 'DetDataPreprocessor'
+            return None
+        assert preprocessor.preprocessor == cfg.model.data_preprocessor
+        return tuple(preprocessor.image_size)
+
     assert pipeline_size(cfg) == (128, 128)
-
-    def write(sizes):
-        (tmp_path / 'ledger.jsonl').write_text('\n'.join(line_of(EvaluatedSubnet(
-            own.number, {**own.settings, 'image_size': list(size)}, size, own.macs, own.params, metrics=own.metrics))
-            for own, size in zip(lines, sizes)))
-
-    said = []
-    write([(128, 128), (96, 96)] * 10)
-    check = TrustCheck(cfg, tmp_path, 10, log=said.append)
-    assert {own.number for own in check.subnets} == {own.number for own in lines[::2]}
-    assert said == ['10 of 20 subnets see images of another size than 128x128, which the data pipeline gives, and are '
-                    'left out']
-    write([(128, 128), (96, 96), (64, 96), (96, 64)] + [(96, 96)] * 16)
-    with pytest.raises(ConfigError, match='has 1 subnets for images of 128x128.*64x96, 96x64, 96x96'):
-        TrustCheck(cfg, tmp_path, 3)
+    check = TrustCheck(cfg, tmp_path, 20)
+    assert {own.image_size for own in check.subnets} == set(sizes)
+    for own in check.subnets:
+        assert found(own, check) == (None if own.image_size == (128, 128) else own.image_size)
     cfg.val_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile')]
-    write([(96, 96), (64, 64)] * 10)
-    assert {own.image_size for own in TrustCheck(cfg, tmp_path, 5).subnets} == {(96, 96)}
+    check = TrustCheck(cfg, tmp_path, 20)
+    assert all(found(own, check) == own.image_size for own in check.subnets)
 
 
 def test_checkpoints_to_go_on_from(tmp_path):
