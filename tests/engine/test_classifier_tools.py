@@ -203,7 +203,8 @@ def test_what_is_for_detectors(workspace, exported, monkeypatch, capsys):
               workspace / 'boxes.onnx', '--image-size', 48, 48, '--boxes'],
              'error: model: ImageClassifier is not allowed with boxes'),
             (['tools/draw_subnets.py', workspace / 'config.py', workspace / 'trained' / 'epoch_1.pth', '--images',
-              picture, '--out', workspace / 'drawn.png'], 'ImageClassifier finds no boxes to draw; allowed: detectors')):
+              picture, '--out', workspace / 'drawn.png'],
+             'ImageClassifier finds no boxes to draw; allowed: detectors')):
         monkeypatch.setattr(sys, 'argv', list(map(str, line)))
         with DefaultScope.overwrite_default_scope('mmpretrain'), pytest.raises(SystemExit) as stop:
             runpy.run_path(line[0], run_name='__main__')
