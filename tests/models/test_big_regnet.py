@@ -1,6 +1,7 @@
 """BigRegNet: against MMPretrain's RegNet, published figures and a network written out by hand; refusals."""
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -44,6 +45,27 @@ def test_figures_of_regnetx_800mf() -> None:
     operators = FlopAnalyzer(net, torch.zeros(1, 3, 224, 224)).unsupported_ops_warnings(False).by_operator()
     assert operators['conv'] + operators['linear'] == 799_699_712
     assert sum(parameter.numel() for parameter in net.parameters()) == 7_259_656
+
+
+def test_equals_torchvisions_regnety_800mf() -> None:
+    """With squeeze-and-excitation; parameters correspond in their order, but for the projection, which comes first."""
+    models = pytest.importorskip('torchvision.models')
+    ours = scramble(BigRegNet([32, 64, 144, 320, 784], [1, 1, 3, 8, 2], se_ratio=.25)).eval()
+    theirs = models.regnet_y_800mf(weights=None).eval()
+    assert sum(own.numel() for own in ours.parameters()) + 785 * 1000 == 6_432_512
+    parts = {'proj.0': 'downsample.0', 'proj.1': 'downsample.1', 'f.a.0': 'conv1', 'f.a.1': 'bn1', 'f.b.0': 'conv2',
+             'f.b.1': 'bn2', 'f.se.fc1': 'se.reduce', 'f.se.fc2': 'se.expand', 'f.c.0': 'conv3', 'f.c.1': 'bn3'}
+    state = {}
+    for name in theirs.state_dict():
+        layer, _, leaf = name.rpartition('.')
+        place = re.match(r'trunk_output\.block(\d)\.block\d-(\d+)\.(.*)', layer)
+        mine = f'layer{place[1]}.{place[2]}.{parts[place[3]]}.{leaf}' if place else name
+        if mine in ours.state_dict():
+            state[name] = ours.state_dict()[mine]
+    assert len(state) == len(ours.state_dict())
+    theirs.load_state_dict(state, strict=False)
+    x = torch.randn(2, 3, 97, 64)
+    assert torch.equal(ours(x)[0], theirs.trunk_output(theirs.stem(x)))
 
 
 def by_hand(state: dict[str, Tensor], x: Tensor, strides: tuple[int, ...], group_width: list[int]) -> list[Tensor]:
@@ -92,7 +114,7 @@ def test_equals_the_network_written_out(se_ratio: float, strides: tuple[int, ...
     assert [net.get_submodule(f'layer{stage}.0.conv2').groups for stage in range(1, 5)] == [8, 16, 4, 1]
     if se_ratio:
         squeezed = [net.get_submodule(f'layer{stage}.0.se.reduce').out_channels for stage in range(1, 5)]
-        assert squeezed == ([32, 16, 32, 48] if se_ratio == 1 else [8, 8, 8, 16])  # 8, 4, 8, 12 by 8
+        assert squeezed == ([8, 16, 24, 32] if se_ratio == 1 else [2, 4, 6, 8])  # of the blocks' inputs
     x = torch.randn(2, 3, 45, 48, dtype=torch.double)
     outputs, expected = net(x), by_hand(net.state_dict(), x, strides, group_width)
     for mine, other in zip(outputs, expected, strict=True):
@@ -143,7 +165,7 @@ def test_layers_of_a_supernet() -> None:
     assert list(block.bn1.narrow) == list(block.bn2.narrow) == ['8', '16', '24', '32', '48']
     assert list(block.bn3.narrow) == list(block.downsample[1].narrow) == ['16']
     assert block.conv2.weight.shape == (64, 8, 3 + 2, 3 + 2)
-    assert block.se.reduce.weight.shape == (16, 64, 1, 1)
+    assert block.se.reduce.weight.shape == (4, 64, 1, 1)  # a quarter of 16 channels
 
 
 def test_settings_reach_the_layers() -> None:
@@ -161,7 +183,7 @@ def test_settings_reach_the_layers() -> None:
     grouped = [shapes[name] for name in shapes if name.endswith('.conv2')]
     assert grouped == [(48, 4, 3, 3), (16, 4, 5, 5), (16, 2, 3, 3), (72, 8, 7, 7), (16, 1, 5, 5)]
     assert [shapes[f'layer{stage}.0.se.reduce'] for stage in range(1, 5)] == [
-        (16, 48, 1, 1), (8, 16, 1, 1), (24, 72, 1, 1), (8, 16, 1, 1)]  # 12, 4, 18, 4 by 8
+        (2, 48, 1, 1), (8, 16, 1, 1), (4, 72, 1, 1), (12, 16, 1, 1)]  # of 8, 32, 16 and 48 channels
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------

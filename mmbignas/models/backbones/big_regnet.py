@@ -33,7 +33,7 @@ class BigRegNet(StagedBackbone):
         group_width: channels in a group of the grouped convolutions. Default: 16.
         kernel_size: kernels of the stem and of the grouped convolutions. Default: 3.
         expand_ratio: inner width of a block relative to its output. Default: 1.
-        se_ratio: width of the squeeze-and-excitation relative to the inner width; 0 for none (RegNetX).
+        se_ratio: width of the squeeze-and-excitation relative to a block's input, 1/4 in RegNetY; 0 for none (RegNetX).
         in_channels: channels of the image.
         strides: stride of the stem and of each stage.
         out_indices: which of ``layer1`` (0) to ``layer4`` (3) to return.

@@ -28,7 +28,7 @@ class BigInvertedBottleneck(BaseModule):
         in_channels, out_channels, kernel_sizes, expand_ratios: ascending choices.
         stride: of the depthwise convolution.
         projection: whether the shortcut has a convolution; needed for a stride.
-        se_ratio: width of the squeeze-and-excitation relative to the inner width; 0 for none.
+        se_ratio: width of the squeeze-and-excitation relative to the inner width, made divisible by 8; 0 for none.
         dynamic: whether the block is part of a supernet.
         conv_cfg, norm_cfg, act_cfg: as in mmcv.
         drop_path_rate: probability of dropping the residual branch for a sample when training.
@@ -50,7 +50,9 @@ class BigInvertedBottleneck(BaseModule):
             self.bn1 = build_norm(norm_cfg, middle, dynamic=dynamic)
         self.conv2 = build_conv(middle[-1], middle, kernel_sizes, stride=stride, group_width=1, **common)
         self.bn2 = build_norm(norm_cfg, middle, dynamic=dynamic)
-        self.se = SqueezeExcite(middle, se_ratio, gate=nn.Hardsigmoid(), **common) if se_ratio else None
+        self.se_ratio, self.se = se_ratio, None
+        if se_ratio:
+            self.se = SqueezeExcite(middle, middle_widths(middle, (se_ratio,)), gate=nn.Hardsigmoid(), **common)
         self.conv3 = build_conv(middle[-1], out_channels, (1,), **common)
         self.bn3 = build_norm(norm_cfg, out_channels, dynamic=dynamic)
         self.act = build_activation(act_cfg)
@@ -72,6 +74,8 @@ class BigInvertedBottleneck(BaseModule):
         if self.expands:
             set_active(self.conv1, middle)
         set_active(self.conv2, middle, group_width=1)
+        if self.se is not None:
+            self.se.set_active(middle, middle_width(middle, self.se_ratio))
         self.surplus = self.out_channel - width
 
     def forward(self, x: Tensor) -> Tensor:

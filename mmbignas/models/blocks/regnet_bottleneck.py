@@ -14,6 +14,11 @@ from mmbignas.models.blocks.widths import middle_width, middle_widths
 from mmbignas.models.layers import build_conv, build_norm, set_active
 
 
+def squeeze_width(in_channel: int, se_ratio: float) -> int:
+    """The width of the squeeze-and-excitation's squeeze: that of the block's input times ``se_ratio``."""
+    return max(1, round(in_channel * se_ratio))
+
+
 class BigRegNetBottleneck(BaseModule):
     """A 1x1, a grouped and a 1x1 convolution, and a shortcut (Radosavovic et al., arXiv 2003.13678).
 
@@ -25,7 +30,7 @@ class BigRegNetBottleneck(BaseModule):
             to divide every inner width.
         stride: of the grouped convolution.
         projection: whether the shortcut is a 1x1 convolution with normalisation, or the identity.
-        se_ratio: width of the squeeze-and-excitation relative to the inner width; 0 for none.
+        se_ratio: width of the squeeze-and-excitation relative to the block's input; 0 for none.
         dynamic: whether the block is part of a supernet.
         conv_cfg, norm_cfg: as in mmcv.
         drop_path_rate: probability of dropping the residual branch for a sample when training.
@@ -44,7 +49,11 @@ class BigRegNetBottleneck(BaseModule):
         self.conv2 = build_conv(middle[-1], middle, kernel_sizes, stride=stride, group_width=group_widths[-1],
                                 **common)
         self.bn2 = build_norm(norm_cfg, middle, dynamic=dynamic)
-        self.se = SqueezeExcite(middle, se_ratio, gate=nn.Sigmoid(), **common) if se_ratio else None
+        self.dynamic, self.se_ratio, self.middle = dynamic, se_ratio, middle[-1]
+        self.se = None
+        if se_ratio:
+            squeezed = sorted({squeeze_width(width, se_ratio) for width in in_channels})
+            self.se = SqueezeExcite(middle, squeezed, gate=nn.Sigmoid(), **common)
         self.conv3 = build_conv(middle[-1], out_channels, (1,), **common)
         self.bn3 = build_norm(norm_cfg, out_channels, dynamic=dynamic)
         self.downsample = nn.Sequential(
@@ -54,9 +63,9 @@ class BigRegNetBottleneck(BaseModule):
 
     def set_active(self, out_channel: int, kernel_size: int, expand_ratio: float, group_width: int) -> None:
         """Compute with these widths and this kernel from now on."""
-        middle = middle_width(out_channel, expand_ratio)
-        set_active(self.conv1, middle)
-        set_active(self.conv2, middle, kernel_size, group_width)
+        self.middle = middle_width(out_channel, expand_ratio)
+        set_active(self.conv1, self.middle)
+        set_active(self.conv2, self.middle, kernel_size, group_width)
         set_active(self.conv3, out_channel)
         if self.downsample is not None:
             set_active(self.downsample[0], out_channel)
@@ -67,6 +76,8 @@ class BigRegNetBottleneck(BaseModule):
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         if self.se is not None:
+            if self.dynamic:
+                self.se.set_active(self.middle, squeeze_width(x.shape[1], self.se_ratio))
             out = self.se(out)
         out = self.drop_path(self.bn3(self.conv3(out)))
         return F.relu(out + shortcut, inplace=True)
