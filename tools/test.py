@@ -10,7 +10,7 @@ from mmengine.registry import METRICS
 from mmbignas import ConfigError
 from mmbignas.engine.checks import check_files, type_name
 from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
-from mmbignas.engine.predictions import BY_HOOK, predictions_of
+from mmbignas.engine.predictions import OF_CLASSIFIERS, OF_DETECTORS, drawn_by, predictions_of
 
 WITHOUT_PREDICTIONS = ('SampleFlopsLoop', 'SampleAccuracyLoop', 'SubnetSearchLoop')
 
@@ -60,12 +60,12 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
                 'subnets, or tools/draw_subnets.py'
             )
         hook = cfg.get('default_hooks', {}).get('visualization')
-        predictions = BY_HOOK.get(type_name(hook or {}))
-        if predictions is None:
+        if hook is None:
             raise ConfigError(
                 '--show and --show-dir need default_hooks=dict(visualization=dict(type=...)) with '
-                f'{" or ".join(BY_HOOK)}, and a visualizer in the config'
+                f'{OF_DETECTORS.hook} or {OF_CLASSIFIERS.hook}, and a visualizer in the config'
             )
+        predictions = drawn_by(type_name(hook))
         hook.update(predictions.drawing(args.show_dir, cfg.work_dir), show=args.show, wait_time=args.wait_time)
 
 

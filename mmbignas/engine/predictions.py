@@ -42,7 +42,15 @@ class Predictions:
 
 OF_DETECTORS = Predictions('mmdet.DumpDetResults', 'DetVisualizationHook', dict(draw=True), 'test_out_dir', True)
 OF_CLASSIFIERS = Predictions('DumpResults', 'VisualizationHook', dict(enable=True, interval=1), 'out_dir', False)
-BY_HOOK = {own.hook: own for own in (OF_DETECTORS, OF_CLASSIFIERS)}
+
+
+def drawn_by(hook: str) -> Predictions:
+    """What predictions a hook draws.
+
+    Args:
+        hook: name of its class; others than MMPretrain's are taken to be derived from MMDetection's.
+    """
+    return OF_CLASSIFIERS if hook == OF_CLASSIFIERS.hook else OF_DETECTORS
 
 
 def is_detector(model: nn.Module) -> bool:
