@@ -171,6 +171,7 @@ def train(monkeypatch: Any, folder: Path, data: Path, options: dict[str, Any]) -
     roots = {f'{part}_dataloader.dataset.data_root': str(data) for part in ('train', 'val', 'test')}
     cfg.merge_from_dict({**SMALL, **roots, 'model.head.num_classes': 3, 'train_dataloader.batch_size': 4, **options})
     cfg.visualizer = dict(type='UniversalVisualizer', name=folder.name)
+    cfg.experiment_name = folder.name  # by default the second, which two tests may share, and with it the scope
     cfg.dump(folder / 'config.py')
     monkeypatch.setattr(sys, 'argv', ['train.py', str(folder / 'config.py'), '--work-dir', str(folder / 'run')])
     monkeypatch.setenv('LOCAL_RANK', '0')
