@@ -16,8 +16,7 @@ from mmbignas.engine.sandwich import ATTENTIVE, SubnetPass
 from mmbignas.engine.undisturbed import undisturbed
 from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize, Subnet
-from mmbignas.supernet import read_image_sizes
-from mmbignas.supernet.image_size import network_stride
+from mmbignas.supernet import network_stride, read_image_sizes
 
 KEY = 'train_cfg.attentive'
 ALLOWED = ('candidates', 'tolerance', 'image_size')

@@ -149,42 +149,43 @@ def check_num_classes(model: nn.Module, dataset: Any, key: str) -> None:
 
 
 def check_widths(supernet: Supernet) -> None:
-    """Make sure that every module takes what the smallest subnet gives it.
+    """Make sure that every module takes what the smallest subnet gives it, and needs what the largest does.
 
-    A plain neck behind a searchable backbone, for one, fits the largest subnet alone.
+    A plain neck behind a searchable backbone, for one, fits the largest subnet alone. A dynamic layer that is wider
+    than anything it is given would never train the rest.
 
     Args:
         supernet: the model, which is left as it was.
 
     Raises:
-        ConfigError: naming the first layer that does not fit, or that is wider than what the largest subnet gives it.
+        ConfigError: naming the first layer that does not fit.
     """
-    entered: list[str] = []
+    extremes = dict(smallest=supernet.space.min(), largest=supernet.space.max())
+    entered: dict[str, int] = {}  # path -> width of its input
 
     def enter(path: str, module: nn.Module, inputs: tuple) -> None:
-        entered.append(path)
-        widths = {nn.Conv2d: getattr(module, 'in_channels', 0), nn.Linear: getattr(module, 'in_features', 0)}
-        full = next((width for kind, width in widths.items() if isinstance(module, kind)), 0)
-        given = inputs[0].shape[1 if isinstance(module, nn.Conv2d) else -1] if full else 0
-        if largest and isinstance(module, DynamicLayer) and given < full:
-            raise ConfigError(f'model: {path} is built for an input of {full} channels, but the largest subnet gives '
-                              f'it {given}; allowed: in_channels that are the greatest width of what comes before')
+        channels = -1 if isinstance(module, nn.Linear) else 1
+        entered.pop(path, None)  # the last one is to stand last
+        entered[path] = inputs[0].shape[channels] if isinstance(module, DynamicLayer) else 0
 
     handles = [module.register_forward_pre_hook(partial(enter, path))
                for path, module in supernet.model.named_modules() if not isinstance(module, nn.ModuleList)]
-    largest = False
     try:
-        probe(supernet, supernet.space.min())
-        largest = True
-        probe(supernet, supernet.space.max())
-    except ConfigError:
-        raise
+        for size in extremes:
+            probe(supernet, extremes[size])
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f'model: {entered[-1] if entered else "?"} does not take the smallest subnet ({error}); a '
-                          'module that gets tensors of changing width has to be dynamic: give one of its elements as '
+        last = list(entered)[-1] if entered else '?'
+        raise ConfigError(f'model: {last} does not take the {size} subnet ({error}); a module that gets tensors of '
+                          'changing width has to be dynamic: give one of its elements as '
                           'dict(space=dict(min=[x], max=[x])) in place of [x]') from error
     except TypeError:
         return  # mode 'tensor' of this model needs more than an image, as that of a two-stage detector does
     finally:
         for handle in handles:
             handle.remove()
+    for path, given in entered.items():
+        layer = supernet.model.get_submodule(path)
+        full = getattr(layer, 'in_channels', getattr(layer, 'in_features', given))
+        if given and given < full:
+            raise ConfigError(f'model: {path} is built for an input of {full} channels, but the largest subnet gives '
+                              f'it {given}; allowed: in_channels that are the greatest width of what comes before')

@@ -40,7 +40,7 @@ def check_interpolation(interpolation: Any, key: str) -> str:
 
 @contextmanager
 def at_resolution(model: nn.Module, image_size: Sequence[int] | None,
-                  interpolation: str = 'bicubic') -> Iterator[None]:
+                  interpolation: str = 'bicubic', key: str = 'image_size') -> Iterator[None]:
     """Let a model see images of this size, in training, evaluation and BN calibration.
 
     Whatever comes out of ``model.data_preprocessor`` is resized as MMDetection's ``Resize(scale=image_size,
@@ -62,6 +62,7 @@ def at_resolution(model: nn.Module, image_size: Sequence[int] | None,
         image_size: height and width in pixels after padding, multiples of ``pad_size_divisor``; which of them is the
             longer side does not matter to images that lie across. ``None`` for the images as they are.
         interpolation: one of :data:`INTERPOLATIONS`.
+        key: what the user calls the image size.
 
     Raises:
         ConfigError: for an image size or an interpolation that is not allowed or a model without data preprocessor;
@@ -71,7 +72,7 @@ def at_resolution(model: nn.Module, image_size: Sequence[int] | None,
     if image_size is None:
         yield
         return
-    resizer = Resizer(model, image_size, interpolation)
+    resizer = Resizer(model, image_size, interpolation, key)
     handle = resizer.preprocessor.register_forward_hook(resizer.hook, with_kwargs=True)
     try:
         yield
@@ -111,20 +112,21 @@ class Resizer:
     """Resizes preprocessed batches, as :func:`at_resolution` describes it.
 
     Args:
-        model, image_size, interpolation: see :func:`at_resolution`.
+        model, image_size, interpolation, key: see :func:`at_resolution`.
 
     Raises:
         ConfigError: as there.
     """
 
-    def __init__(self, model: nn.Module, image_size: Sequence[int], interpolation: str = 'bicubic') -> None:
+    def __init__(self, model: nn.Module, image_size: Sequence[int], interpolation: str = 'bicubic',
+                 key: str = 'image_size') -> None:
         inner: nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
         preprocessor = getattr(inner, 'data_preprocessor', None)
         if not isinstance(preprocessor, nn.Module):
-            raise ConfigError(f'image_size: {list(image_size)} is not allowed, since {type(inner).__name__} has no '
+            raise ConfigError(f'{key}: {list(image_size)} is not allowed, since {type(inner).__name__} has no '
                               'data_preprocessor; allowed: None')
-        self.preprocessor = preprocessor
-        self.image_size = check_image_size(inner, image_size, 'image_size')
+        self.preprocessor, self.key = preprocessor, key
+        self.image_size = check_image_size(inner, image_size, key)
         check_interpolation(interpolation, 'interpolation')
         self.divisor = int(getattr(preprocessor, 'pad_size_divisor', 1))
         self.pad_value = getattr(preprocessor, 'pad_value', 0)
@@ -155,7 +157,7 @@ class Resizer:
 
     def _batch(self, inputs: Any, samples: Any, training: bool) -> tuple[Any, Any]:
         if not isinstance(inputs, Tensor) or inputs.dim() != 4:
-            raise ConfigError(f'image_size: {list(self.image_size)} is not allowed, since the data preprocessor '
+            raise ConfigError(f'{self.key}: {list(self.image_size)} is not allowed, since the data preprocessor '
                               'returns no tensor of images (N, C, H, W); allowed: None')
         detection = _is_detection(samples)
         old = [tuple(sample.img_shape[:2]) for sample in samples] if detection else [tuple(inputs.shape[2:])] * len(
@@ -176,10 +178,11 @@ class Resizer:
     def _check(self, old: tuple[int, ...], new: tuple[int, ...]) -> None:
         """Refuse an image size that images without boxes cannot be brought to, or that the pipeline should give."""
         if sorted(self._padded(new)) != sorted(self.image_size):
-            raise ConfigError(f'image_size: {list(self.image_size)} is not allowed with images of {list(old)}, which '
-                              f'become {list(new)}, as their ratio is kept; allowed: sizes of the same ratio')
+            raise ConfigError(f'{self.key}: {list(self.image_size)} is not allowed with images of {list(old)}, which '
+                              f'become {list(new)}, as their ratio is kept; allowed: sizes of the same ratio, and a '
+                              'data pipeline that crops or resizes all images to one size')
         if max(new) > max(old):
-            raise ConfigError(f'image_size: {list(self.image_size)} is not allowed with images of {list(old)}; '
+            raise ConfigError(f'{self.key}: {list(self.image_size)} is not allowed with images of {list(old)}; '
                               'allowed: sizes up to that of the images that the data pipeline gives')
 
     def _padded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -208,7 +211,7 @@ class Resizer:
             resized.set_metainfo(dict(scale_factor=(before[0] * factor[0], before[1] * factor[1])))
         if training:
             if shape != old_shape and any(name in sample for name in MAPS):
-                raise ConfigError(f'image_size: {list(self.image_size)} is not allowed in training with '
+                raise ConfigError(f'{self.key}: {list(self.image_size)} is not allowed in training with '
                                   f'{" or ".join(MAPS)}; allowed: None')
             for name in GROUND_TRUTH:
                 if name in sample:

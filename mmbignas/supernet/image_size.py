@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
-import torch
 from torch import nn
 
 from mmbignas.errors import ConfigError
-from mmbignas.supernet.probe import PROBE_SIZE, image_channels
-from mmbignas.tensors import tensors_in
+from mmbignas.space import ImageSize
 
 
 def check_image_size(model: nn.Module, image_size: Any, key: str) -> tuple[int, int]:
@@ -37,7 +35,7 @@ def check_image_size(model: nn.Module, image_size: Any, key: str) -> tuple[int, 
     return int(sides[0]), int(sides[1])
 
 
-def read_image_sizes(model: nn.Module, image_sizes: Any, key: str) -> list[tuple[int, int]]:
+def read_image_sizes(model: nn.Module, image_sizes: Any, key: str) -> list[ImageSize]:
     """Read image sizes, and make sure that the model can do something with each.
 
     Args:
@@ -61,30 +59,27 @@ def read_image_sizes(model: nn.Module, image_sizes: Any, key: str) -> list[tuple
     return read
 
 
+def read_size_list(model: nn.Module, image_sizes: Any, key: str) -> list[ImageSize]:
+    """Read a list of image sizes that images are resized to; arguments as for :func:`read_image_sizes`.
+
+    Raises:
+        ConfigError: as there, and for one size that is no list.
+    """
+    if isinstance(image_sizes, str) or not isinstance(image_sizes, Sequence) or is_one_size(image_sizes):
+        raise ConfigError(f'{key}: {image_sizes!r} is not allowed; allowed: None, or a list of sizes, each '
+                          '[height, width] in pixels, such as [[192, 192], [224, 224]]')
+    return read_image_sizes(model, image_sizes, key)
+
+
 def is_one_size(image_sizes: Any) -> bool:
     """Whether this is ``[height, width]``, and no list of sizes."""
     return isinstance(image_sizes, Sequence) and all(isinstance(side, Integral) for side in image_sizes)
 
 
-@torch.no_grad()
 def network_stride(model: nn.Module) -> int:
     """How many pixels of the image lie between two neighbours of the coarsest feature of a model's backbone.
 
     Args:
-        model: a model; without a module ``backbone`` that takes an image of 64x64 pixels, the stride is not known and 1
-            is returned. It is left as it was.
+        model: a model. A backbone says it as ``total_stride``; 1 for one that does not.
     """
-    backbone = getattr(model, 'backbone', None)
-    parameter = next(model.parameters(), None)
-    if not isinstance(backbone, nn.Module) or parameter is None:
-        return 1
-    training = {module: module.training for module in backbone.modules()}
-    try:
-        features = backbone.eval()(parameter.new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE))
-    except Exception:  # of a backbone that takes something else; what it says of its own images is not held back
-        return 1
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-    sides = [min(feature.shape[2:]) for feature in tensors_in(features) if feature.dim() == 4]
-    return -(-PROBE_SIZE // min(sides)) if sides else 1
+    return int(getattr(getattr(model, 'backbone', None), 'total_stride', 1))

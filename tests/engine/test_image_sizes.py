@@ -258,8 +258,8 @@ def test_an_external_teacher_sees_the_students_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('sizes', 'message'), [
-    ([[4, 4], [4, 6]], r'image_size: \[4, 6\] is not allowed with images of \[6, 6\], which become \[4, 4\]'),
-    ([[6, 6], [8, 8]], r'image_size: \[8, 8\] is not allowed with images of \[6, 6\]; allowed: sizes up to')])
+    ([[4, 4], [4, 6]], r'^train_cfg.image_size_list: \[4, 6\] is not allowed with images of \[6, 6\], .* \[4, 4\]'),
+    ([[6, 6], [8, 8]], r'^train_cfg.image_size_list: \[8, 8\] is not allowed with images of \[6, 6\]; allowed: sizes')])
 def test_images_that_cannot_be_of_that_size(tmp_path: Path, sizes: list, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train(tmp_path, image_size_list=sizes)
@@ -269,7 +269,7 @@ def test_images_that_cannot_be_of_that_size(tmp_path: Path, sizes: list, message
     (dict(image_size_list=[]), r'train_cfg.image_size_list: \[\] is not allowed; allowed: None, or a list of sizes'),
     (dict(image_size_list=4), 'train_cfg.image_size_list: 4 is not allowed'),
     (dict(image_size_list=[[4, 4], [4, 0]]), 'train_cfg.image_size_list: 4 0 is not allowed'),
-    (dict(image_size_list=[4, 6]), 'train_cfg.image_size_list: 4 is not allowed; allowed: height and width'),
+    (dict(image_size_list=[4, 6]), r'train_cfg.image_size_list: \[4, 6\] is not allowed; allowed: None, or a list'),
     (dict(image_size_list=None, share_interpolation=True), 'share_interpolation: True is not allowed without'),
     (dict(image_size_list=[[4, 4], [4, 4]]), r'image_size: \[4, 4\] is given twice'),
     (dict(image_size_list=['4']), 'train_cfg.image_size_list: 4 is not allowed; allowed: height and width'),

@@ -18,7 +18,7 @@ from mmbignas.engine.resolution import Resizer, check_interpolation
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
-from mmbignas.supernet import Supernet, read_image_sizes
+from mmbignas.supernet import Supernet, read_size_list
 
 
 class SandwichLoop(BaseLoop):
@@ -106,11 +106,8 @@ class SandwichLoop(BaseLoop):
         if image_size_list is None:
             return []
         key, model = 'train_cfg.image_size_list', self.supernet.model
-        if isinstance(image_size_list, str) or not isinstance(image_size_list, Sequence) or not image_size_list:
-            raise ConfigError(f'{key}: {image_size_list!r} is not allowed; allowed: None, or a list of sizes, each '
-                              '[height, width] in pixels')
-        sizes = [read_image_sizes(model, [size], key)[0] for size in image_size_list]
-        self._resizers = {size: Resizer(model, size, interpolation) for size in sizes}
+        sizes = read_size_list(model, image_size_list, key)
+        self._resizers = {size: Resizer(model, size, interpolation, key) for size in sizes}
         return sizes
 
     @property

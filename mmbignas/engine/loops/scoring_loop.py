@@ -37,7 +37,7 @@ from mmbignas.engine.wanted_metrics import WantedMetrics
 from mmbignas.errors import ConfigError
 from mmbignas.replacing import replacing
 from mmbignas.space import Subnet, json_number
-from mmbignas.supernet import Supernet, is_one_size
+from mmbignas.supernet import Supernet, is_one_size, read_image_sizes
 
 PARALLEL = ('images', 'subnet')
 
@@ -107,8 +107,9 @@ class ScoringLoop(SubnetLoop):
         self.marks = {name: parse_amount(value, f'{self.key}.{name}_flops')
                       for name, value in marks.items() if value is not None}
         model = Supernet(runner.model).model
-        self.cost_model = CostModel(model, self._read_sizes(model, image_size, f'{self.key}.image_size'))
-        self._resizes = not is_one_size(image_size)
+        sizes = read_image_sizes(model, image_size, f'{self.key}.image_size')
+        self._only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
+        self.cost_model = CostModel(model, sizes)
         self.lut_path = lut_path
         self.latency = None if lut_path is None else LatencyPredictor(LatencyTable.load(lut_path), self.cost_model)
         with errors_below(self.key):
@@ -194,14 +195,15 @@ class ScoringLoop(SubnetLoop):
             finetuning = self._finetuning.max_iters, self._finetuning.optim_wrapper
         hooks = [hook for hook in cfg.get('custom_hooks') or () if type_name(hook) == 'BNCalibrationHook']
         trained_on = [hooks, cfg.get('train_dataloader')] if self.calib_bn or finetuning else None
-        resized = [self.interpolation, self._only_size] if self._resizes else []
+        resizes = self._only_size is not None or len(self.cost_model.space.image_sizes) > 1
         datasets = [cfg.get(f'{self.stage}_dataloader'), cfg.get(f'{self.stage}_evaluator'), trained_on]
         return dict(
             supernet=model_hash(self.supernet.model), space=space_hash(self.cost_model.space),
             data=config_hash([dataset_hash(self.dataloader.dataset), annotation_hashes(datasets)]),
             evaluation=config_hash([(cfg.get(f'{self.stage}_dataloader') or {}).get('dataset'), finetuning, trained_on,
                                     cfg.get(f'{self.stage}_evaluator'), (cfg.get('model') or {}).get('test_cfg'),
-                                    self.calib_bn, self.fp16, *resized]))
+                                    self.calib_bn, self.fp16,
+                                    *([self.interpolation, self._only_size] if resizes else [])]))
 
     def run(self) -> dict[str, float]:
         """Evaluate the subnets, and write the results.

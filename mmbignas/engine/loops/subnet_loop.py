@@ -12,7 +12,7 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.runner import BaseLoop, ValLoop
 from mmengine.runner.amp import autocast
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmbignas.engine.checks import check_dataset_files, check_widths
@@ -20,7 +20,7 @@ from mmbignas.engine.hooks import BNCalibrationHook
 from mmbignas.engine.resolution import at_resolution, check_interpolation
 from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize, Subnet
-from mmbignas.supernet import Supernet, check_weights, is_one_size, read_checkpoint, read_image_sizes
+from mmbignas.supernet import Supernet, check_weights, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SubnetLoop(ValLoop):
         supernet: the model.
     """
 
-    _only_size: ImageSize | None = None
+    _only_size: ImageSize | None = None  # of a list with a single one
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list,
                  calib_bn: bool, fp16: bool, interpolation_type: str = 'bicubic') -> None:
@@ -92,13 +92,8 @@ class SubnetLoop(ValLoop):
 
     def _at_its_size(self, subnet: Subnet) -> AbstractContextManager[None]:
         """Let the model see images of the subnet's own size, or of the only one, where there is such."""
-        return at_resolution(self.runner.model, subnet.image_size or self._only_size, self.interpolation)
-
-    def _read_sizes(self, model: nn.Module, image_size: Any, key: str) -> list[ImageSize]:
-        """Read image sizes; those of a list are what images are resized to, also if there is but one."""
-        sizes = read_image_sizes(model, image_size, key)
-        self._only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
-        return sizes
+        return at_resolution(self.runner.model, subnet.image_size or self._only_size, self.interpolation,
+                             f'{self.stage}_cfg.image_size')
 
     def _evaluate(self, subnet_eval: SubnetEval) -> dict[str, float]:
         """Metrics of one subnet."""

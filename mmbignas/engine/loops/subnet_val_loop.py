@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from mmbignas.engine.loops.subnet_loop import SubnetEval, SubnetLoop, json_metrics, plain_metrics, stage_of
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
-from mmbignas.supernet import Supernet, is_one_size, parse_choices
+from mmbignas.supernet import Supernet, parse_choices, read_size_list
 
 
 @LOOPS.register_module()
@@ -58,10 +58,9 @@ class SubnetValLoop(SubnetLoop):
         supernet = Supernet(runner.model)
         space = supernet.space
         if image_size is not None:
-            if is_one_size(image_size):
-                raise ConfigError(f'{stage}_cfg.image_size: {image_size} is not allowed; allowed: None, or a list of '
-                                  'sizes, each [height, width] in pixels')
-            space = space.with_image_sizes(self._read_sizes(supernet.model, image_size, f'{stage}_cfg.image_size'))
+            sizes = read_size_list(supernet.model, image_size, f'{stage}_cfg.image_size')
+            space = space.with_image_sizes(sizes)
+            self._only_size = sizes[0] if len(sizes) == 1 else None
         modes = (False, True) if calib_bn == 'both' else (bool(calib_bn),)
         self.evals = []
         for index, choice in enumerate(parse_choices(subnets, space, f'{stage}_cfg.subnets')):

@@ -68,5 +68,9 @@ class BigResNet(StagedBackbone):
 
         self._add_stages(build, drop_path_rate)
 
+    @property
+    def total_stride(self) -> int:
+        return 2 * super().total_stride  # the max-pool's
+
     def _after_stem(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)

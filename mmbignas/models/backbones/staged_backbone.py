@@ -1,6 +1,7 @@
 """What backbones of a stem and stages of blocks have in common."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,11 @@ class StagedBackbone(SearchableBlocks, BaseModule):
                 inputs = self._choices('out_channel', stage)
                 count += 1
             self.add_module(f'layer{stage}', ModuleList(blocks))
+
+    @property
+    def total_stride(self) -> int:
+        """Pixels of the image between two neighbours of the coarsest feature."""
+        return math.prod(self.strides)
 
     def searchable_blocks(self) -> Iterator[tuple[nn.Module, int, int]]:
         yield self.stem, 0, 0
