@@ -1,6 +1,6 @@
 """Distillation: recorders of module outputs, losses between them, and teachers."""
 from mmbignas.distill.hard_labels import check_replaced, set_aside
-from mmbignas.distill.job import DistillJob, parse_jobs
+from mmbignas.distill.job import DistillJob, parse_jobs, places
 from mmbignas.distill.losses import DenseBoxLoss, DenseKLLoss, FeatureMSELoss
 from mmbignas.distill.recorder import OutputRecorder, Outputs
 from mmbignas.distill.soft_labels import AlphaDivergenceLoss, SoftLabelLoss
@@ -8,4 +8,4 @@ from mmbignas.distill.teacher import TeacherDistillation, TeacherSource
 
 __all__ = ['AlphaDivergenceLoss', 'DenseBoxLoss', 'DenseKLLoss', 'DistillJob', 'FeatureMSELoss', 'OutputRecorder',
            'Outputs', 'SoftLabelLoss', 'TeacherDistillation', 'TeacherSource', 'check_replaced', 'parse_jobs',
-           'set_aside']
+           'places', 'set_aside']

@@ -67,6 +67,24 @@ def parse_jobs(jobs: Any, key: str) -> dict[str, DistillJob]:
     return {name: _parse_job(job, f'{key}.{name}') for name, job in jobs.items()}
 
 
+def places(jobs: Mapping[str, DistillJob], key: str, field: str) -> dict[str, str]:
+    """Where the modules of jobs stand in the config.
+
+    Args:
+        jobs: name -> job.
+        key: the jobs' place in the config.
+        field: ``mimic_name``, or ``teacher_mimic_name`` for the teacher's modules.
+
+    Returns:
+        dict: path of a module -> place of the first job that has it.
+    """
+    found: dict[str, str] = {}
+    for name, job in jobs.items():
+        for module in job.names if field == 'mimic_name' else job.teacher_names:
+            found.setdefault(module, f'{key}.{name}.{field}')
+    return found
+
+
 def _parse_job(job: Any, key: str) -> DistillJob:
     if not isinstance(job, Mapping) or set(job) - set(JOB_KEYS) or not {'mimic_name', 'loss'} <= set(job):
         raise ConfigError(f'{key}: expected a dict with mimic_name and loss, optionally loss_weight, '

@@ -1,7 +1,7 @@
 """Recording what named modules put out."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.model import is_model_wrapper
@@ -21,21 +21,20 @@ class OutputRecorder:
 
     Args:
         model: a model, or a wrapper such as DDP around one.
-        names: paths of modules in the model.
-        key: where the names stand in the config, for messages.
+        places: path of a module in the model -> where it stands in the config, for messages.
 
     Raises:
         ConfigError: for a name that is not in the model, with the nearest names that are.
     """
 
-    def __init__(self, model: nn.Module, names: Sequence[str], key: str) -> None:
+    def __init__(self, model: nn.Module, places: Mapping[str, str]) -> None:
         model = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
         modules = dict(model.named_modules())
         self._outputs: Outputs | None = None
-        for name in names:
+        for name, key in places.items():
             if name not in modules:
                 raise ConfigError(f'{key}: the model has no module {name!r}; {_nearest(name, modules)}')
-        self._handles = [modules[name].register_forward_hook(self._hook(name)) for name in names]
+        self._handles = [modules[name].register_forward_hook(self._hook(name)) for name in places]
 
     def _hook(self, name: str) -> Any:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -13,11 +13,11 @@ from mmengine.config import Config
 from torch import nn
 
 from mmbignas.distill.hard_labels import set_aside
-from mmbignas.distill.job import DistillJob
+from mmbignas.distill.job import DistillJob, places
 from mmbignas.distill.recorder import OutputRecorder, Outputs
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
-from mmbignas.supernet import load_weights, read_checkpoint
+from mmbignas.supernet import load_weights, model_config, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ class TeacherSource:
             if not Path(self.config).is_file():
                 raise ConfigError(f'{key}.config: {self.config} does not exist; allowed: a config file, or the config '
                                   'of a model')
-            model_cfg = Config.fromfile(self.config).get('model')
-            if model_cfg is None:
-                raise ConfigError(f'{key}.config: {self.config} has no model')
+            model_cfg = model_config(Config.fromfile(self.config), f'{key}.config: {self.config}')
         try:
             checkpoint = read_checkpoint(self.checkpoint)
             model: nn.Module = MODELS.build(copy.deepcopy(model_cfg))
@@ -82,10 +80,9 @@ class TeacherDistillation:
     def __init__(self, model: nn.Module, teacher: nn.Module, jobs: Mapping[str, DistillJob],
                  iteration: Callable[[], int], key: str) -> None:
         self.teacher, self.jobs, self.iteration, self.key = teacher, jobs, iteration, key
-        names, teacher_names = ([*dict.fromkeys(name for job in jobs.values() for name in getattr(job, field))]
-                                for field in ('names', 'teacher_names'))
-        self._teacher_recorder = OutputRecorder(teacher, teacher_names, f'{key}.*.teacher_mimic_name, in the teacher')
-        self._recorder = OutputRecorder(model, names, f'{key}.*.mimic_name')
+        self._teacher_recorder = OutputRecorder(teacher, {
+            name: f'{place}, in the teacher' for name, place in places(jobs, key, 'teacher_mimic_name').items()})
+        self._recorder = OutputRecorder(model, places(jobs, key, 'mimic_name'))
         self._handles = [model.register_forward_pre_hook(self._before, with_kwargs=True),
                          model.register_forward_hook(self._after, with_kwargs=True)]
         self.forget()

@@ -1,10 +1,9 @@
 """What the command-line tools share: their common options and the way from a config to a model or a Runner."""
 
 import argparse
-import copy
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 
 from mmbignas.dependencies import require_mmpretrain
 from mmbignas.errors import ConfigError, DependencyError
-from mmbignas.supernet import Checkpoint, Supernet, load_weights
+from mmbignas.supernet import Checkpoint, Supernet, load_weights, model_config
 
 __all__ = [
     'add_common_arguments',
@@ -149,13 +148,8 @@ def build_model(cfg: Config) -> nn.Module:
     Raises:
         ConfigError: It has no model.
     """
-    if not isinstance(cfg.get('model'), Mapping):
-        raise ConfigError(f'{cfg.filename}: the config has no model (keys: {", ".join(cfg) or "none"}); allowed: '
-                          'configs with model=dict(type=...)')
+    model_cfg = model_config(cfg, cfg.filename)
     use_scope(cfg)
-    model_cfg = copy.deepcopy(cfg.model)  # detectors write into theirs
-    if cfg.get('data_preprocessor') is not None:  # where it stands in configs of MMPretrain
-        model_cfg.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
     return MODELS.build(model_cfg)
 
 

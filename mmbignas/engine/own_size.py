@@ -8,6 +8,7 @@ from torch import nn
 
 from mmbignas.engine.checks import type_name
 from mmbignas.space import ImageSize
+from mmbignas.supernet import model_config
 
 RESIZED = 'ResizedDataPreprocessor'
 
@@ -93,8 +94,8 @@ def evaluation_pipeline(cfg: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 
 
 def _preprocessor(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Config of the data preprocessor, which configs of MMPretrain have beside the model."""
-    return cfg['model'].get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    """Config of the data preprocessor; empty where the model's class has its own."""
+    return model_config(cfg, 'config').get('data_preprocessor') or {}
 
 
 def _sides(size: Any) -> tuple[int, int] | None:

@@ -31,7 +31,7 @@ def expected_convs(model, x):
 
 def test_outputs_in_the_order_of_the_calls():
     model, x = Net(), torch.randn(2, 3, 4, 6)
-    recorder = OutputRecorder(model, ['body.0', 'head'], 'key')
+    recorder = OutputRecorder(model, {'body.0': 'key', 'head': 'key'})
     model(x)
     assert recorder.stop() == {}
     for _ in range(2):
@@ -50,7 +50,7 @@ def test_outputs_in_the_order_of_the_calls():
 
 def test_start_forgets():
     model, x = Net(), torch.randn(2, 3, 4, 6)
-    recorder = OutputRecorder(model, ['body.0'], 'key')
+    recorder = OutputRecorder(model, {'body.0': 'key'})
     recorder.start()
     model(x * 0)
     recorder.start()
@@ -62,7 +62,7 @@ def test_start_forgets():
 
 def test_gradients_flow_through_what_was_recorded():
     model, x = Net(), torch.randn(2, 3, 4, 6)
-    recorder = OutputRecorder(model, ['body.0'], 'key')
+    recorder = OutputRecorder(model, {'body.0': 'key'})
     recorder.start()
     model(x)
     recorder.stop()['body.0'][0].sum().backward()
@@ -71,13 +71,13 @@ def test_gradients_flow_through_what_was_recorded():
 
 
 def test_wrapped_model():
-    recorder = OutputRecorder(nn.DataParallel(Net()), ['body.0'], 'key')
+    recorder = OutputRecorder(nn.DataParallel(Net()), {'body.0': 'key'})
     recorder.remove()
 
 
 def test_remove():
     model = Net()
-    recorder = OutputRecorder(model, ['body.0', 'head'], 'key')
+    recorder = OutputRecorder(model, {'body.0': 'key', 'head': 'key'})
     assert all(len(module._forward_hooks) == 1 for module in (model.body[0], model.head))
     recorder.remove()
     assert all(not module._forward_hooks for module in model.modules())
@@ -91,7 +91,7 @@ def test_remove():
 def test_unknown_names(name, parts):
     model = Net()
     with pytest.raises(ConfigError) as error:
-        OutputRecorder(model, ['body.0', name], 'jobs.a.mimic_name')
+        OutputRecorder(model, {'body.0': 'jobs.b.mimic_name', name: 'jobs.a.mimic_name'})
     assert str(error.value).startswith('jobs.a.mimic_name: ')
     assert '\n' not in str(error.value)
     for part in parts:

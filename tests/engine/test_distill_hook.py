@@ -7,13 +7,14 @@ import torch
 from mmengine.hooks import Hook
 
 from mmbignas.distill import DenseKLLoss, FeatureMSELoss
-from mmbignas.engine import DistillHook
+from mmbignas.engine import DistillHook, ValidateFirstHook
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
 from mmbignas.errors import ConfigError
 from mmbignas.supernet import Supernet
 from tests.engine.toy import (
     PassRecorder,
     RecordingOptimWrapper,
+    ToyMetric,
     ToyModel,
     add_gradients,
     assert_gradients_close,
@@ -206,8 +207,8 @@ def test_schedules_without_a_teacher_in_the_iteration_are_refused(tmp_path, trai
 def test_an_unknown_module_is_refused_before_training(tmp_path):
     jobs = dict(a=dict(mimic_name='backbone.blocks.7', loss=dict(type='mmbignas.FeatureMSELoss')))
     runner = build_runner(tmp_path, hooks=[DistillHook(jobs)])
-    with pytest.raises(ConfigError, match=r'mimic_name: the model has no module .backbone.blocks.7.; '
-                                          r'backbone.blocks has: 0, 1, 2') as error:
+    with pytest.raises(ConfigError, match=r'DistillHook.jobs.a.mimic_name: the model has no module '
+                                          r'.backbone.blocks.7.; backbone.blocks has: 0, 1, 2') as error:
         runner.train()
     assert '\n' not in str(error.value)
     assert runner.iter == 0
@@ -353,12 +354,16 @@ def test_nothing_is_replaced_unless_named(tmp_path):
 
 @pytest.mark.parametrize('name', ['loss_clss', 'accuracy', 'loss'])
 def test_a_loss_that_is_not_there_cannot_be_replaced(tmp_path, name):
-    """In the first pass of the first iteration, so before anything is trained."""
+    """Before the validation that comes first, and before anything else is computed or changed."""
     jobs = dict(soft=dict(mimic_name='head', loss=SOFT, replaces=['loss_cls', name]))
-    recorder = PassRecorder()
-    runner = build_runner(tmp_path, hooks=[recorder, DistillHook(jobs)])
+    recorder, metric = PassRecorder(), ToyMetric()
+    runner = build_runner(tmp_path, hooks=[recorder, ValidateFirstHook(), DistillHook(jobs)], val_cfg={}, metric=metric)
+    before, state = copy.deepcopy(runner.model.state_dict()), torch.get_rng_state()
+    metric.process = None
     with pytest.raises(ConfigError) as error:
         runner.train()
     assert str(error.value) == (f"DistillHook.jobs.soft.replaces: {name!r} is not one of the model's losses; allowed: "
                                 'loss_cls, loss_norm')
-    assert len(recorder.passes) == 1 and runner.iter == 0
+    assert not recorder.passes and runner.iter == 0
+    assert all(torch.equal(value, before[name]) for name, value in runner.model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)

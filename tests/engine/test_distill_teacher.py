@@ -10,6 +10,7 @@ from mmengine.model import BaseModel, ImgDataPreprocessor
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from mmbignas.distill import TeacherSource
 from mmbignas.engine import DistillHook
 from mmbignas.errors import ConfigError
 from mmbignas.supernet import Supernet, calibrate_bn
@@ -58,6 +59,13 @@ def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
     torch.save(dict(state_dict=model.state_dict(), meta={}), path)
     return dict(config=dict(type=PlainTeacher), checkpoint=str(path)), model.eval()
+
+
+class BuiltTeacher(PlainTeacher):
+    """The same, with a preprocessor that is given as MMEngine's models are given theirs."""
+
+    def __init__(self, data_preprocessor):
+        super().__init__(preprocessor=data_preprocessor)
 
 
 class Watch(Hook):
@@ -333,8 +341,8 @@ def test_what_cannot_teach_is_refused_before_training(tmp_path, teacher):
             (dict(cfg, checkpoint=str(tmp_path / 'broken.pth')), JOBS, ['broken.pth: cannot be read']),
             (dict(cfg, config=dict(type=PlainTeacher, width=4)), JOBS, ['DistillHook.teacher', 'another architecture',
                                                                         'body.0.weight']),
-            (cfg, wrong, ['DistillHook.jobs.*.teacher_mimic_name, in the teacher', "no module 'tip'", 'body, top']),
-            (cfg, dict(score=dict(JOBS['score'], mimic_name='tip')), ['DistillHook.jobs.*.mimic_name', "'tip'"]),
+            (cfg, wrong, ['DistillHook.jobs.score.teacher_mimic_name, in the teacher', "no module 'tip'", 'body, top']),
+            (cfg, dict(score=dict(JOBS['score'], mimic_name='tip')), ['DistillHook.jobs.score.mimic_name', "'tip'"]),
             (dict(cfg, config=dict(type=PlainTeacher, preprocessor=dict(
                 type=ImgDataPreprocessor, mean=[1, 2, 3], std=[4, 5, 6]))), JOBS,
              ['DistillHook.teacher.config', 'mean [1, 2, 3]', 'has None']),
@@ -342,6 +350,18 @@ def test_what_cannot_teach_is_refused_before_training(tmp_path, teacher):
         message = refused(tmp_path, own, jobs)
         for part in parts:
             assert part in message
+
+
+def test_a_data_preprocessor_beside_the_model(tmp_path, teacher):
+    """As in configs of MMPretrain, a file with `_base_` here; the model's own has the precedence, as in a Runner."""
+    (tmp_path / 'base.py').write_text("data_preprocessor = dict(type='ImgDataPreprocessor', mean=[1, 2, 3], "
+                                      "std=[4, 5, 6])\n")
+    beside = "_base_ = 'base.py'\nmodel = dict(type='tests.engine.test_distill_teacher.BuiltTeacher'{})\n"
+    for name, own, mean in (('beside', '', [1, 2, 3]), ('both', ", data_preprocessor=dict(type='ImgDataPreprocessor', "
+                                                                'mean=[7, 8, 9], std=[4, 5, 6])', [7, 8, 9])):
+        (tmp_path / f'{name}.py').write_text(beside.format(own))
+        source = TeacherSource(str(tmp_path / f'{name}.py'), teacher[0]['checkpoint'])
+        assert source.build('teacher').data_preprocessor.mean.flatten().tolist() == mean
 
 
 def test_a_supernet_without_images_to_calibrate_it(tmp_path):

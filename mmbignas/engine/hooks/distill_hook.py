@@ -6,8 +6,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from mmbignas.distill import OutputRecorder, TeacherDistillation, check_replaced, parse_jobs, set_aside
+from mmbignas.distill import OutputRecorder, TeacherDistillation, parse_jobs, places, set_aside
 from mmbignas.engine.hooks.in_place_teacher import InPlaceTeacher
+from mmbignas.engine.hooks.replaced_losses import check_replaced_first
 from mmbignas.engine.hooks.teacher import Teacher, parse_teacher
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
 from mmbignas.errors import ConfigError
@@ -55,9 +56,9 @@ class DistillHook(Hook):
 
     Raises:
         ConfigError: for a job or a teacher that is not complete; and, before training, for a module that is not in the
-            model, without a teacher for a training loop whose iterations do not begin with the largest subnet, with
-            one for a config or checkpoint that cannot be used. In the first iteration, for outputs that cannot be
-            compared, and for a loss to replace that the model does not have.
+            model, a loss to replace that it does not have, without a teacher for a training loop whose iterations do
+            not begin with the largest subnet, with one for a config or checkpoint that cannot be used. In the first
+            iteration, for outputs that cannot be compared.
     """
 
     def __init__(self, jobs: Mapping[str, Mapping[str, Any]], teacher: Mapping[str, Any] | None = None,
@@ -77,6 +78,7 @@ class DistillHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Check the schedule or build the teacher, and begin to watch the named modules."""
         if self.teacher is not None:
+            check_replaced_first(runner, self.jobs, 'DistillHook.jobs')
             self._distillation = self.teacher.distillation(runner, self.jobs, 'DistillHook')
             return
         rule = getattr(runner.train_loop, 'rule', None)
@@ -92,8 +94,8 @@ class DistillHook(Hook):
             raise ConfigError('DistillHook.same_pixels: False is not allowed where all passes of an iteration see the '
                               'same image size; allowed: True, or several train_cfg.image_size_list without '
                               'share_interpolation')
-        names = dict.fromkeys(name for job in self.jobs.values() for name in job.names)
-        self._recorder = OutputRecorder(runner.model, list(names), 'DistillHook.jobs.*.mimic_name')
+        check_replaced_first(runner, self.jobs, 'DistillHook.jobs')
+        self._recorder = OutputRecorder(runner.model, places(self.jobs, 'DistillHook.jobs', 'mimic_name'))
         self._in_place = InPlaceTeacher(self._recorder, self.same_pixels)
 
     def before_subnet_forward(self, runner: Any, subnet_pass: SubnetPass) -> None:
@@ -107,8 +109,7 @@ class DistillHook(Hook):
         """Keep the teacher's outputs, or add the student's losses.
 
         Raises:
-            ConfigError: for a named module that had no output in this pass, or a loss to replace that the model does
-                not have.
+            ConfigError: for a named module that had no output in this pass.
             RuntimeError: when the teacher's outputs are of another iteration, and so of another batch.
         """
         if self.teacher is not None:
@@ -122,7 +123,6 @@ class DistillHook(Hook):
                     raise ConfigError(f'DistillHook.jobs.{key}.mimic_name: {name!r} has no output in the pass of '
                                       f'{subnet_pass.name}; allowed: modules that every subnet calls')
         if subnet_pass.is_max:
-            check_replaced(losses, self.jobs, 'DistillHook.jobs')
             self._in_place.keep(subnet_pass, outputs)
             return
         taught = self._in_place.outputs(subnet_pass)
