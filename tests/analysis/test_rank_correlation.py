@@ -108,7 +108,11 @@ def test_what_shows_nothing_is_said_to():
     assert 'It includes guessing' in guess.report()
     rising = subnets([.1 * own for own in range(1, 9)])
     sure = RankComparison(rising, rising, 'coco/bbox_mAP')
-    assert 'It includes guessing' not in sure.report()
+    assert 'It includes guessing' not in sure.report() and 'below guessing' not in sure.report()
+    inverse = RankComparison(rising, rising[::-1], 'coco/bbox_mAP')
+    assert inverse.tau.high < 0
+    assert 'It includes guessing' not in inverse.report()
+    assert 'The interval lies below guessing: the ranking is the wrong way round' in inverse.report()
     equal = RankComparison(subnets([.5] * 4), subnets([.1, .2, .3, .4]), 'coco/bbox_mAP')
     assert 'nothing can be said' in equal.report()
     assert equal.summary()['kendall_tau'] == dict(value=None, p=None, interval=[None, None])
