@@ -11,8 +11,10 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbignas.dependencies import require_mmpretrain
+from mmbignas.engine.processes import distribute_on_cpu
 from mmbignas.errors import ConfigError, DependencyError
 from mmbignas.supernet import Checkpoint, Supernet, load_weights, model_config
 
@@ -35,13 +37,17 @@ __all__ = [
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool; end it with one line and exit code 2 for an error that its user can mend.
 
+    Of several processes, the line names the one that it comes from, and what torchrun says at the end has the error of
+    the first process that failed.
+
     Args:
         main: The tool. Every exception but :class:`ConfigError` and :class:`DependencyError` passes through.
     """
     try:
-        main()
+        record(main)()
     except (ConfigError, DependencyError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        where = f' in rank {os.environ["RANK"]}' if int(os.environ.get('WORLD_SIZE', '1')) > 1 else ''
+        print(f'error{where}: {error}', file=sys.stderr)
         sys.exit(2)
 
 
@@ -204,24 +210,8 @@ def build_runner(cfg: Config) -> Runner:
         cfg: A complete config. Without CUDA a distributed one gets a model wrapper that fits.
 
     Raises:
-        ConfigError: The launcher needs CUDA and there is none.
+        ConfigError: There is no CUDA, and the processes were not started by the launcher.
     """
     if cfg.launcher != 'none' and not torch.cuda.is_available():
-        _distribute_on_cpu(cfg)
+        distribute_on_cpu(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-
-
-def _distribute_on_cpu(cfg: Config) -> None:
-    """Start the gloo process group and ask for no device: MMEngine assigns GPUs in every distributed run."""
-    if cfg.launcher != 'pytorch':
-        raise ConfigError(f'--launcher {cfg.launcher} needs CUDA; without it use --launcher pytorch')
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
-    if cfg.get('model_wrapper_cfg') is None:
-        # What Runner would take, but for the devices.
-        cfg.model_wrapper_cfg = dict(
-            type='MMDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
-        )
-    cfg.model_wrapper_cfg.setdefault('device_ids', None)

@@ -127,7 +127,7 @@ def test_without_cuda(monkeypatch, capsys, config):
     with pytest.raises(SystemExit):
         run(monkeypatch, 'train.py', config, '--amp')
     assert '--amp needs CUDA' in capsys.readouterr().err
-    with pytest.raises(ConfigError, match='use --launcher pytorch'):
+    with pytest.raises(ConfigError, match='SLURM_PROCID'):
         build_runner(Config(dict(launcher='slurm')))
 
 

@@ -1,0 +1,60 @@
+"""Several processes on a machine without CUDA."""
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import init_dist, is_distributed
+from mmengine.utils.dl_utils import set_multi_processing
+
+from mmbignas.errors import ConfigError
+
+# Where each launcher leaves the number of a process on its machine, from which MMEngine takes the number of its GPU.
+LOCAL_RANKS = dict(pytorch='LOCAL_RANK', slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
+REQUIRED = dict(pytorch=('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+                slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+                mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'MASTER_ADDR'))
+STARTED_BY = dict(pytorch='torchrun', slurm='srun', mpi='mpirun')
+
+
+def distribute_on_cpu(cfg: Config) -> None:
+    """Start the process group with gloo, and ask for no GPU.
+
+    MMEngine would give each process of a distributed run a GPU. What the config says of the group besides its back end
+    (``env_cfg.dist_cfg``, such as ``timeout`` in seconds) holds here too.
+
+    Args:
+        cfg: the config of a run whose ``launcher`` is ``pytorch``, ``slurm`` or ``mpi``. It gets a model wrapper that
+            fits, where it has none.
+
+    Raises:
+        ConfigError: the processes were not started by the launcher, or ``env_cfg.dist_cfg.timeout`` is no time.
+    """
+    if not is_distributed():
+        _start_group(cfg.launcher, cfg.get('env_cfg') or {})
+    if cfg.get('model_wrapper_cfg') is None:
+        # What Runner would take, but for the devices.
+        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False,
+                                     find_unused_parameters=cfg.get('find_unused_parameters', False))
+    cfg.model_wrapper_cfg.setdefault('device_ids', None)
+
+
+def _start_group(launcher: str, env_cfg: Any) -> None:
+    missing = [name for name in REQUIRED[launcher] if name not in os.environ]
+    if missing:
+        raise ConfigError(f'--launcher {launcher}: {", ".join(missing)} missing in the environment; allowed: processes '
+                          f'that {STARTED_BY[launcher]} starts, or --launcher none')
+    settings = {**(env_cfg.get('dist_cfg') or {}), 'backend': 'gloo'}
+    timeout = settings.get('timeout')
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
+        raise ConfigError(f'env_cfg.dist_cfg.timeout: {timeout!r} is not allowed; allowed: seconds, above 0')
+    # As Runner does before it starts a group; without it, init_dist decides on a start method of its own.
+    set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=True)
+    name = LOCAL_RANKS[launcher]
+    local_rank = os.environ.get(name, '0')
+    os.environ[name] = '-1'  # torch.cuda.set_device, which MMEngine calls with it, does nothing below 0
+    try:
+        init_dist(launcher, **settings)
+    finally:
+        os.environ[name] = os.environ['LOCAL_RANK'] = local_rank
