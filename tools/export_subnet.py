@@ -9,7 +9,7 @@ import random
 from mmbignas import ConfigError
 from mmbignas.cost.units import format_macs, format_params
 from mmbignas.engine.calibration_images import Calibration
-from mmbignas.engine.exporting import SubnetExporter, check_new_folder
+from mmbignas.engine.exporting import SubnetExporter, check_export_folder
 from mmbignas.engine.launch import add_config_arguments, image_size_pairs, read_config, run_tool
 from mmbignas.engine.own_size import image_sizes_of
 from mmbignas.supernet import parse_choice
@@ -38,9 +38,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Export."""
     args = parse_args()
-    check_new_folder(args.out)
+    check_export_folder(args.out)
     cfg = read_config(args)
-    image_size = image_size_pairs(args.image_size or ()) or image_sizes_of(cfg)
+    typed = image_size_pairs(args.image_size or ())
+    image_size = typed[0] if len(typed) == 1 else typed or image_sizes_of(cfg)
     if image_size is None:
         raise ConfigError(f'{args.config} has no test_cfg with an image size: give --image-size H W')
     calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')

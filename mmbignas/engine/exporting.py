@@ -29,6 +29,7 @@ from mmbignas.supernet import (
     calibrate_bn,
     file_hash,
     image_channels,
+    is_one_size,
     load_weights,
     read_checkpoint,
     read_image_sizes,
@@ -56,7 +57,8 @@ class SubnetExporter:
         cfg: config of the supernet's run.
         checkpoint: its checkpoint.
         image_size: ``[height, width]`` in pixels, of the images that MACs are counted for; a list of such sizes to
-            choose from where the supernet was trained in several.
+            choose from where the supernet was trained in several. Of a list with a single one, all subnets see images
+            of that size.
         calibration: calibrates the BN statistics of each subnet first; ``None`` leaves those of the supernet, which
             suit no subnet.
         weights: ``ema`` or ``training``, of a run with ``EMAHook``.
@@ -79,7 +81,9 @@ class SubnetExporter:
         self.supernet = load_supernet(cfg, self.checkpoint)
         self.model: nn.Module = self.supernet.model
         check_widths(self.supernet)
-        self.cost_model = CostModel(self.model, read_image_sizes(self.model, image_size, 'image_size'))
+        sizes = read_image_sizes(self.model, image_size, 'image_size')
+        self._only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
+        self.cost_model = CostModel(self.model, sizes)
         self.space = self.cost_model.space
         self._batches: list[Any] | None = None
 
@@ -94,17 +98,18 @@ class SubnetExporter:
             dict: the certificate.
 
         Raises:
-            ConfigError: for a folder that is there already or cannot be made, or weights whose outputs are not finite.
+            ConfigError: for a folder that :func:`check_export_folder` refuses or that cannot be made, or weights whose
+                outputs are not finite.
             RuntimeError: when the written network computes something else than the supernet.
         """
+        check_export_folder(out)
         with new_folder(out) as aside:
             self.supernet.apply(subnet)
             if self.calibration is not None:
-                self._calibrate(self.calibration, subnet.image_size)
+                self._calibrate(self.calibration, self._own_size(subnet))
             model_cfg = subnet_config(self.cfg.model, self.model, subnet)
             plain_cfg = plain_run_config(self.cfg, sized_model_config(model_cfg, self.cfg, self.model,
-                                                                      subnet.image_size))
-            plain_cfg.work_dir = str(Path('work_dirs', Path(out).name))
+                                                                      self._own_size(subnet)))
             self._write(plain_cfg, aside)
             plain = read_back(aside)
             cost = self.cost_model(subnet)
@@ -115,6 +120,10 @@ class SubnetExporter:
                                    'function')
             (aside / CERTIFICATE).write_text(json.dumps(certificate, indent=2) + '\n', encoding='utf-8')
         return certificate
+
+    def _own_size(self, subnet: Subnet) -> ImageSize | None:
+        """Size that the subnet's images are resized to; ``None`` where they stay as they are."""
+        return subnet.image_size or self._only_size
 
     def _size(self, subnet: Subnet) -> ImageSize:
         return subnet.image_size or self.space.image_sizes[0]
@@ -180,6 +189,22 @@ def read_back(folder: str | Path) -> nn.Module:
 
 def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
     return list(tensors_in(model(images, mode='tensor')))
+
+
+def check_export_folder(folder: str | Path) -> None:
+    """Make sure that a subnet can be exported to a folder, and lies safely there.
+
+    MMEngine writes the config of a run to its work dir, under the name of the file that it was read from. So a test of
+    the exported config must not have the exported folder for its work dir.
+
+    Raises:
+        ConfigError: if it exists, or is the work dir that MMEngine's tools choose for the exported config.
+    """
+    check_new_folder(folder)
+    work_dir = Path('work_dirs', Path(CONFIG).stem)
+    if Path(folder).resolve().parts[-2:] == work_dir.parts:
+        raise ConfigError(f'{folder}: is not allowed, as tests of the exported {CONFIG} would write to {work_dir}; '
+                          'allowed: any other new folder, such as exported/NAME')
 
 
 def check_new_folder(folder: str | Path) -> None:

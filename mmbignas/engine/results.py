@@ -1,11 +1,14 @@
 """What came out of the evaluation of many subnets, as files for people and programs."""
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from mmengine.config import Config
 
 from mmbignas.analysis.accuracy_page import write_page
 from mmbignas.analysis.accuracy_plots import draw_accuracy
@@ -57,24 +60,34 @@ def _names(sample: AccuracySample) -> list[str]:
     return [name for name in (sample.metric1, sample.metric2) if name is not None]
 
 
-def export_command(config: Path, checkpoint: str | None, image_sizes: int) -> Callable[[EvaluatedSubnet], str]:
+def write_config(cfg: Config, key: str, path: Path) -> None:
+    """Write a run's config in such a way that subnets are exported as they were evaluated.
+
+    Args:
+        cfg: config of the run.
+        key: of the evaluation, ``test_cfg`` or ``val_cfg``. Tools ask ``test_cfg`` first for image sizes, and with
+            others a number is that of another subnet; so, where there is one, it becomes this.
+        path: the file.
+    """
+    if cfg.get('test_cfg') and cfg.get(key):
+        cfg = copy.deepcopy(cfg)
+        cfg.test_cfg = cfg[key]
+    with replacing(path) as aside:
+        aside.write_text(cfg.pretty_text, encoding='utf-8')
+
+
+def export_command(config: Path, checkpoint: str | None) -> Callable[[EvaluatedSubnet], str]:
     """What has to be typed to export a subnet.
 
     Args:
-        config: file of the run's config, with all that was changed on the command line: the numbers of subnets depend
-            on it.
+        config: file of :func:`write_config`, with all that was changed on the command line: the numbers of subnets
+            depend on it.
         checkpoint: of the supernet, if it has one.
-        image_sizes: how many image sizes the space has; with several, the config has to name them.
 
     Returns:
         function: evaluated subnet -> command.
     """
     tool = 'python tools/export_subnet.py' if Path('tools/export_subnet.py').is_file() else \
         'mim run mmbignas export_subnet'
-
-    def command(subnet: EvaluatedSubnet) -> str:
-        files = ' '.join(shlex.quote(str(path)) for path in (config, checkpoint or 'CHECKPOINT'))
-        size = ' --image-size {} {}'.format(*subnet.image_size) if image_sizes == 1 else ''
-        return f'{tool} {files} --subnet {subnet.number}{size} --out work_dirs/subnet{subnet.number}'
-
-    return command
+    files = ' '.join(shlex.quote(str(path)) for path in (config, checkpoint or 'CHECKPOINT'))
+    return lambda subnet: f'{tool} {files} --subnet {subnet.number} --out exported/subnet{subnet.number}'

@@ -33,10 +33,10 @@ default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1), logger=dict
 """
 
 
-def python(*args, code=0, timeout=240):
+def python(*args, code=0, timeout=240, cwd=ROOT):
     """Run Python with these arguments, see that it ends with ``code``, and return what it wrote."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
-    done = subprocess.run([sys.executable, *map(str, args)], env=environment, cwd=ROOT, timeout=timeout,
+    done = subprocess.run([sys.executable, *map(str, args)], env=environment, cwd=cwd, timeout=timeout,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == code, done.stdout[-3000:]
     return done.stdout

@@ -31,17 +31,22 @@ def export(workspace, checkpoint, name, *options):
 @pytest.fixture(scope='module')
 def exported(workspace, whole):
     """The largest subnet, calibrated as the config says."""
-    return export(workspace, whole / 'epoch_2.pth', 'exported', '--subnet', 'max')
+    return export(workspace, whole / 'epoch_2.pth', 'work_dirs/exported', '--subnet', 'max')
 
 
 @pytest.fixture(scope='module')
 def predictions(workspace, exported):
-    """Those of MMDetection's own test tool, and its output."""
+    """Those of MMDetection's own test tool, and its output. Its work dir is the default: the folder stays as it is."""
     folder, _ = exported
-    file = workspace / 'predictions.pkl'
-    output = python(MMDET_TOOLS / 'test.py', folder / 'config.py', folder / 'checkpoint.pth', '--work-dir',
-                    workspace / 'exported_test', '--out', file)
+    file, before = workspace / 'predictions.pkl', contents(folder)
+    output = python(MMDET_TOOLS / 'test.py', folder / 'config.py', folder / 'checkpoint.pth', '--out', file,
+                    cwd=workspace)
+    assert contents(folder) == before
     return file, output
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
 def test_the_tool_says_what_it_did(exported):
@@ -55,7 +60,7 @@ def test_the_tool_says_what_it_did(exported):
 def test_mmdetections_own_test_tool(workspace, predictions, tested):
     """The exported network has the accuracy that the calibrated subnet had in the supernet."""
     [expected] = [line['metrics'] for line in tested if line['name'] == 'max_calib']
-    scalars = json.loads(next((workspace / 'exported_test').glob('*/*.json')).read_text())
+    scalars = json.loads(next((workspace / 'work_dirs' / 'config').glob('*/*.json')).read_text())
     assert {name: scalars[name] for name in expected} == expected
 
 

@@ -20,7 +20,8 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmbignas import ConfigError
-from mmbignas.engine.exporting import SubnetExporter, check_new_folder, read_back
+from mmbignas.cost import CostModel
+from mmbignas.engine.exporting import SubnetExporter, check_export_folder, read_back
 from mmbignas.engine.own_size import image_sizes_of, interpolation_of, pipeline_size
 from mmbignas.engine.resolution import at_resolution
 from mmbignas.space import Subnet, load_subnet
@@ -122,8 +123,18 @@ def test_nothing_is_overwritten(tmp_path: Path, exporter: SubnetExporter) -> Non
         with pytest.raises(ConfigError, match='exists, and nothing is overwritten; give the name of a new folder'):
             exporter.export(exporter.supernet.space.min(), path)
         with pytest.raises(ConfigError, match='exists'):
-            check_new_folder(path)
+            check_export_folder(path)
         assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize('name', ['work_dirs/config', 'x/../work_dirs/config/'])
+def test_the_folder_that_tests_write_to(tmp_path: Path, exporter: SubnetExporter, monkeypatch: pytest.MonkeyPatch,
+                                        name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match='tests of the exported config.py would write to work_dirs/config; allowed: '):
+        exporter.export(exporter.supernet.space.min(), name)
+    assert not Path('work_dirs').exists()
+    check_export_folder('work_dirs/config/x')
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, exporter: SubnetExporter) -> None:
@@ -246,6 +257,19 @@ def test_a_detector_with_an_image_size_of_its_own(tmp_path: Path) -> None:
         assert found.pred_instances.bboxes[:, 3].max() <= 240 and found.pred_instances.bboxes[:, 2].max() <= 180
         scales.add(found.scale_factor)
     assert len(scales) > 1
+
+
+def test_a_list_of_one_size_is_what_images_are_resized_to(tmp_path: Path) -> None:
+    """As in evaluation; one size alone is what MACs are counted for."""
+    model, checkpoint = trained(retinanet(), tmp_path / 'supernet.pth')
+    data = dict(inputs=[torch.randint(0, 256, (3, 128, 128), dtype=torch.uint8)])
+    for index, (sizes, seen) in enumerate((([[64, 64]], 64), ([64, 64], 128))):
+        exporter = SubnetExporter(run_config(retinanet()), checkpoint, sizes, log=lambda text: None)
+        certificate = exporter.export(exporter.space.min(), tmp_path / str(index))
+        assert certificate['image_size'] == [64, 64]
+        assert certificate['macs'] == CostModel(model, [(64, 64)])(exporter.space.min()).macs
+        inputs = read_back(tmp_path / str(index)).data_preprocessor(copy.deepcopy(data), False)['inputs']
+        assert tuple(inputs.shape[2:]) == (seen, seen)
 
 
 @pytest.mark.parametrize(('transforms', 'size'), [

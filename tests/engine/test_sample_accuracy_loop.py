@@ -3,6 +3,8 @@ import copy
 import csv
 import json
 import random
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 
 from mmbignas.cost import CostModel
 from mmbignas.engine.alone import Alone
+from mmbignas.engine.own_size import image_sizes_of, interpolation_of
 from mmbignas.errors import ConfigError
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.calibration import calibrate_bn
@@ -114,6 +117,46 @@ def test_results(tmp_path):
     for number, row in rows.items():
         assert float(row['toy/likelihood']) == lines[number]['metrics']['toy/likelihood']
     assert 'export_subnet' in (folder / 'subnets.html').read_text()
+
+
+def commands(folder):
+    """Number of a subnet -> the command on the page that exports it, as words."""
+    facts = json.loads(re.search(r'const subnets = (\[.*\]);', (folder / 'subnets.html').read_text())[1])
+    words = [shlex.split(own['command']) for own in facts]
+    return {int(own[own.index('--subnet') + 1]): own for own in words}
+
+
+def given_weights(runner, folder):
+    """Let a run begin with a checkpoint; return its path."""
+    path = str(folder / 'supernet.pth')
+    torch.save(dict(state_dict=runner.model.state_dict()), path)
+    runner._load_from = path
+    return path
+
+
+def test_subnets_of_a_validation_are_exported_at_its_sizes(tmp_path):
+    """What a test of the same config would do does not matter: with other sizes a number is another subnet."""
+    own = dict(image_size=[[4, 4], [6, 6]], interpolation_type='area')
+    cfg = dict(val_cfg=dict(own, type='SampleAccuracyLoop'),
+               test_cfg=dict(type='SubnetValLoop', image_size=[[6, 6]], interpolation_type='nearest'))
+    runner = runner_for(tmp_path, stage='val', cfg=cfg, subnet_count=3, **own)
+    checkpoint = given_weights(runner, tmp_path)
+    runner.val()
+    folder = tmp_path / 'sample_accuracy'
+    for number, words in commands(folder).items():
+        assert words[-6:] == [f'{folder}/config.py', checkpoint, '--subnet', str(number), '--out',
+                              f'exported/subnet{number}']
+    written = Config.fromfile(str(folder / 'config.py'))
+    assert image_sizes_of(written) == [[4, 4], [6, 6]] and interpolation_of(written) == 'area'
+    assert runner.cfg.test_cfg.image_size == [[6, 6]]
+
+
+def test_the_checkpoint_of_a_training_is_not_the_one_it_began_with(tmp_path):
+    runner = runner_for(tmp_path, stage='val', subnet_count=2)
+    given_weights(runner, tmp_path)
+    runner.train()
+    [folder] = (tmp_path / 'sample_accuracy').iterdir()
+    assert all(words[-5] == 'CHECKPOINT' for words in commands(folder).values())
 
 
 @pytest.mark.parametrize('first', [1, 5, 12])

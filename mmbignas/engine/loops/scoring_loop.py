@@ -32,10 +32,9 @@ from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.engine.identity import annotation_hashes, config_hash, dataset_hash, model_hash, space_hash
 from mmbignas.engine.loops.subnet_loop import SubnetEval, SubnetLoop, json_metrics, number_metrics, stage_of
 from mmbignas.engine.prediction import predict_others
-from mmbignas.engine.results import export_command, write_results
+from mmbignas.engine.results import export_command, write_config, write_results
 from mmbignas.engine.wanted_metrics import WantedMetrics
 from mmbignas.errors import ConfigError
-from mmbignas.replacing import replacing
 from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import Supernet, is_one_size, read_image_sizes
 
@@ -245,9 +244,9 @@ class ScoringLoop(SubnetLoop):
         sample = AccuracySample([EvaluatedSubnet.from_line(line) for line in lines], self.metric1, self.metric2,
                                 self.marks, self.flops_range(), space.size)
         config = self.folder / 'config.py'
-        with replacing(config) as aside:
-            aside.write_text(self.runner.cfg.pretty_text, encoding='utf-8')
-        command = export_command(config, self.runner._load_from, len(space.image_sizes))
+        write_config(self.runner.cfg, self.key, config)
+        trained_here = self._iteration() is not None  # then load_from is where the training began
+        command = export_command(config, None if trained_here else self.runner._load_from)
         return write_results(sample, self.folder, command, self.runner.logger.info, self._predict(sample))
 
     def _predict(self, sample: AccuracySample) -> dict[str, Any] | None:
