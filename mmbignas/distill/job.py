@@ -1,121 +1,114 @@
-"""What a distillation job in a config says."""
+"""A distillation job: the loss between the outputs of named modules of a student and a teacher."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from mmbignas.distill.adapters import Adapters
 from mmbignas.distill.recorder import Outputs
 from mmbignas.errors import ConfigError
-from mmbignas.registry import MODELS
 
-JOB_KEYS = ('mimic_name', 'loss', 'loss_weight', 'warm_up_iters', 'teacher_mimic_name', 'replaces')
+IN_PLACE = 'max'
 
 
 @dataclass(frozen=True)
 class DistillJob:
-    """Which modules are compared, by which loss, with which weight.
+    """Which modules are compared, by which loss, with which weight, and when.
 
     Args:
+        key: its place in the config, for messages.
+        teacher: name of the teacher; :data:`IN_PLACE` for the largest subnet.
         names: paths of the student's modules.
         teacher_names: paths of the teacher's modules, one for each of the student's.
-        loss: see :mod:`mmbignas.distill.losses`.
+        loss: see :mod:`mmbignas.distill.outputs`.
         loss_weight: factor of the loss.
         warm_up_iters: number of iterations over which the factor grows linearly from 0.
+        begin: the first iteration with this loss.
+        end: the first one without it again.
         replaces: names of the model's own losses that students are not trained on.
+        first_channels: compare the channels that both have, where the numbers differ.
+        adapters: trained layers that bring the student's outputs to the teacher's width; ``None`` for none.
     """
 
+    key: str
+    teacher: str
     names: tuple[str, ...]
     teacher_names: tuple[str, ...]
     loss: nn.Module
-    loss_weight: float
-    warm_up_iters: int
+    loss_weight: float = 1.
+    warm_up_iters: int = 0
+    begin: int = 0
+    end: float = math.inf
     replaces: tuple[str, ...] = ()
+    first_channels: bool = False
+    adapters: Adapters | None = None
 
-    def __call__(self, student: Outputs, teacher: Outputs, iteration: int) -> Tensor:
+    def active(self, iteration: int) -> bool:
+        """Whether an iteration has this loss."""
+        return self.begin <= iteration < self.end
+
+    def __call__(self, student: Outputs, teacher: Outputs, iteration: int, data_samples: Any = None) -> Tensor:
         """The weighted loss in an iteration.
 
         Args:
             student: outputs of :attr:`names`.
             teacher: outputs of :attr:`teacher_names`.
             iteration: number of the iteration.
+            data_samples: the batch's, for losses with ``needs_data_samples``.
+
+        Raises:
+            ConfigError: for outputs that cannot be compared one by one.
         """
-        ramp = min(1., iteration / self.warm_up_iters) if self.warm_up_iters else 1.
-        loss = self.loss([student[name] for name in self.names], [teacher[name] for name in self.teacher_names])
-        return loss * (self.loss_weight * ramp)
+        ours, theirs = self._matched(student, teacher)
+        ramp = min(1., (iteration - self.begin) / self.warm_up_iters) if self.warm_up_iters else 1.
+        more = dict(data_samples=data_samples) if getattr(self.loss, 'needs_data_samples', False) else {}
+        return self.loss(ours, theirs, **more) * (self.loss_weight * ramp)
+
+    def _matched(self, student: Outputs, teacher: Outputs) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        """The outputs of all modules, brought to the same widths."""
+        ours: list[list[Tensor]] = []
+        theirs: list[list[Tensor]] = []
+        for index, (name, teacher_name) in enumerate(zip(self.names, self.teacher_names, strict=True)):
+            xs, ys = student[name], teacher[teacher_name]
+            if self.adapters is not None and len(xs) == len(ys):
+                xs = self.adapters(index, xs)
+            if self.first_channels:
+                widths = [min(x.shape[1], y.shape[1]) for x, y in zip(xs, ys)]
+                xs, ys = ([own[:, :width] for own, width in zip(tensors, widths)] if len(xs) == len(ys) else tensors
+                          for tensors in (xs, ys))
+            shapes = [[tuple(own.shape) for own in tensors] for tensors in (xs, ys)]
+            if shapes[0] != shapes[1]:
+                raise ConfigError(f'{self.key}.mimic_name: {name!r} puts out {_differing(*shapes)} of the teacher\'s '
+                                  f'{teacher_name!r}; allowed: modules with outputs of the same shapes, or, where '
+                                  "only the channels differ, widths='first_channels' or 'adapter'")
+            ours.append(xs)
+            theirs.append(ys)
+        return ours, theirs
 
 
-def parse_jobs(jobs: Any, key: str) -> dict[str, DistillJob]:
-    """Read the jobs of a config.
-
-    Args:
-        jobs: name -> ``dict(mimic_name=..., loss=dict(type=...), loss_weight=1., warm_up_iters=0,
-            teacher_mimic_name=..., replaces=...)``.
-        key: their place in the config.
-
-    Returns:
-        dict: name -> job, in the same order.
-
-    Raises:
-        ConfigError: for a job that is not complete or has values that are not allowed.
-    """
-    if not isinstance(jobs, Mapping) or not jobs:
-        raise ConfigError(f'{key}: expected a dict of jobs, got {jobs!r}')
-    return {name: _parse_job(job, f'{key}.{name}') for name, job in jobs.items()}
-
-
-def places(jobs: Mapping[str, DistillJob], key: str, field: str) -> dict[str, str]:
+def places(jobs: Iterable[DistillJob], field: str) -> dict[str, str]:
     """Where the modules of jobs stand in the config.
 
     Args:
-        jobs: name -> job.
-        key: the jobs' place in the config.
+        jobs: the jobs.
         field: ``mimic_name``, or ``teacher_mimic_name`` for the teacher's modules.
 
     Returns:
         dict: path of a module -> place of the first job that has it.
     """
     found: dict[str, str] = {}
-    for name, job in jobs.items():
+    for job in jobs:
         for module in job.names if field == 'mimic_name' else job.teacher_names:
-            found.setdefault(module, f'{key}.{name}.{field}')
+            found.setdefault(module, f'{job.key}.{field}')
     return found
 
 
-def _parse_job(job: Any, key: str) -> DistillJob:
-    if not isinstance(job, Mapping) or set(job) - set(JOB_KEYS) or not {'mimic_name', 'loss'} <= set(job):
-        raise ConfigError(f'{key}: expected a dict with mimic_name and loss, optionally loss_weight, '
-                          f'warm_up_iters, teacher_mimic_name and replaces, got {job!r}')
-    names = _names(job['mimic_name'], f'{key}.mimic_name', 'the path of a module, or a list of paths')
-    teacher_names = names
-    if 'teacher_mimic_name' in job:
-        teacher_names = _names(job['teacher_mimic_name'], f'{key}.teacher_mimic_name',
-                               'the path of a module, or a list of paths')
-        if len(teacher_names) != len(names):
-            raise ConfigError(f'{key}.teacher_mimic_name: {list(teacher_names)} is not allowed with mimic_name '
-                              f'{list(names)}; allowed: as many modules')
-    warm_up_iters, loss_weight = job.get('warm_up_iters', 0), job.get('loss_weight', 1.)
-    for name, value in (('warm_up_iters', warm_up_iters), ('loss_weight', loss_weight)):
-        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise ConfigError(f'{key}.{name}: {value!r} is not allowed; allowed: numbers from 0')
-    replaces: tuple[str, ...] = ()
-    if 'replaces' in job:
-        replaces = _names(job['replaces'], f'{key}.replaces', "the name of one of the model's losses, or a list of "
-                          'names')
-        if warm_up_iters:
-            raise ConfigError(f'{key}.warm_up_iters: {warm_up_iters!r} is not allowed with replaces {list(replaces)}: '
-                              'students would have nothing to learn from at first; allowed: 0')
-        if not loss_weight:
-            raise ConfigError(f'{key}.loss_weight: {loss_weight!r} is not allowed with replaces {list(replaces)}: '
-                              'students would have nothing to learn from; allowed: numbers greater than 0')
-    return DistillJob(names, teacher_names, MODELS.build(job['loss']), loss_weight, warm_up_iters, replaces)
-
-
-def _names(value: Any, key: str, allowed: str) -> tuple[str, ...]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, Sequence) or not names or any(not isinstance(name, str) for name in names):
-        raise ConfigError(f'{key}: {value!r} is not allowed; allowed: {allowed}')
-    return tuple(names)
+def _differing(ours: Sequence[tuple[int, ...]], theirs: Sequence[tuple[int, ...]]) -> str:
+    """The first shapes that differ, or the numbers of outputs."""
+    if len(ours) != len(theirs):
+        return f'{len(ours)} tensors instead of the {len(theirs)}'
+    return next(f'{own} instead of the {other}' for own, other in zip(ours, theirs) if own != other)

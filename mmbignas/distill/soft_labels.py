@@ -1,6 +1,6 @@
 """Losses between the softmax probabilities of a teacher and a student, for classifiers.
 
-Called like those in :mod:`mmbignas.distill.losses`, with logits of shape ``(N, C)`` or ``(N, C, ...)``. Every position
+Called as :mod:`mmbignas.distill.outputs` says, with logits of shape ``(N, C)`` or ``(N, C, ...)``. Every position
 is a sample. The mean is over all samples of all tensors, each computed in float32.
 """
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmbignas.distill.losses import ModuleOutputs
+from mmbignas.distill.outputs import ModuleOutputs, as_float, pairs
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
 
@@ -39,9 +39,7 @@ class SoftLabelLoss(nn.Module):
 
     def __init__(self, temperature: float = 1.) -> None:
         super().__init__()
-        if not _is_number(temperature) or temperature <= 0:
-            raise ConfigError(f'SoftLabelLoss.temperature: {temperature!r} is not allowed; allowed: numbers above 0')
-        self.temperature = temperature
+        self.temperature = check_temperature(temperature, type(self).__name__)
 
     def forward(self, student: ModuleOutputs, teacher: ModuleOutputs) -> Tensor:
         """Compare logits of shape ``(N, C, ...)``."""
@@ -104,6 +102,21 @@ class AlphaDivergenceLoss(nn.Module):
         return _mean(student, teacher, divergence)
 
 
+def check_temperature(value: Any, name: str) -> float:
+    """The temperature of a loss, if it is a number above 0.
+
+    Args:
+        value: what the config says.
+        name: of the loss.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    if not _is_number(value) or value <= 0:
+        raise ConfigError(f'{name}.temperature: {value!r} is not allowed; allowed: numbers above 0')
+    return value
+
+
 def _alpha_divergence(log_p: Tensor, log_q: Tensor, alpha: float, log_clip: float) -> tuple[Tensor, Tensor]:
     """The divergence of each sample, and the factors of its gradient.
 
@@ -147,9 +160,7 @@ def _with_gradient(value: Tensor, factors: Tensor, log_q: Tensor) -> Tensor:
 
 def _mean(student: ModuleOutputs, teacher: ModuleOutputs, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The mean of a loss over the samples of all tensors of all modules."""
-    return torch.cat([loss(x.float(), y.float()).flatten()
-                      for ours, theirs in zip(student, teacher, strict=True)
-                      for x, y in zip(ours, theirs, strict=True)]).mean()
+    return torch.cat([loss(as_float(x), as_float(y)).flatten() for x, y in pairs(student, teacher)]).mean()
 
 
 def _is_number(value: Any) -> bool:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 
 from mmbignas.distill.hard_labels import set_aside
 from mmbignas.distill.job import DistillJob, places
+from mmbignas.distill.outputs import data_samples_of
 from mmbignas.distill.recorder import OutputRecorder, Outputs
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
@@ -70,7 +71,6 @@ class TeacherDistillation:
         teacher: a network with ``forward(..., mode='tensor')``, in eval mode, on the model's device.
         jobs: name -> job. The loss is called ``loss_distill_<name>``.
         iteration: says the number of the iteration, for the warm-up.
-        key: the jobs' place in the config, for messages.
 
     Raises:
         ConfigError: for a module that is not in the model or in the teacher. In a forward pass: for one without an
@@ -78,11 +78,11 @@ class TeacherDistillation:
     """
 
     def __init__(self, model: nn.Module, teacher: nn.Module, jobs: Mapping[str, DistillJob],
-                 iteration: Callable[[], int], key: str) -> None:
-        self.teacher, self.jobs, self.iteration, self.key = teacher, jobs, iteration, key
+                 iteration: Callable[[], int]) -> None:
+        self.teacher, self.jobs, self.iteration = teacher, jobs, iteration
         self._teacher_recorder = OutputRecorder(teacher, {
-            name: f'{place}, in the teacher' for name, place in places(jobs, key, 'teacher_mimic_name').items()})
-        self._recorder = OutputRecorder(model, places(jobs, key, 'mimic_name'))
+            name: f'{place}, in the teacher' for name, place in places(jobs.values(), 'teacher_mimic_name').items()})
+        self._recorder = OutputRecorder(model, places(jobs.values(), 'mimic_name'))
         self._handles = [model.register_forward_pre_hook(self._before, with_kwargs=True),
                          model.register_forward_hook(self._after, with_kwargs=True)]
         self.forget()
@@ -100,9 +100,15 @@ class TeacherDistillation:
         for handle in self._handles:
             handle.remove()
 
+    def _active(self, kwargs: dict[str, Any]) -> dict[str, DistillJob]:
+        """The jobs of a forward pass: those of the iteration, where losses are computed."""
+        if kwargs.get('mode') != 'loss':
+            return {}
+        return {name: job for name, job in self.jobs.items() if job.active(self.iteration())}
+
     def _before(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Let the teacher compute, before there are activations of the student."""
-        if kwargs.get('mode') != 'loss':
+        if not self._active(kwargs):
             return
         batch = [*args, *(value for name, value in kwargs.items() if name != 'mode')]
         known = next((taught for seen, taught in self._seen if len(seen) == len(batch) and all(
@@ -118,31 +124,22 @@ class TeacherDistillation:
 
     def _after(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], losses: Any) -> dict[str, Any] | None:
         """Add the losses to those of the model, or put them in the place of some."""
-        if kwargs.get('mode') != 'loss':
+        jobs = self._active(kwargs)
+        if not jobs:
             return None
         outputs, losses = self._recorder.stop(), {**losses}
-        set_aside(losses, self.jobs, self.key)
-        for name, job in self.jobs.items():
-            self._check(name, job, outputs)
-            losses[f'loss_distill_{name}'] = job(outputs, self._taught, self.iteration())
+        set_aside(losses, jobs.values())
+        data_samples = data_samples_of(args or kwargs)  # MMEngine gives a batch as the one or the other
+        for name, job in jobs.items():
+            self._check(job, outputs)
+            losses[f'loss_distill_{name}'] = job(outputs, self._taught, self.iteration(), data_samples)
         return losses
 
-    def _check(self, name: str, job: DistillJob, outputs: Outputs) -> None:
-        """Refuse outputs that cannot be compared one by one."""
-        for ours, theirs in zip(job.names, job.teacher_names):
-            for field, module, found, whose in (('mimic_name', ours, outputs, 'the model'),
-                                                ('teacher_mimic_name', theirs, self._taught, 'the teacher')):
-                if not found.get(module):
-                    raise ConfigError(f'{self.key}.{name}.{field}: {module!r} of {whose} has no output in a forward '
-                                      'pass; allowed: modules that every forward pass calls')
-            shapes = [[tuple(tensor.shape) for tensor in found] for found in (outputs[ours], self._taught[theirs])]
-            if shapes[0] != shapes[1]:
-                raise ConfigError(f'{self.key}.{name}.mimic_name: {ours!r} puts out {_differing(*shapes)} of the '
-                                  f"teacher's {theirs!r}; allowed: modules with outputs of the same shapes")
-
-
-def _differing(ours: Sequence[tuple[int, ...]], theirs: Sequence[tuple[int, ...]]) -> str:
-    """The first shapes that differ, or the numbers of outputs."""
-    if len(ours) != len(theirs):
-        return f'{len(ours)} tensors instead of the {len(theirs)}'
-    return next(f'{own} instead of the {other}' for own, other in zip(ours, theirs) if own != other)
+    def _check(self, job: DistillJob, outputs: Outputs) -> None:
+        """Refuse modules without an output."""
+        for field, names, found, whose in (('mimic_name', job.names, outputs, 'the model'),
+                                           ('teacher_mimic_name', job.teacher_names, self._taught, 'the teacher')):
+            for name in names:
+                if not found.get(name):
+                    raise ConfigError(f'{job.key}.{field}: {name!r} of {whose} has no output in a forward pass; '
+                                      'allowed: modules that every forward pass calls')

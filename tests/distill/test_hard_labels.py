@@ -8,8 +8,8 @@ from mmbignas.errors import ConfigError
 
 
 def jobs_of(*replaced):
-    return {f'job{index}': DistillJob(('a', ), ('a', ), nn.Identity(), 1., 0, names)
-            for index, names in enumerate(replaced)}
+    return [DistillJob(f'DistillHook.jobs.job{index}', 'max', ('a', ), ('a', ), nn.Identity(), replaces=names)
+            for index, names in enumerate(replaced)]
 
 
 def losses_of():
@@ -25,7 +25,7 @@ def losses_of():
 ])
 def test_renamed_and_detached(replaced, renamed):
     before, losses = losses_of(), losses_of()
-    set_aside(losses, jobs_of(*replaced), 'jobs')
+    set_aside(losses, jobs_of(*replaced))
     assert {*losses} == {renamed.get(name, name) for name in before}
     assert not any('loss' in name for name in renamed.values())
     for name, value in before.items():
@@ -49,7 +49,16 @@ def test_names_that_are_no_losses(losses, name, allowed):
     before = {**losses}
     for function in (check_replaced, set_aside):
         with pytest.raises(ConfigError) as error:
-            function(losses, jobs_of(('loss_cls', ) if 'loss_cls' in losses else (), (name, )), 'DistillHook.jobs')
+            function(losses, jobs_of(('loss_cls', ) if 'loss_cls' in losses else (), (name, )))
         assert str(error.value) == (f"DistillHook.jobs.job1.replaces: {name!r} is not one of the model's losses; "
                                     f'allowed: {allowed}')
         assert losses == before
+
+
+def test_several_teachers_replace_the_same_loss():
+    """The first one sets it aside; to the next, it is still one of the model's losses."""
+    losses = losses_of()
+    set_aside(losses, jobs_of(('loss_cls', )))
+    before = {**losses}
+    set_aside(losses, jobs_of(('loss_cls', )))
+    assert losses == before and 'hard_label_cls' in losses

@@ -137,7 +137,7 @@ def test_a_random_draw_that_is_the_largest_is_no_student(second, students):
 def build_runner_stub(model):
     """A runner that is about to train ``model`` by the usual rule."""
     rule = SandwichRule(Supernet(model).space, 2, ['max', 'random'])
-    return SimpleNamespace(model=model, train_loop=SimpleNamespace(rule=rule))
+    return SimpleNamespace(model=model, train_loop=SimpleNamespace(rule=rule, data=None))
 
 
 def test_outputs_of_another_iteration_are_refused():
@@ -231,9 +231,17 @@ LOSS = dict(type='mmbignas.FeatureMSELoss')
     (dict(a=dict(mimic_name=['head', 3], loss=LOSS)), ['jobs.a.mimic_name', '3']),
     (dict(a=dict(mimic_name='head', loss=LOSS, teacher_mimic_name='top')),
      ['jobs.a.teacher_mimic_name', "'top'", 'without DistillHook.teacher']),
-    (dict(a=dict(mimic_name='head', loss=LOSS, teacher_mimic_name=['top', 'head'])),
-     ['jobs.a.teacher_mimic_name', "['top', 'head']", 'as many modules']),
-    (dict(a=dict(mimic_name='head', loss=LOSS, teacher_mimic_name=3)), ['jobs.a.teacher_mimic_name', '3']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, teacher='top')), ['jobs.a.teacher', "'top'", 'allowed: max, a list']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, teacher=['max', 'max'])), ['jobs.a.teacher', "['max', 'max']"]),
+    (dict(a=dict(mimic_name='head', loss=LOSS, teacher=[])), ['jobs.a.teacher', '[]']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, teacher=dict(max=dict(mimic_name='head')))),
+     ['jobs.a.teacher.max', "{'mimic_name': 'head'}", 'a dict with loss_weight']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, teacher=dict(max=dict(loss_weight=-2)))),
+     ['jobs.a.teacher.max.loss_weight', '-2', 'from 0']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, begin=-1)), ['jobs.a.begin', '-1', 'from 0']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, begin=5, end=5)), ['jobs.a.end', '5', 'after begin, 5, or None']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, widths='any')),
+     ['jobs.a.widths', "'any'", 'equal, first_channels, adapter']),
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces=[])), ['jobs.a.replaces', '[]', "model's losses"]),
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces=None)), ['jobs.a.replaces', 'None']),
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces=['loss', 2])), ['jobs.a.replaces', "['loss', 2]"]),

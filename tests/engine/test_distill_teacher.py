@@ -76,7 +76,8 @@ class Watch(Hook):
 
     def before_train_epoch(self, runner):
         [hook] = [hook for hook in runner.hooks if isinstance(hook, DistillHook)]
-        self.hook, self.teacher = hook, hook._distillation.teacher
+        [self.distillation] = hook._distillations
+        self.teacher = self.distillation.teacher
         self.teacher.register_forward_hook(self.count)
 
     def count(self, module, inputs, output):
@@ -85,7 +86,7 @@ class Watch(Hook):
         assert not output.requires_grad
 
     def after_val_epoch(self, runner, metrics=None):
-        assert not self.hook._distillation._seen and not self.hook._distillation._taught
+        assert not self.distillation._seen and not self.distillation._taught
 
 
 def train(folder, teacher_cfg, loop='epoch', jobs=JOBS, hooks=(), model=None, wrapper=RecordingOptimWrapper, **kwargs):
@@ -240,7 +241,7 @@ def test_the_teacher_is_no_part_of_the_run(tmp_path, teacher):
     assert watch.calls == 4  # none in validation
     assert not model._forward_hooks and not model._forward_pre_hooks
     assert all(not module._forward_hooks for module in model.modules())
-    assert watch.hook._distillation is None
+    assert not [hook for hook in runner.hooks if isinstance(hook, DistillHook)][0]._distillations
 
 
 def test_resuming(tmp_path, teacher):
@@ -391,6 +392,10 @@ def test_outputs_that_cannot_be_compared(tmp_path, teacher):
     (dict(config=dict(model=dict()), checkpoint='a.pth'), ['DistillHook.teacher.config', 'a dict with type']),
     (dict(config='a.py', checkpoint=None), ['DistillHook.teacher.checkpoint', 'None']),
     (dict(config='a.py', checkpoint='a.pth', num_images=0), ['DistillHook.teacher.num_images', '0']),
+    (dict(a=dict(config='a.py', checkpoint='a.pth'), b=dict(config='b.py')), ['DistillHook.teacher.b', 'checkpoint']),
+    (dict(max=dict(config='a.py', checkpoint='a.pth')), ['DistillHook.teacher', "'max'", 'the largest subnet']),
+    (dict(a=dict(config='a.py', checkpoint='a.pth'), b=dict(config='b.py', checkpoint='b.pth')),
+     ['DistillHook.jobs.conv.teacher: missing', 'max, a, b']),
 ])
 def test_bad_teachers(teacher_cfg, parts):
     with pytest.raises(ConfigError) as error:

@@ -67,12 +67,11 @@ class InPlaceTeacher:
                                f'{subnet_pass.name} is trained in iteration {subnet_pass.iteration}')
         return self._outputs.get(subnet_pass.image_size) or self._outputs[self._own_size]
 
-    def check(self, subnet_pass: SubnetPass, name: str, job: DistillJob, outputs: Outputs) -> None:
+    def check(self, subnet_pass: SubnetPass, job: DistillJob, outputs: Outputs) -> None:
         """Refuse outputs that depend on the image size, where the student's is another one.
 
         Args:
             subnet_pass: the student's pass.
-            name: of the job.
             job: the job.
             outputs: the student's.
 
@@ -84,7 +83,7 @@ class InPlaceTeacher:
         for module in job.names:
             for ours, theirs in zip(outputs[module], self.outputs(subnet_pass)[module]):
                 if ours.shape[2:] != theirs.shape[2:]:
-                    raise ConfigError(f'DistillHook.same_pixels: False is not allowed with jobs.{name}.mimic_name '
+                    raise ConfigError(f'DistillHook.same_pixels: False is not allowed with {job.key}.mimic_name '
                                       f'{module!r}, whose outputs depend on the image size ({tuple(ours.shape)} at '
                                       f'{subnet_pass.image_size}, {tuple(theirs.shape)} at {self._own_size}); allowed: '
                                       'True')

@@ -1,4 +1,4 @@
-"""The teacher of a run: built, checked against the model, calibrated."""
+"""The teachers of a run: built, checked against the model, calibrated."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from mmbignas.distill import DistillJob, TeacherDistillation, TeacherSource
+from mmbignas.distill import IN_PLACE, TeacherSource
 from mmbignas.engine.calibration_images import (
     DEFAULT_IMAGES,
     calibration_dataloader,
@@ -23,16 +23,29 @@ from mmbignas.supernet import Supernet, calibrate_bn
 TEACHER_KEYS = ('config', 'checkpoint', 'num_images')
 
 
-def parse_teacher(cfg: Any, key: str) -> Teacher:
-    """Read the teacher of a config.
+def parse_teachers(cfg: Any, key: str) -> dict[str, Teacher]:
+    """Read the teachers of a config.
 
     Args:
-        cfg: ``dict(config=..., checkpoint=..., num_images=2048)``.
+        cfg: ``dict(config=..., checkpoint=..., num_images=2048)``, which is called ``teacher``; or, for several, a dict
+            of names and such dicts; or ``None``.
         key: its place in the config.
 
     Raises:
         ConfigError: for a teacher that is not complete or has values that are not allowed.
     """
+    if cfg is None:
+        return {}
+    if not isinstance(cfg, Mapping) or not cfg or set(cfg) & set(TEACHER_KEYS):
+        return dict(teacher=_parse_teacher(cfg, key))
+    for name in cfg:
+        if not isinstance(name, str) or name == IN_PLACE:
+            raise ConfigError(f'{key}: {name!r} is not allowed as the name of a teacher; allowed: other names than '
+                              f'{IN_PLACE!r}, which is the largest subnet')
+    return {name: _parse_teacher(own, f'{key}.{name}') for name, own in cfg.items()}
+
+
+def _parse_teacher(cfg: Any, key: str) -> Teacher:
     if not isinstance(cfg, Mapping) or set(cfg) - set(TEACHER_KEYS) or not {'config', 'checkpoint'} <= set(cfg):
         raise ConfigError(f'{key}: expected a dict with config and checkpoint, optionally num_images, got {cfg!r}')
     config, checkpoint = cfg['config'], cfg['checkpoint']
@@ -60,31 +73,27 @@ class Teacher:
     num_images: int
     key: str
 
-    def distillation(self, runner: Any, jobs: Mapping[str, DistillJob], key: str) -> TeacherDistillation:
-        """Build the teacher and let it teach the model of a run.
+    def build(self, runner: Any) -> nn.Module:
+        """Build the network, on the device of the model of a run, in eval mode.
 
         Args:
             runner: the runner, about to train.
-            jobs: name -> job.
-            key: the hook's name, for messages.
 
         Raises:
-            ConfigError: for a config or checkpoint that cannot be used, images that are preprocessed in another way, or
-                a module that is missing.
+            ConfigError: for a config or checkpoint that cannot be used, or images that are preprocessed in another way.
         """
         model: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
         with preserved_rng():
             teacher = self.source.build(self.key)
         teacher.to(next(model.parameters()).device)
         self._check_preprocessing(model, teacher)
-        distillation = TeacherDistillation(model, teacher, jobs, lambda: runner.iter, f'{key}.jobs')
         if _is_supernet(teacher):
             supernet = Supernet(teacher)
             supernet.apply(supernet.space.max())
             dataloader = calibration_dataloader(None, runner.cfg, 'train_dataloader')
             calibrate_bn(teacher, load_calibration_images(dataloader, self.num_images, runner.logger.info))
             runner.logger.info(f'{self.key}: the largest subnet of {self.source.checkpoint}, calibrated')
-        return distillation
+        return teacher
 
     def _check_preprocessing(self, model: Any, teacher: Any) -> None:
         """Refuse a teacher that was trained on images of another normalisation than it will be given."""

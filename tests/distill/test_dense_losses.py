@@ -1,4 +1,4 @@
-"""Distillation losses against definitions in float64."""
+"""Losses of dense heads against definitions in float64."""
 import math
 import random
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmbignas.distill import DenseBoxLoss, DenseKLLoss, FeatureMSELoss
+from mmbignas.distill import DenseBoxLoss, DenseGIoULoss, DenseKLLoss, FeatureMSELoss
+from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
 
 SEEDS = range(20)
@@ -25,17 +26,23 @@ def like(outputs, scale=3., difference=None):
     return [[own + torch.randn_like(own) * difference for own in module] for module in outputs]
 
 
-def kl_reference(student, teacher):
+def kl_reference(student, teacher, beta=0., score_thr=0.):
     total = weight = 0.
     for ours, theirs in zip(student, teacher):
         for x, y in zip(ours, theirs):
             q, p = (torch.distributions.Bernoulli(logits=own.double()) for own in (x, y))
-            total += torch.distributions.kl_divergence(p, q).sum().item()
-            weight += p.probs.sum().item()
+            chosen = p.probs.max(1, keepdim=True).values > score_thr
+            divergence = torch.distributions.kl_divergence(p, q) * (p.probs - q.probs).abs() ** beta
+            total += (divergence * chosen).sum().item()
+            weight += (p.probs * chosen).sum().item()
     return total / max(weight, 1)
 
 
-def box_reference(student, teacher, box_dim=4):
+def distance(x, y):
+    return sum(abs(x - y))
+
+
+def box_reference(student, teacher, box_dim=4, compare=distance, score_thr=0.):
     """Anchor by anchor, in plain numbers: anchors share the channels in blocks, class or coordinate innermost."""
     total = weight = 0.
     for x, y, logits in zip(student[0], teacher[0], teacher[1]):
@@ -46,24 +53,11 @@ def box_reference(student, teacher, box_dim=4):
             for anchor in range(anchors):
                 best = max(logits[n, anchor * classes + label, h, w] for label in range(classes))
                 score = 1 / (1 + math.exp(-best))
-                weight += score
-                total += score * sum(abs(x[n, c, h, w] - y[n, c, h, w])
-                                     for c in range(anchor * box_dim, (anchor + 1) * box_dim))
+                if score > score_thr:
+                    own = slice(anchor * box_dim, (anchor + 1) * box_dim)
+                    weight += score
+                    total += score * compare(x[n, own, h, w], y[n, own, h, w])
     return total / max(weight, 1)
-
-
-@pytest.mark.parametrize('seed', SEEDS)
-def test_mse_of_equal_and_of_differing_widths(seed):
-    rng = random.Random(seed)
-    torch.manual_seed(seed)
-    teacher = tensors(rng, 12, modules=rng.randint(1, 3))
-    width = rng.choice([12, 7, 1, 15])
-    student = [[torch.randn(own.shape[0], width, *own.shape[2:]) for own in module] for module in teacher]
-    pairs = [(x, y) for ours, theirs in zip(student, teacher) for x, y in zip(ours, theirs)]
-    expected = sum(np.mean((x.double() - y.double())[:, :].numpy() ** 2) for x, y in (
-        (x[:, :min(width, 12)], y[:, :min(width, 12)]) for x, y in pairs)) / len(pairs)
-    assert FeatureMSELoss()(student, teacher).item() == pytest.approx(expected, rel=1e-5)
-    assert FeatureMSELoss()(teacher, teacher).item() == 0
 
 
 @pytest.mark.parametrize('seed', SEEDS)
@@ -124,6 +118,97 @@ def test_box(seed, box_dim):
     assert DenseBoxLoss(box_dim)([*boxes, student[1]], teacher).item() == 0
 
 
+def giou_loss_at(anchor, stds):
+    """Of boxes of corners, decoded at an anchor of corners, in plain numbers."""
+    def decoded(deltas):
+        dx, dy, dw, dh = deltas * stds
+        width, height = anchor[2] - anchor[0], anchor[3] - anchor[1]
+        x, y = anchor[0] + width / 2 + dx * width, anchor[1] + height / 2 + dy * height
+        width, height = width * math.exp(dw), height * math.exp(dh)
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+    def compare(x, y):
+        a, b = decoded(x), decoded(y)
+        areas = [(own[2] - own[0]) * (own[3] - own[1]) for own in (a, b)]
+        both = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+        union = sum(areas) - both
+        around = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
+        return 1 - both / union + (around - union) / around
+    return compare
+
+
+def dense_predictions(rng, anchors, classes, scale):
+    boxes = tensors(rng, anchors * 4, scale)
+    logits = [torch.randn(own.shape[0], anchors * classes, *own.shape[2:]) * 3 - 1 for own in boxes[0]]
+    return [*like(boxes, scale), [torch.randn_like(own) for own in logits]], [*boxes, logits]
+
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_giou_at_any_anchor(seed):
+    """The loss decodes at one anchor; the reference at a random one."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    student, teacher = dense_predictions(rng, rng.randint(1, 3), rng.randint(1, 4), .7)
+    corner, size = [rng.uniform(-50, 50) for _ in range(2)], [rng.uniform(5, 300) for _ in range(2)]
+    anchor = [*corner, corner[0] + size[0], corner[1] + size[1]]
+    stds, score_thr = rng.choice([(1., 1., 1., 1.), (.1, .1, .2, .2)]), rng.choice([0., .05, .5])
+    coder = None if stds[0] == 1 else dict(type='mmdet.DeltaXYWHBBoxCoder', target_stds=stds)
+    loss = DenseGIoULoss(score_thr, coder)
+    expected = box_reference(student, teacher, 4, giou_loss_at(anchor, np.array(stds)), score_thr)
+    assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert loss([teacher[0], student[1]], teacher).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_giou_has_a_gradient_for_the_students_boxes_alone():
+    student, teacher = dense_predictions(random.Random(0), 2, 3, .5)
+    for own in [*student[0], *student[1]]:
+        own.requires_grad_()
+    DenseGIoULoss(0.)(student, teacher).backward()
+    assert all(own.grad.abs().sum() > 0 for own in student[0])
+    assert all(own.grad is None for own in student[1])
+
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_restricted_to_what_the_teacher_finds(seed):
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    student, teacher = dense_predictions(rng, 2, 3, 1.)
+    score_thr = rng.uniform(.05, .9)
+    assert DenseBoxLoss(score_thr=score_thr)(student, teacher).item() == pytest.approx(
+        box_reference(student, teacher, score_thr=score_thr), rel=1e-5)
+    scores = [student[1]], [teacher[1]]
+    assert DenseKLLoss(score_thr=score_thr)(*scores).item() == pytest.approx(
+        kl_reference(*scores, score_thr=score_thr), rel=1e-5)
+
+
+@pytest.mark.parametrize('beta', [1, 2, 2.5])
+def test_quality_focal(beta):
+    for _ in range(5):
+        teacher = [[torch.randn(2, 6, 5, 4) * 3]]
+        student = like(teacher)
+        student[0][0].requires_grad_()
+        loss = DenseKLLoss(beta=beta)(student, teacher)
+        expected = kl_reference([[student[0][0].detach()]], teacher, beta)
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+        loss.backward()
+        assert student[0][0].grad.isfinite().all()
+        same = teacher[0][0].clone().requires_grad_()
+        DenseKLLoss(beta=beta)([[same]], teacher).backward()
+        assert (same.grad == 0).all()
+
+
+@pytest.mark.parametrize(('make', 'parts'), [
+    (lambda: DenseKLLoss(beta=.5), ['DenseKLLoss.beta', '0.5', 'from 1 to 10']),
+    (lambda: DenseKLLoss(score_thr=1), ['DenseKLLoss.score_thr', '1', 'below 1']),
+    (lambda: DenseBoxLoss(score_thr=-.1), ['DenseBoxLoss.score_thr', '-0.1']),
+    (lambda: DenseGIoULoss('a'), ['DenseGIoULoss.score_thr', "'a'"])])
+def test_bad_values(make, parts):
+    with pytest.raises(ConfigError) as error:
+        make()
+    for part in parts:
+        assert part in str(error.value)
+
+
 def test_few_objects_do_not_blow_up_the_losses():
     """The sums are divided by the sum of the teacher's scores, but never by less than 1."""
     teacher, student = torch.full((1, 2, 3, 3), -20.), torch.zeros(1, 2, 3, 3)
@@ -163,5 +248,5 @@ def test_missing_outputs_are_an_error(loss):
 
 
 def test_losses_are_registered():
-    for cls in (FeatureMSELoss, DenseKLLoss, DenseBoxLoss):
+    for cls in (FeatureMSELoss, DenseKLLoss, DenseBoxLoss, DenseGIoULoss):
         assert type(MODELS.build(dict(type=f'mmbignas.{cls.__name__}'))) is cls
