@@ -192,8 +192,8 @@ class RankComparison:
             f'{len(self.pairs)} subnets are few, so the interval is wide. They are spread over the whole range of '
             'accuracy: among subnets that are nearly equally good, the order is less certain.']
         if self.tau.high < 0:
-            lines.append('The interval lies below guessing: the ranking is the wrong way round, so that the subnets that are '
-                         'better in the supernet are worse alone, and it cannot be trusted.')
+            lines.append('The interval lies below guessing: the ranking is the wrong way round. Subnets that are '
+                         'better in the supernet are worse alone, so it cannot be trusted.')
         elif self.tau.low <= 0:
             lines.append('It includes guessing, so this does not show that the ranking can be trusted; a larger count '
                          'of subnets would say more.')

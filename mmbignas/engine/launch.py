@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbignas.dependencies import require_mmpretrain
+from mmbignas.engine.config_typos import typos_explained
 from mmbignas.engine.processes import distribute_on_cpu
 from mmbignas.errors import ConfigError, DependencyError
 from mmbignas.supernet import Checkpoint, Supernet, load_weights, model_config
@@ -41,10 +42,11 @@ def run_tool(main: Callable[[], None]) -> None:
     the first process that failed.
 
     Args:
-        main: The tool. Every exception but :class:`ConfigError` and :class:`DependencyError` passes through.
+        main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError` and those that
+            :func:`~mmbignas.engine.config_typos.typos_explained` makes of wrong keys and types passes through.
     """
     try:
-        record(main)()
+        record(typos_explained()(main))()
     except (ConfigError, DependencyError) as error:
         where = f' in rank {os.environ["RANK"]}' if int(os.environ.get('WORLD_SIZE', '1')) > 1 else ''
         print(f'error{where}: {error}', file=sys.stderr)

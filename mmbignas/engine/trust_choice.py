@@ -121,8 +121,8 @@ def choose_spread(subnets: Sequence[EvaluatedSubnet], metric: str, count: int, s
     """
     if isinstance(count, bool) or not isinstance(count, int) or not MIN_COUNT <= count <= len(subnets):
         allowed = f'{MIN_COUNT}..{len(subnets)}' if len(subnets) >= MIN_COUNT else 'nothing'
-        raise ConfigError(f'--count: {count!r} is not allowed; allowed: {allowed}, since fewer than {MIN_COUNT} subnets '
-                          f'say nothing about a ranking, and the ledger has {len(subnets)} subnets')
+        raise ConfigError(f'--count: {count!r} is not allowed; allowed: {allowed}, since fewer than {MIN_COUNT} '
+                          f'subnets say nothing about a ranking, and the ledger has {len(subnets)} subnets')
     order = sorted(subnets, key=lambda own: (own.metric(metric), own.number))
     rng, between = random.Random(seed), len(order) - 2
     ends = [1 + group * between // (count - 2) for group in range(count - 1)]

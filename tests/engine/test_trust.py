@@ -86,8 +86,8 @@ def test_choice_is_spread_over_the_accuracy():
 
 @pytest.mark.parametrize('count', [2, 6, 3.5, True])
 def test_bad_counts(count):
-    with pytest.raises(ConfigError, match=r'--count: .* is not allowed; allowed: 3\.\.5, since fewer than 3 subnets say '
-                                          'nothing about a ranking, and the ledger has 5'):
+    with pytest.raises(ConfigError, match=r'--count: .* is not allowed; allowed: 3\.\.5, since fewer than 3 subnets '
+                                          'say nothing about a ranking, and the ledger has 5'):
         choose_spread([subnet(number, .1) for number in range(5)], METRIC, count, 0)
     with pytest.raises(ConfigError, match='allowed: nothing, since .* the ledger has 2 subnets'):
         choose_spread([subnet(number, .1) for number in range(2)], METRIC, 3, 0)
