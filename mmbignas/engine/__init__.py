@@ -2,8 +2,11 @@
 from mmbignas.engine.hooks import (
     BNCalibrationHook,
     CalibrateFirstHook,
+    CollapseHook,
     DistillHook,
     RegularizeLargestHook,
+    SkipNonFiniteHook,
+    SubnetLossHook,
     ValidateFirstHook,
 )
 from mmbignas.engine.loops import (
@@ -16,6 +19,7 @@ from mmbignas.engine.loops import (
     SubnetValLoop,
 )
 
-__all__ = ['BNCalibrationHook', 'CalibrateFirstHook', 'DistillHook', 'EvaluateSubnetLoop', 'RegularizeLargestHook',
-           'SampleAccuracyLoop', 'SampleFlopsLoop', 'SandwichIterTrainLoop', 'SandwichTrainLoop', 'SubnetSearchLoop',
-           'SubnetValLoop', 'ValidateFirstHook']
+__all__ = ['BNCalibrationHook', 'CalibrateFirstHook', 'CollapseHook', 'DistillHook', 'EvaluateSubnetLoop',
+           'RegularizeLargestHook', 'SampleAccuracyLoop', 'SampleFlopsLoop', 'SandwichIterTrainLoop',
+           'SandwichTrainLoop', 'SkipNonFiniteHook', 'SubnetLossHook', 'SubnetSearchLoop', 'SubnetValLoop',
+           'ValidateFirstHook']

@@ -138,6 +138,23 @@ class SandwichRule:
         return SubnetPass(iteration, index, choice.name, subnet, dict(subnet) == dict(self.max), image_size)
 
 
+def sandwich_rule(runner: Any, hook: str) -> SandwichRule:
+    """The rule of a runner's training loop.
+
+    Args:
+        runner: the runner.
+        hook: name of the hook that needs it, for the message.
+
+    Raises:
+        ConfigError: for a training loop that trains no subnets.
+    """
+    rule = getattr(runner.train_loop, 'rule', None)
+    if not isinstance(rule, SandwichRule):
+        raise ConfigError(f'{hook}: train_cfg.type {type(runner.train_loop).__name__} is not allowed; allowed: '
+                          'SandwichTrainLoop, SandwichIterTrainLoop')
+    return rule
+
+
 def _parse_strategy(strategy: Any, space: SearchSpace) -> list[SubnetChoice]:
     """Read ``train_cfg.sample_strategy``.
 

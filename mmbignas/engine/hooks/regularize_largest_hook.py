@@ -6,9 +6,8 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from mmbignas.engine.sandwich import SandwichRule, SubnetPass
+from mmbignas.engine.sandwich import SubnetPass, sandwich_rule
 from mmbignas.engine.undisturbed import DROPS
-from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 
 
@@ -27,9 +26,7 @@ class RegularizeLargestHook(Hook):
         Raises:
             ConfigError: for a training loop that trains no subnets.
         """
-        if not isinstance(getattr(runner.train_loop, 'rule', None), SandwichRule):
-            raise ConfigError(f'RegularizeLargestHook: train_cfg.type {type(runner.train_loop).__name__} is not '
-                              'allowed; allowed: SandwichTrainLoop, SandwichIterTrainLoop')
+        sandwich_rule(runner, 'RegularizeLargestHook')
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._all_drops = [module for module in model.modules() if isinstance(module, DROPS)]
         self._largest_trained = False

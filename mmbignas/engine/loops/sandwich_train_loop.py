@@ -25,15 +25,16 @@ class SandwichLoop(BaseLoop):
     """What sandwich training by epoch and by iteration have in common.
 
     In an iteration, the batch is preprocessed once. Then, for each subnet: hook point ``before_subnet_forward``,
-    forward, hook point ``after_subnet_forward`` (which may add entries to the dict ``losses``), backward. The
-    gradients add up; they are averaged over the processes once, clipped once, and followed by one optimizer step. It
-    is the sum of the passes' gradients, not their mean: for plain SGD a learning rate that suits one subnet is in
-    effect multiplied by the number of passes.
+    forward, hook point ``after_subnet_forward`` (which may add entries to the dict ``losses``), backward, hook point
+    ``after_subnet_backward``. The gradients add up; they are averaged over the processes once, hook point
+    ``before_sandwich_step``, clipped once, and followed by one optimizer step. It is the sum of the passes' gradients,
+    not their mean: for plain SGD a learning rate that suits one subnet is in effect multiplied by the number of passes.
 
-    Both hook points are methods ``(self, runner, subnet_pass, ...)`` of a hook, where ``subnet_pass`` is a
-    :class:`~mmbignas.engine.sandwich.SubnetPass`; the second one also takes ``losses``. The subnets of an iteration
-    depend on the run's seed and the number of the iteration alone, so they are the same on all ranks and after a
-    resume.
+    The hook points are methods ``(self, runner, subnet_pass, ...)`` of a hook, where ``subnet_pass`` is a
+    :class:`~mmbignas.engine.sandwich.SubnetPass`; the second one also takes ``losses``, the third one ``loss``, the sum
+    of them that was trained on, a scalar without a graph. ``before_sandwich_step`` takes the runner alone. The subnets
+    of an iteration depend on the run's seed and the number of the iteration alone, so they are the same on all ranks
+    and after a resume.
 
     Of ``best_up`` and ``worst_up`` (AttentiveNAS, arXiv 2011.09011) this holds for the candidates, random subnets of
     about the same MACs. Before ``before_subnet_forward``, each of them computes its loss on the batch, without
@@ -66,6 +67,8 @@ class SandwichLoop(BaseLoop):
 
     Attributes:
         data: what the pass that is under way trains on, as ``model`` is given it; ``None`` between iterations.
+        skip_step: set to True, in all processes, by a hook's ``before_sandwich_step`` to drop the gradients that have
+            come together in place of the optimizer step.
     """
 
     _iter: int
@@ -90,6 +93,7 @@ class SandwichLoop(BaseLoop):
         self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy, sizes, share_interpolation,
                                  read_attentive(attentive, sample_strategy, self.supernet.model, sizes))
         self.data: Any = None
+        self.skip_step = False
         self.valid_before_train = valid_before_train
         self._seed: int | None = None
         if isinstance(dataloader, dict):
@@ -157,13 +161,17 @@ class SandwichLoop(BaseLoop):
             # passes of an iteration are one.
             optim_wrapper._inner_count = count
             optim_wrapper.backward(optim_wrapper.scale_loss(loss))
+            runner.call_hook('after_subnet_backward', subnet_pass=subnet_pass, loss=loss.detach())
             total = total + loss.detach()
             log_vars.update({f'{subnet_pass.name}.{name}': value.detach() for name, value in named.items()})
             log_vars[f'{subnet_pass.name}.loss'] = loss.detach()  # a classifier has an entry of this name
         self.data = None
         if optim_wrapper.should_update():
             average_gradients(model.parameters())
-            optim_wrapper.step()
+            self.skip_step = False
+            runner.call_hook('before_sandwich_step')
+            if not self.skip_step:
+                optim_wrapper.step()
             optim_wrapper.zero_grad()
         return {'loss': total, **log_vars}
 
