@@ -1,23 +1,23 @@
 """Write a trained network as an ONNX or .pt2 file: python tools/export_onnx.py CONFIG CHECKPOINT --out FILE ...
 
 The config is an ordinary one, such as tools/export_subnet.py writes. The file takes images that are normalised already
-(what that takes is written in it) and gives the raw outputs of the network, or boxes. The suffix decides: .onnx needs
-ONNX Runtime or anything else that runs ONNX models, .pt2 needs torch, and neither needs this package.
+(what that takes is written in it) and gives the raw outputs of the network, such as a classifier's logits, or boxes.
+The suffix decides: .onnx needs ONNX Runtime or anything else that runs ONNX models, .pt2 needs torch, and neither needs
+this package.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
 from mmbignas import ConfigError
 from mmbignas.cost.units import format_params
 from mmbignas.deploy import ExportCheck, check_new_file, check_opset, check_plain, export_onnx, export_pt2
-from mmbignas.engine.checks import type_name
+from mmbignas.engine.image_steps import image_steps
 from mmbignas.engine.launch import add_config_arguments, build_model, read_config, run_tool
-from mmbignas.engine.own_size import RESIZED
+from mmbignas.engine.own_size import own_preprocessor, pipeline_size
 from mmbignas.supernet import check_image_size, load_weights, read_checkpoint
 
 
@@ -28,9 +28,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--out', required=True, metavar='FILE',
                         help='the file to write: .onnx, or .pt2 for torch.export.load')
-    parser.add_argument('--image-size', nargs=2, type=int, metavar=('H', 'W'), required=True,
+    parser.add_argument('--image-size', nargs=2, type=int, metavar=('H', 'W'),
                         help='height and width of the images in pixels, after padding on the right and at the bottom '
-                        'to multiples of the size divisor; images are float32 (N, C, H, W), already normalised')
+                        'to multiples of the size divisor; images are float32 (N, C, H, W), already normalised '
+                        '(default: those of the data preprocessor, or of the pipeline of the validation)')
     parser.add_argument('--boxes', action='store_true',
                         help='.onnx only: in place of raw outputs boxes, in pixels of the input, scores and labels, as '
                         'MMDetection predicts them for images in the same padding; filled up to test_cfg.max_per_img '
@@ -68,34 +69,31 @@ def check_options(args: argparse.Namespace) -> str:
     return suffix
 
 
-def resize_of(cfg: Config) -> dict[str, Any] | None:
-    """How images are scaled, if the config says so.
+def input_size(cfg: Config, typed: Sequence[int] | None) -> Sequence[int]:
+    """The image size of the file.
 
     Args:
         cfg: The config.
+        typed: That of the command line, height and width.
 
     Returns:
-        dict: ``scale`` (width, height) and ``keep_ratio``, of the data preprocessor or of the test pipeline; or
-        ``scale`` and ``edge`` (``short``, ``long``, ...), the edge that is as long as ``scale``; where images are
-        cropped after that, ``center_crop`` (width, height) beside it.
+        The same, or what the config gives.
+
+    Raises:
+        ConfigError: Images of that size never come out of the config's data preprocessor, or none is given.
     """
-    preprocessor = cfg.model.get('data_preprocessor') or {}
-    if type_name(preprocessor) == RESIZED:
-        return dict(scale=list(reversed(preprocessor['image_size'])), keep_ratio=True)
-    resize: dict[str, Any] = {}
-    for transform in ((cfg.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline') or ():
-        if type_name(transform) == 'Resize' and 'scale' in transform:
-            resize = dict(scale=_both(transform['scale']), keep_ratio=bool(transform.get('keep_ratio', False)))
-        elif type_name(transform) == 'ResizeEdge':
-            resize = dict(scale=transform['scale'], edge=transform.get('edge', 'short'))
-        elif type_name(transform) == 'CenterCrop':
-            resize['center_crop'] = _both(transform['crop_size'])
-    return resize or None
-
-
-def _both(size: int | Sequence[int]) -> list[int]:
-    """Width and height of a size as MMCV takes it."""
-    return [size, size] if isinstance(size, int) else list(size)
+    own = own_preprocessor(cfg)
+    size = None if own is None else own['image_size']
+    if typed is None:
+        size = size or pipeline_size(cfg)
+        if size is None:
+            raise ConfigError(f'{cfg.filename} does not tell the size of its images: give --image-size H W')
+        return size
+    if size is not None and sorted(size) != sorted(typed):
+        given, allowed = (' '.join(map(str, sides)) for sides in (typed, size))
+        raise ConfigError(f'--image-size: {given} is not allowed, as the data_preprocessor of {cfg.filename} brings '
+                          f'images to {allowed}; allowed: {allowed}, or leave it out')
+    return typed
 
 
 def report(check: ExportCheck) -> None:
@@ -121,15 +119,16 @@ def main() -> None:
     cfg = read_config(args)
     model = build_model(cfg)
     check_plain(model)
-    check_image_size(model, args.image_size, '--image-size')
+    image_size = input_size(cfg, args.image_size)
+    check_image_size(model, image_size, '--image-size')
     checkpoint = read_checkpoint(args.checkpoint)
     load_weights(model, checkpoint)
-    common = dict(dynamic_batch=not args.static_batch, classes=checkpoint.classes, resize=resize_of(cfg),
+    common = dict(dynamic_batch=not args.static_batch, classes=checkpoint.classes, resize=image_steps(cfg),
                   overwrite=args.overwrite)
     if suffix == '.onnx':
-        report(export_onnx(model, args.out, args.image_size, args.boxes, opset=args.opset, **common))
+        report(export_onnx(model, args.out, image_size, args.boxes, opset=args.opset, **common))
     else:
-        report(export_pt2(model, args.out, args.image_size, **common))
+        report(export_pt2(model, args.out, image_size, **common))
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import torch
 from mmdet.models import SingleStageDetector
 from torch import Tensor, nn
 
+from mmbignas.dependencies import installed
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSpace
 from mmbignas.supernet import check_image_size, image_channels
@@ -33,7 +34,8 @@ class Network(nn.Module):
         input_names: ``images``.
         image_size: height and width.
         output_names: ``cls_score_0``, ..., ``bbox_pred_0``, ... by level for a single-stage detector whose head gives
-            these two, ``output_0``, ... for any other model.
+            these two; ``logits``, ``(N, classes)``, before softmax, for a classifier of MMPretrain's; ``output_0``, ...
+            for any other model.
     """
 
     input_names = ['images']
@@ -113,7 +115,11 @@ def describe(network: Network, classes: Sequence[str] | None = None,
         network: the network.
         classes: names of the classes, if they are known.
         resize: how images are scaled (and cropped) before they are padded, if it is known, such as
-            ``dict(scale=[width, height], keep_ratio=True)``.
+            ``dict(scale=[width, height], keep_ratio=True)``. With ``keep_ratio`` an image becomes as large as it can
+            be without its longer side exceeding the longer one of ``scale``, and its shorter side the shorter one. An
+            entry ``then`` is a second such resize, of the normalised image, where ``bicubic`` and ``bilinear`` with
+            ``antialias`` are Pillow's, on floats. Its factor is that which brings the image with its sides rounded up
+            to multiples of ``pad_size_divisor`` to ``scale``.
 
     Returns:
         dict: ``image_size`` (height, width), ``resize``, ``padding`` (where, and when), ``pad_size_divisor``,
@@ -140,4 +146,12 @@ def _output_names(model: nn.Module, outputs: Any) -> list[str]:
             isinstance(levels, (list, tuple)) for levels in outputs):
         return [f'{name}_{level}' for name, levels in zip(('cls_score', 'bbox_pred'), outputs)
                 for level in range(len(levels))]
-    return [f'output_{index}' for index, _ in enumerate(tensors_in(outputs))]
+    names = [f'output_{index}' for index, _ in enumerate(tensors_in(outputs))]
+    return ['logits'] if len(names) == 1 and _gives_logits(model) else names
+
+
+def _gives_logits(model: nn.Module) -> bool:
+    if not installed('mmpretrain'):
+        return False
+    from mmpretrain.models import BaseClassifier, ClsHead
+    return isinstance(model, BaseClassifier) and isinstance(getattr(model, 'head', None), ClsHead)

@@ -81,13 +81,26 @@ def pipeline_size(cfg: Mapping[str, Any]) -> ImageSize | None:
     return height, width
 
 
-def evaluation_pipeline(cfg: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+def own_preprocessor(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Config of the data preprocessor of :func:`sized_model_config`; ``None`` where a run has another one.
+
+    Args:
+        cfg: config of a run with a subnet alone.
+    """
+    preprocessor = _preprocessor(cfg)
+    return preprocessor if type_name(preprocessor) == RESIZED else None
+
+
+def evaluation_pipeline(cfg: Mapping[str, Any],
+                        stages: Sequence[str] = ('val', 'test')) -> Iterable[Mapping[str, Any]]:
     """The transforms of a config's validation, or of its test where there is none.
 
     Args:
         cfg: config of a run.
+        stages: which of the two counts first.
     """
-    dataset = (cfg.get('val_dataloader') or cfg.get('test_dataloader') or {}).get('dataset') or {}
+    loaders = [cfg.get(f'{stage}_dataloader') or {} for stage in stages]
+    dataset = next((loader['dataset'] for loader in loaders if loader.get('dataset')), {})
     while isinstance(dataset.get('dataset'), Mapping):
         dataset = dataset['dataset']
     return dataset.get('pipeline') or ()

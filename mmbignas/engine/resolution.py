@@ -19,6 +19,7 @@ from mmbignas.supernet import check_image_size
 
 # Of the modes of torch.nn.functional.interpolate, those for images.
 INTERPOLATIONS = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
+ANTIALIASED = ('bilinear', 'bicubic')
 GROUND_TRUTH = ('gt_instances', 'ignored_instances', 'proposals')
 MAPS = ('gt_sem_seg', 'gt_panoptic_seg')
 
@@ -131,7 +132,7 @@ class Resizer:
         self.divisor = int(getattr(preprocessor, 'pad_size_divisor', 1))
         self.pad_value = getattr(preprocessor, 'pad_value', 0)
         self.interpolation: dict[str, Any] = dict(mode=interpolation)
-        if interpolation in ('bilinear', 'bicubic'):
+        if interpolation in ANTIALIASED:
             self.interpolation['antialias'] = True
 
     def __call__(self, data: Any, training: bool) -> Any:

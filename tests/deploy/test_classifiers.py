@@ -135,10 +135,10 @@ def test_onnx(tmp_path: Path, name: str, count: int) -> None:
     for index, plain in enumerate(networks):
         path = tmp_path / f'{index}.onnx'
         check = export_onnx(plain, path, (64, 64), classes=list('abcde'))
-        assert check.outputs == ['output_0'] and check.boxes is None
+        assert check.outputs == ['logits'] and check.boxes is None
         images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(9))
         [logits] = runtime.InferenceSession(str(path), providers=['CPUExecutionProvider']).run(
-            None, dict(images=images.numpy()))
+            ['logits'], dict(images=images.numpy()))
         with torch.no_grad():
             [expected] = tensors(plain(images))
         assert logits.shape[0] == 3

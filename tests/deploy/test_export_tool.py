@@ -52,7 +52,7 @@ def test_boxes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, f
     facts = {item.key: json.loads(item.value) for item in proto.metadata_props}
     assert facts['classes'] == ['cat', 'dog', 'cow', 'hen']
     assert facts['image_size'] == list(SIZE)
-    assert facts['resize'] == dict(scale=[96, 64], keep_ratio=True)
+    assert facts['resize'] == dict(scale=[96, 64], keep_ratio=True, interpolation='bilinear', backend='cv2')
     assert [[dim.dim_value for dim in output.type.tensor_type.shape.dim] for output in proto.graph.output] == [
         [1, 7, 4], [1, 7], [1, 7]]
     assert proto.opset_import[0].version == 19
@@ -65,7 +65,7 @@ def test_boxes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, f
 
 
 def test_pt2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, folder: Path) -> None:
-    run(monkeypatch, folder, 'plain.py plain.pth --out x.pt2 --image-size 64 96')
+    run(monkeypatch, folder, 'plain.py plain.pth --out x.pt2')  # the pipeline tells the size
     files = {'mmbignas.json': ''}
     outputs = torch.export.load(folder / 'x.pt2', extra_files=files).module()(torch.randn(3, 3, *SIZE))
     facts = json.loads(files['mmbignas.json'])
@@ -81,6 +81,8 @@ def test_pt2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, fol
     ('plain.py plain.pth --out there.onnx --image-size 64 96', 'there.onnx: exists'),
     ('plain.py plain.pth --out new.onnx --image-size 64 99', '--image-size: 64 99 is not allowed; allowed: '),
     ('plain.py plain.pth --out new.onnx --image-size 64 96 --opset 11', '--opset: 11 is not allowed; allowed: 18 to'),
+    ('plain.py plain.pth --out new.onnx --cfg-options test_dataloader.dataset.pipeline=[]',
+     'plain.py does not tell the size of its images: give --image-size H W'),
     ('missing.py plain.pth --out new.onnx --image-size 64 96', 'config file not found: missing.py'),
     ('plain.py missing.pth --out new.onnx --image-size 64 96', 'checkpoint not found: missing.pth'),
     ('plain.py super.pth --out new.onnx --image-size 64 96', 'super.pth: is of another architecture'),

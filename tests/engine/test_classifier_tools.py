@@ -186,12 +186,14 @@ def test_mim_tests_the_supernet(workspace, exported):
 def test_files_to_deploy(workspace, exported):
     pytest.importorskip('onnxruntime')
     config, checkpoint = exported / 'config.py', exported / 'checkpoint.pth'
-    onnx, pt2 = scripts(*(['tools/export_onnx.py', config, checkpoint, '--out', workspace / name, '--image-size', 48,
-                           48] for name in ('x.onnx', 'x.pt2')))
-    assert 'outputs: output_0' in onnx and 'outputs: output_0' in pt2
+    onnx, pt2 = scripts(*(['tools/export_onnx.py', config, checkpoint, '--out', workspace / name]
+                          for name in ('x.onnx', 'x.pt2')))
+    assert 'outputs: logits' in onnx and 'outputs: logits' in pt2
     import onnx
     facts = {item.key: item.value for item in onnx.load(workspace / 'x.onnx').metadata_props}
-    assert json.loads(facts['resize']) == dict(scale=[48, 48], keep_ratio=True)
+    assert json.loads(facts['image_size']) == [48, 48]
+    assert json.loads(facts['resize']) == dict(then=dict(scale=[48, 48], keep_ratio=True, interpolation='bicubic',
+                                                         antialias=True))
     assert json.loads(facts['classes']) == list(CLASSES) and facts['channels'] == '"RGB"'
 
 
