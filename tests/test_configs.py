@@ -354,6 +354,7 @@ def test_the_smallest_subnet_as_a_plain_network(name, supernet):
 @pytest.mark.parametrize(('name', 'supernet', 'num_images'), [
     ('retinanet_r18_finetune_subnet.py', 'retinanet_r18_supnet.py', 2048),
     ('retinanet_r18_finetune_subnet_bccd.py', 'retinanet_r18_supnet_bccd.py', 292),
+    ('regnet_trashnet_finetune_subnet.py', 'regnet_trashnet_supnet.py', 1024),
 ])
 def test_finetuning(monkeypatch, name, supernet, num_images):
     monkeypatch.setenv('SUPERNET_CHECKPOINT', 'supernet.pth')

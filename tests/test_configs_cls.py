@@ -72,6 +72,23 @@ def test_published_networks_cost_what_is_published(family: str, name: str, macs:
         assert alone.head.in_channels == plain['head']['in_channels']
 
 
+def test_the_smallest_subnet_for_folders_of_images() -> None:
+    """The config of the network alone is that of the supernet's smallest subnet, and sees images of its size."""
+    cfg, sizes = load('regnet_trashnet_supnet'), load('regnet_trashnet_evaluate_subnet').test_cfg.image_size
+    model = build_model(cfg)
+    smallest = Supernet(model).space.with_image_sizes(sizes).min()
+    plain, own = subnet_config(cfg.model, model, smallest), load('regnet_trashnet_finetune_subnet')
+    alone = own.model
+    assert (list(alone.backbone.out_channel), list(alone.backbone.depth), alone.head.in_channels) == (
+        plain['backbone']['out_channel'], plain['backbone']['depth'], plain['head']['in_channels'])
+    alone.init_cfg = None  # the supernet's checkpoint is not there
+    network, pictures = build_model(own), torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    batch = dict(inputs=list(pictures), data_samples=None)
+    assert network.data_preprocessor(batch)['inputs'].shape[2:] == smallest.image_size == (48, 48)
+    preprocessor = build_model(cfg).data_preprocessor
+    assert torch.equal(network.data_preprocessor.mean, preprocessor.mean)
+
+
 def test_the_mobile_space() -> None:
     """About 200 to 2,000 MMACs at the image sizes of AttentiveNAS."""
     cfg = load('mobilenet_sample_flops')
