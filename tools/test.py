@@ -25,7 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--checkpoint', help='the same as an option')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')
     parser.add_argument('--show', action='store_true', help='show the predictions in windows')
-    parser.add_argument('--show-dir', help='folder, inside the work dir of this run, for pictures of the predictions')
+    parser.add_argument('--show-dir', help='folder, inside the work dir of this run, for pictures of the predictions; '
+                        'those of each subnet in one below it')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds for which --show shows a picture')
     return parser.parse_args()
 

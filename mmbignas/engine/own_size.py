@@ -93,14 +93,14 @@ def own_preprocessor(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def evaluation_pipeline(cfg: Mapping[str, Any],
                         stages: Sequence[str] = ('val', 'test')) -> Iterable[Mapping[str, Any]]:
-    """The transforms of a config's validation, or of its test where there is none.
+    """The transforms of a config's evaluation.
 
     Args:
         cfg: config of a run.
-        stages: which of the two counts first.
+        stages: of validation and test, what counts first, and what where that has no data.
     """
     loaders = [cfg.get(f'{stage}_dataloader') or {} for stage in stages]
-    dataset = next((loader['dataset'] for loader in loaders if loader.get('dataset')), {})
+    dataset: Mapping[str, Any] = next((loader['dataset'] for loader in loaders if loader.get('dataset')), {})
     while isinstance(dataset.get('dataset'), Mapping):
         dataset = dataset['dataset']
     return dataset.get('pipeline') or ()

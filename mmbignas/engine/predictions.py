@@ -1,11 +1,14 @@
 """What becomes of predictions, which detectors and classifiers have other classes for."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmdet.models.detectors.base import BaseDetector
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
 
@@ -51,6 +54,30 @@ def drawn_by(hook: str) -> Predictions:
         hook: name of its class; others than MMPretrain's are taken to be derived from MMDetection's.
     """
     return OF_CLASSIFIERS if hook == OF_CLASSIFIERS.hook else OF_DETECTORS
+
+
+@contextmanager
+def drawn_apart(hooks: Iterable[Hook], name: str) -> Iterator[None]:
+    """Let the hooks that draw predictions into a folder do it in one below, called so.
+
+    Pictures have the names of their images, and those of several networks would replace each other.
+
+    Args:
+        hooks: of a run.
+        name: of the network.
+    """
+    before = []
+    for hook in hooks:
+        for own in (OF_DETECTORS, OF_CLASSIFIERS):
+            folder = getattr(hook, own.folder, None)
+            if folder is not None and any(kind.__name__ == own.hook for kind in type(hook).__mro__):
+                before.append((hook, own.folder, folder))
+                setattr(hook, own.folder, str(Path(folder, name)))
+    try:
+        yield
+    finally:
+        for hook, attribute, folder in before:
+            setattr(hook, attribute, folder)
 
 
 def is_detector(model: nn.Module) -> bool:

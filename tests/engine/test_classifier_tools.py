@@ -137,7 +137,7 @@ def exported(workspace):
 def test_predictions_and_pictures(workspace, exported):
     found = scores(workspace / 'supernet.pkl')
     assert len(found) == 6 and all(own.shape == (3,) for own in found.values())
-    assert {path.name for path in (workspace / 'tested' / 'pictures').iterdir()} == {
+    assert {path.name for path in (workspace / 'tested' / 'pictures' / 'min_calib').iterdir()} == {
         f'{name}{number}.png_0.png' for name in CLASSES for number in range(2)}
 
 

@@ -5,11 +5,13 @@ import random
 
 import pytest
 import torch
+from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.visualization import Visualizer
 
 from mmbignas.engine import BNCalibrationHook
 from mmbignas.errors import ConfigError
@@ -162,6 +164,31 @@ def test_hook_points(tmp_path, stage):
         expected.append(('after_subnet_eval', name))
     metrics = [f'{subnet}/toy/{name}' for subnet in ('min', 'max') for name in ('accuracy', 'likelihood')]
     assert hook.events == [*expected, (f'after_{stage}_epoch', metrics), (f'after_{stage}', )]
+
+
+class DrawingHook(DetVisualizationHook):
+    """Says where it would draw."""
+
+    def __init__(self, folder):
+        super().__init__(draw=True, test_out_dir=folder)
+        self.folders = []
+
+    def after_val_iter(self, runner, batch_idx, data_batch, outputs):
+        self.folders.append(self.test_out_dir)
+
+    after_test_iter = after_val_iter
+
+
+@pytest.mark.parametrize('stage', ['val', 'test'])
+def test_each_subnet_is_drawn_into_a_folder_of_its_own(tmp_path, stage):
+    """Names of pictures are those of the images, and so the same."""
+    Visualizer.get_instance('drawing')
+    hooks = [DrawingHook('pictures'), DrawingHook(None)]
+    runner = runner_for(tmp_path, stage, hooks=[calibration(), *hooks], subnets=['max', 'min'], calib_bn='both')
+    run(runner, stage)
+    assert list(dict.fromkeys(hooks[0].folders)) == [
+        f'pictures/{name}' for name in ('max', 'max_calib', 'min', 'min_calib')]
+    assert hooks[0].test_out_dir == 'pictures' and set(hooks[1].folders) == {None}
 
 
 def lines_of(runner, stage):

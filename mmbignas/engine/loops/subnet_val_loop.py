@@ -14,6 +14,7 @@ from terminaltables import AsciiTable
 from torch.utils.data import DataLoader
 
 from mmbignas.engine.loops.subnet_loop import SubnetEval, SubnetLoop, json_metrics, plain_metrics, stage_of
+from mmbignas.engine.predictions import drawn_apart
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.supernet import Supernet, parse_choices, read_size_list
@@ -28,6 +29,7 @@ class SubnetValLoop(SubnetLoop):
     any of them. Hook points: see :class:`~mmbignas.engine.loops.subnet_loop.SubnetLoop`. The model computes as before
     afterwards.
 
+    Hooks that draw predictions into a folder do it in one below it for each evaluation, called like its metrics.
     Each finished subnet is written at once as a line of ``subnets_val.jsonl`` (``subnets_test.jsonl``) in the run's
     folder; at the end a table is logged.
 
@@ -87,7 +89,7 @@ class SubnetValLoop(SubnetLoop):
         results: dict[str, dict[str, float]] = {}
         try:
             for subnet_eval in self.evals:
-                with self._at_its_size(subnet_eval.subnet):
+                with self._at_its_size(subnet_eval.subnet), drawn_apart(self.runner.hooks, subnet_eval.name):
                     results[subnet_eval.name] = self._evaluate(subnet_eval)
                 self._record(subnet_eval, results[subnet_eval.name], stage)
         finally:
