@@ -19,7 +19,6 @@ from terminaltables import AsciiTable
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = 'data/shapes'
-SIZE = ['--image-size', '128', '128']
 PROGRESS = re.compile(r'Epoch\(train\) +\[(\d+)\].*eta: (\S+).*? loss: (\S+)')
 
 
@@ -114,7 +113,7 @@ def ship(checkpoint: Path, work_dir: Path) -> Path:
     for name in ('min.onnx', 'min.pt2'):
         boxes = ['--boxes'] if name.endswith('.onnx') else []
         run(['tools/export_onnx.py', str(folder / 'config.py'), str(folder / 'checkpoint.pth'), '--out',
-             str(folder / name), *SIZE, *boxes], work_dir / f'{name}.log', show='^(/|outputs|raw|boxes)')
+             str(folder / name), *boxes], work_dir / f'{name}.log', show='^(/|outputs|raw|boxes)')
     return folder
 
 
