@@ -21,7 +21,8 @@ from mmengine.config import Config
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / 'configs' / 'shapes_supnet.py'
 WARM_UP = 200
-FEATURES = dict(neck=dict(mimic_name='neck', loss=dict(type='mmbignas.FeatureMSELoss'), warm_up_iters=WARM_UP))
+FEATURES = dict(neck=dict(mimic_name='neck', loss=dict(type='mmbignas.FeatureMSELoss'), loss_weight=0.1,
+                          warm_up_iters=WARM_UP))
 LOGITS = dict(cls=dict(mimic_name='bbox_head.retina_cls', loss=dict(type='mmbignas.DenseKLLoss'),
                        warm_up_iters=WARM_UP))
 BOXES = dict(box=dict(mimic_name=['bbox_head.retina_reg', 'bbox_head.retina_cls'],
