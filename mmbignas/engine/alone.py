@@ -4,8 +4,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.distributed as torch_dist
-from mmengine.dist import is_distributed
+from mmengine.dist import broadcast, get_world_size, is_distributed
+from torch import nn
 
 
 class Alone:
@@ -30,3 +32,24 @@ class Alone:
             yield
         finally:
             torch_dist.group.WORLD = world
+
+
+@contextmanager
+def buffers_of_the_first(model: nn.Module) -> Iterator[None]:
+    """Let all processes have the first one's statistics while it is open; in a training, each has its own.
+
+    Args:
+        model: not a wrapper.
+    """
+    if get_world_size() == 1:
+        yield
+        return
+    own = [buffer.detach().clone() for buffer in model.buffers()]
+    for buffer in model.buffers():
+        broadcast(buffer)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(model.buffers(), own):
+                buffer.copy_(value)

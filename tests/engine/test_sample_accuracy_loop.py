@@ -211,12 +211,16 @@ def test_other_data_are_refused(tmp_path):
 
 def test_metrics_that_do_not_exist(tmp_path):
     metric = CountingMetric()
-    with pytest.raises(ConfigError, match="test_cfg.metric1: 'bbox_mAP' is not allowed; allowed: toy/accuracy, toy/li"):
+    with pytest.raises(ConfigError, match="test_cfg.metric1: 'bbox_mAP' is not allowed; allowed: names that begin with "
+                                          'toy/'):
         runner_for(tmp_path, subnet_count=3, metric=metric, metric1='bbox_mAP').test()
+    assert metric.count == 0
+    with pytest.raises(ConfigError, match="test_cfg.metric1: 'toy/mAP' is not allowed; allowed: toy/accuracy, toy/li"):
+        runner_for(tmp_path, subnet_count=3, metric=metric, metric1='toy/mAP').test()
     assert metric.count == 1
     runner_for(tmp_path, subnet_count=3).test()
-    with pytest.raises(ConfigError, match="test_cfg.metric2: 'x' is not allowed; allowed: toy/accuracy"):
-        runner_for(tmp_path, subnet_count=5, metric=metric, metric2='x').test()
+    with pytest.raises(ConfigError, match="test_cfg.metric2: 'toy/x' is not allowed; allowed: toy/accuracy"):
+        runner_for(tmp_path, subnet_count=5, metric=metric, metric2='toy/x').test()
     assert metric.count == 1  # known from the lines that are there
 
 
@@ -265,7 +269,7 @@ def test_no_detections_count_as_nothing(tmp_path):
     (dict(parallel='rank'), "test_cfg.parallel: 'rank' is not allowed; allowed: images, subnet"),
     (dict(val_images=0), 'test_cfg.val_images: 0 is not allowed; allowed: integers from 1'),
     (dict(val_images=5), 'test_cfg.val_images: 5 is not allowed with ToyDataset, which has no get_subset'),
-    (dict(seed=None), 'test_cfg.seed: None is not allowed; allowed: integers'),
+    (dict(seed=None), 'test_cfg.seed: None is not allowed; allowed: integers from 0'),
     (dict(fp16='yes'), "test_cfg.fp16: 'yes' is not allowed; allowed: True, False"),
     (dict(sample_with_finetune=dict(iters=3)), 'sample_with_finetune: .* allowed: True, False, or a dict with max_it'),
     (dict(sample_with_finetune=dict(max_iters=0)), 'sample_with_finetune.max_iters: 0 is not allowed'),

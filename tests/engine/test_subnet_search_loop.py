@@ -96,8 +96,8 @@ def test_bad_arguments(tmp_path, arguments, message):
 
 def test_objectives_that_do_not_exist(tmp_path):
     metric = CountingMetric()
-    with pytest.raises(ConfigError, match=r"test_cfg.objectives\[1\]: 'mAP' is not allowed; allowed: toy/acc"):
-        search_for(tmp_path, metric=metric, objectives=['macs', 'mAP']).test()
+    with pytest.raises(ConfigError, match=r"test_cfg.objectives\[1\]: 'toy/mAP' is not allowed; allowed: toy/acc"):
+        search_for(tmp_path, metric=metric, objectives=['macs', 'toy/mAP']).test()
     assert metric.count == 1
 
 

@@ -16,10 +16,11 @@ from mmbignas.cost import CostModel
 from mmbignas.cost.latency import Latency, build_backend, measure_latency
 from mmbignas.cost.latency.backends import check_count
 from mmbignas.cost.units import format_macs, format_params
-from mmbignas.engine.checks import errors_below
+from mmbignas.engine.checks import check_metric_name, errors_below
 from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.engine.loops.subnet_loop import SubnetEval, json_metrics, number_metrics, plain_metrics, stage_of
 from mmbignas.engine.loops.subnet_val_loop import SubnetValLoop
+from mmbignas.engine.wanted_metrics import WantedMetrics
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.replacing import replacing
@@ -58,8 +59,9 @@ class EvaluateSubnetLoop(SubnetValLoop):
         fp16: evaluate in half precision.
 
     Raises:
-        ConfigError: for arguments that are not allowed, or a model whose costs cannot be had. That there is no metric
-            of a name shows in the first evaluation, whose results are written nevertheless.
+        ConfigError: for arguments that are not allowed, a model whose costs cannot be had, or metrics that cannot be
+            there. That metrics of one's own have another name may show in the first evaluation, whose results are
+            written nevertheless.
         DependencyError: when a package of the latency back end is missing.
     """
 
@@ -72,11 +74,8 @@ class EvaluateSubnetLoop(SubnetValLoop):
         sizes = read_image_sizes(Supernet(runner.model).model, image_size, f'{self._key}.image_size')
         self.conditions: dict[str, Any] = {}  # of the latency
         self.latency = None if latency is None else self._read_latency(latency, runner)
-        self.metrics = dict(metric1=metric1, metric2=metric2)
-        for name, metric in self.metrics.items():
-            if metric is not None and not isinstance(metric, str):
-                raise ConfigError(f'{self._key}.{name}: {metric!r} is not allowed; allowed: the name of a metric, such '
-                                  "as 'coco/bbox_mAP', or None")
+        self.metrics = {name: check_metric_name(metric, f'{self._key}.{name}')
+                        for name, metric in dict(metric1=metric1, metric2=metric2).items()}
         self.cost_model = CostModel(runner.model, sizes)
         super().__init__(runner, dataloader, evaluator, subnets, calib_bn, fp16,
                          None if is_one_size(image_size) else image_size, interpolation_type)
@@ -84,7 +83,10 @@ class EvaluateSubnetLoop(SubnetValLoop):
         self.costs = {subnet: self.cost_model(subnet) for subnet in self.subnets.values()}
         self.latencies: dict[Subnet, Latency] = {}  # of the first process
         self._measured = latency is None
-        self._numbers: list[str] = []  # names of the metrics that are numbers, as far as it is known
+        self._first: str | None = None  # of the metrics that are numbers, as far as it is known
+        self._wanted = WantedMetrics({f'{self._key}.{name}': metric for name, metric in self.metrics.items()
+                                      if metric is not None}, self.evaluator)
+        self._wanted.try_out(self)
 
     def _read_latency(self, latency: Any, runner: Any) -> dict[str, Any]:
         """The settings of the measurement, complete and checked."""
@@ -155,16 +157,10 @@ class EvaluateSubnetLoop(SubnetValLoop):
         key = 'metrics_calib' if subnet_eval.calib_bn else 'metrics'
         self._entries[_name(subnet_eval)][key] = json_metrics(metrics)
         self._write()
-        if not self._numbers:  # COCO's evaluation gives no metric at all if nothing was detected
-            self._numbers = number_metrics(metrics)
-            self._check_metrics()
-
-    def _check_metrics(self) -> None:
-        """Make sure that there are the metrics for the table."""
-        for key, metric in self.metrics.items():
-            if self._numbers and metric is not None and metric not in self._numbers:
-                raise ConfigError(f'{self._key}.{key}: {metric!r} is not allowed; allowed: {", ".join(self._numbers)}; '
-                                  f'what was evaluated is in {self._file()}')
+        try:
+            self._first = self._wanted.see(number_metrics(metrics))
+        except ConfigError as error:
+            raise ConfigError(f'{error}; what was evaluated is in {self._file()}') from None
 
     def _file(self) -> Path:
         return Path(self.runner.log_dir, 'evaluation.json')
@@ -181,7 +177,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
     @master_only
     def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str], stage: str) -> None:
         """Log one table, a line a subnet."""
-        chosen = [self.metrics['metric1'] or next(iter(self._numbers), None), self.metrics['metric2']]
+        chosen = [self.metrics['metric1'] or self._first, self.metrics['metric2']]
         columns = [(name, calib_bn) for name in dict.fromkeys(chosen) if name
                    for calib_bn in sorted({own.calib_bn for own in self.evals})]
         sizes = self.cost_model.space.image_sizes

@@ -1,21 +1,16 @@
 """What loops that evaluate many subnets have in common: cost and accuracy of one after the other, and the results."""
 from __future__ import annotations
 
-import io
-import logging
 import random
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.dist import barrier, broadcast, broadcast_object_list, get_world_size, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
-from mmengine.registry import DATASETS
-from torch import nn
 from torch.utils.data import DataLoader
 
 from mmbignas.analysis.accuracy_sample import AccuracySample, EvaluatedSubnet
@@ -24,8 +19,9 @@ from mmbignas.cost.latency import LatencyPredictor, LatencyTable
 from mmbignas.cost.sampling import SubnetSampling
 from mmbignas.cost.units import parse_amount
 from mmbignas.dependencies import installed
-from mmbignas.engine.alone import Alone
-from mmbignas.engine.checks import check_count, errors_below, type_name
+from mmbignas.engine.alone import Alone, buffers_of_the_first
+from mmbignas.engine.checks import check_choice, check_count, check_metric_name, errors_below, type_name
+from mmbignas.engine.chosen_images import with_chosen_images
 from mmbignas.engine.exact_metrics import exact, restricted
 from mmbignas.engine.finetuning import BriefFinetuning
 from mmbignas.engine.fixed_images import preserved_rng
@@ -33,6 +29,7 @@ from mmbignas.engine.identity import annotation_hashes, config_hash, dataset_has
 from mmbignas.engine.loops.subnet_loop import SubnetEval, SubnetLoop, json_metrics, number_metrics, stage_of
 from mmbignas.engine.prediction import predict_others
 from mmbignas.engine.results import export_command, write_config, write_results
+from mmbignas.engine.silence import silence
 from mmbignas.engine.wanted_metrics import WantedMetrics
 from mmbignas.errors import ConfigError
 from mmbignas.space import Subnet, json_number
@@ -74,7 +71,7 @@ class ScoringLoop(SubnetLoop):
         interpolation_type: how images are resized where there are several image sizes.
 
     Raises:
-        ConfigError: for arguments that are not allowed, before data are loaded.
+        ConfigError: for arguments that are not allowed, before data are loaded; for metrics that cannot be there.
     """
 
     FOLDER: str
@@ -86,22 +83,14 @@ class ScoringLoop(SubnetLoop):
                  predicted_count: int = 10_000, seed: int = 0, fp16: bool = False,
                  interpolation_type: str = 'bicubic') -> None:
         self.key = f'{stage_of(runner, dataloader)}_cfg'
-        for name, value, kinds, allowed in (
-                ('metric1', metric1, (str, type(None)), "names of metrics, such as 'coco/bbox_mAP', or None"),
-                ('metric2', metric2, (str, type(None)), "names of metrics, such as 'coco/bbox_mAP', or None"),
-                ('calib_bn', calib_bn, bool, 'True, False'), ('fp16', fp16, bool, 'True, False'),
-                ('seed', seed, int, 'integers')):
-            if not isinstance(value, kinds) or isinstance(value, bool) and kinds is int:
-                raise ConfigError(f'{self.key}.{name}: {value!r} is not allowed; allowed: {allowed}')
-        if parallel not in PARALLEL:
-            raise ConfigError(f'{self.key}.parallel: {parallel!r} is not allowed; allowed: {", ".join(PARALLEL)}')
-        if val_images is not None:
-            check_count(val_images, f'{self.key}.val_images')
-        if isinstance(predicted_count, bool) or not isinstance(predicted_count, int) or predicted_count < 0:
-            raise ConfigError(f'{self.key}.predicted_count: {predicted_count!r} is not allowed; allowed: integers from '
-                              '0')
-        self.predicted_count = predicted_count
-        self.metric1, self.metric2, self.calib_bn, self.seed, self.parallel = metric1, metric2, calib_bn, seed, parallel
+        self.metric1 = check_metric_name(metric1, f'{self.key}.metric1')
+        self.metric2 = check_metric_name(metric2, f'{self.key}.metric2')
+        self.calib_bn = check_choice(calib_bn, (True, False), f'{self.key}.calib_bn')
+        self.parallel = check_choice(parallel, PARALLEL, f'{self.key}.parallel')
+        self.predicted_count = check_count(predicted_count, f'{self.key}.predicted_count', 0)
+        self.seed = check_count(seed, f'{self.key}.seed', 0)
+        self.val_images = None if val_images is None else check_count(val_images, f'{self.key}.val_images')
+        check_choice(fp16, (True, False), f'{self.key}.fp16')
         marks = dict(baseline=baseline_flops, large=large_flops)
         self.marks = {name: parse_amount(value, f'{self.key}.{name}_flops')
                       for name, value in marks.items() if value is not None}
@@ -114,14 +103,13 @@ class ScoringLoop(SubnetLoop):
         with errors_below(self.key):
             self._prepare_draws()
         self._alone = Alone()
-        self.val_images = val_images
-        self._indices: list[int] | None = None  # of the chosen images
         self._quiet = False  # what calibration and metrics say is the same each time
         self._finetuning = None if sample_with_finetune is False else BriefFinetuning(
             sample_with_finetune, runner, f'{self.key}.sample_with_finetune', self._alone)
         with self._own_world():
             super().__init__(runner, dataloader, evaluator, calib_bn, fp16, interpolation_type)
-        self._wanted = WantedMetrics(self._wanted_metrics(), self.evaluator)
+            self._wanted = WantedMetrics(self._wanted_metrics(), self.evaluator)
+            self._wanted.try_out(self)
 
     @abstractmethod
     def _prepare_draws(self) -> None:
@@ -160,27 +148,8 @@ class ScoringLoop(SubnetLoop):
 
     def _prepared(self, dataloader: Any) -> Any:
         """The dataloader with the chosen images, and with workers that live as long as the loop."""
-        if not isinstance(dataloader, Mapping):
-            if self.val_images is not None:
-                raise ConfigError(f'{self.key}.val_images: {self.val_images} needs the config of a dataloader; allowed '
-                                  'with a dataloader: None')
-            return dataloader
-        prepared = dict(dataloader)
-        if prepared.get('num_workers', 0) > 0:
-            prepared['persistent_workers'] = True
-        if self.val_images is not None:
-            prepared['dataset'] = self._choose_images(prepared['dataset'])
-        return prepared
-
-    def _choose_images(self, dataset: Any) -> Any:
-        dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
-        if not hasattr(dataset, 'get_subset'):
-            raise ConfigError(f'{self.key}.val_images: {self.val_images} is not allowed with '
-                              f'{type(dataset).__name__}, which has no get_subset; allowed: None')
-        assert self.val_images is not None
-        count = min(self.val_images, len(dataset))
-        self._indices = sorted(random.Random(self.seed).sample(range(len(dataset)), count))
-        return dataset.get_subset(self._indices)
+        dataloader, self._indices = with_chosen_images(dataloader, self.val_images, self.seed, f'{self.key}.val_images')
+        return dataloader
 
     def _version(self, identity: Mapping[str, str]) -> str:
         """What tells the validations of a training apart, of one that is repeated too; '' in a test."""
@@ -221,7 +190,7 @@ class ScoringLoop(SubnetLoop):
         before = self.supernet.current
         self.runner.model.eval()
         try:
-            with preserved_rng(), _buffers_of_the_first(self.supernet.model):
+            with preserved_rng(), buffers_of_the_first(self.supernet.model):
                 identity = self.identity()
                 self.folder = Path(self.runner.work_dir, self.FOLDER, self._version(identity))
                 self._go_through(identity)
@@ -291,7 +260,7 @@ class ScoringLoop(SubnetLoop):
             for context in (self._own_world(), exact(self.evaluator), self._at_its_size(subnet)):
                 stack.enter_context(context)
             if self._quiet:
-                stack.enter_context(_silence(self.runner.logger))
+                stack.enter_context(silence(self.runner.logger))
             if self._indices is not None:
                 stack.enter_context(restricted(
                     self.evaluator, self.dataloader.dataset, range(len(self.dataloader.dataset))))
@@ -317,32 +286,3 @@ class ScoringLoop(SubnetLoop):
         """
         first = self._wanted.see(metrics)
         self.metric1 = self.metric1 or first
-
-
-@contextmanager
-def _buffers_of_the_first(model: nn.Module) -> Iterator[None]:
-    """Let all processes have the first one's statistics; in a training, each has its own."""
-    if get_world_size() == 1:
-        yield
-        return
-    own = [buffer.detach().clone() for buffer in model.buffers()]
-    for buffer in model.buffers():
-        broadcast(buffer)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in zip(model.buffers(), own):
-                buffer.copy_(value)
-
-
-@contextmanager
-def _silence(logger: logging.Logger) -> Iterator[None]:
-    """Let nothing but warnings and errors through, of the logger and of what prints, as pycocotools does."""
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
