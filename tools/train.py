@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 
 from mmbignas import ConfigError
+from mmbignas.engine import ResumeHook, StopHook
 from mmbignas.engine.checks import check_files
 from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
 
@@ -60,7 +61,11 @@ def main() -> None:
     cfg = load_config(args)
     apply_options(cfg, args)
     check_files(cfg, ('train', 'val'))
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    for hook in (ResumeHook, StopHook):
+        if not any(isinstance(own, hook) for own in runner.hooks):
+            runner.register_hook(hook())
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -5,7 +5,9 @@ from mmbignas.engine.hooks import (
     CollapseHook,
     DistillHook,
     RegularizeLargestHook,
+    ResumeHook,
     SkipNonFiniteHook,
+    StopHook,
     SubnetLossHook,
     ValidateFirstHook,
 )
@@ -20,6 +22,6 @@ from mmbignas.engine.loops import (
 )
 
 __all__ = ['BNCalibrationHook', 'CalibrateFirstHook', 'CollapseHook', 'DistillHook', 'EvaluateSubnetLoop',
-           'RegularizeLargestHook', 'SampleAccuracyLoop', 'SampleFlopsLoop', 'SandwichIterTrainLoop',
-           'SandwichTrainLoop', 'SkipNonFiniteHook', 'SubnetLossHook', 'SubnetSearchLoop', 'SubnetValLoop',
+           'RegularizeLargestHook', 'ResumeHook', 'SampleAccuracyLoop', 'SampleFlopsLoop', 'SandwichIterTrainLoop',
+           'SandwichTrainLoop', 'SkipNonFiniteHook', 'StopHook', 'SubnetLossHook', 'SubnetSearchLoop', 'SubnetValLoop',
            'ValidateFirstHook']

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from mmbignas.engine.checks import type_name
+from mmbignas.engine.repeatable import seed_cpu
 from mmbignas.tensors import tensors_in
 
 SEED = 0
@@ -146,9 +147,7 @@ class SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        random.seed(SEED + index)
-        np.random.seed(SEED + index)  # noqa: NPY002 (what MMEngine's transforms draw from)
-        torch.default_generator.manual_seed(SEED + index)  # torch.manual_seed would also seed the GPUs
+        seed_cpu(SEED + index)
         return self.dataset[index]
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.dist import broadcast_object_list
+from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmbignas.engine.attentive import choose, read_attentive
 from mmbignas.engine.checks import check_dataset_files, check_num_classes, check_widths
 from mmbignas.engine.gradients import average_gradients
+from mmbignas.engine.repeatable import RepeatableLoader, mixed_seed, seed_process
 from mmbignas.engine.resolution import Resizer, check_interpolation
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
 from mmbignas.errors import ConfigError
@@ -34,7 +35,8 @@ class SandwichLoop(BaseLoop):
     :class:`~mmbignas.engine.sandwich.SubnetPass`; the second one also takes ``losses``, the third one ``loss``, the sum
     of them that was trained on, a scalar without a graph. ``before_sandwich_step`` takes the runner alone. The subnets
     of an iteration depend on the run's seed and the number of the iteration alone, so they are the same on all ranks
-    and after a resume.
+    and after a resume. So do each rank's images, their augmentations, and whatever else is random (dropout, ...): a
+    resumed run is the one that was not interrupted. See :class:`~mmbignas.engine.repeatable.RepeatableLoader`.
 
     Of ``best_up`` and ``worst_up`` (AttentiveNAS, arXiv 2011.09011) this holds for the candidates, random subnets of
     about the same MACs. Before ``before_subnet_forward``, each of them computes its loss on the batch, without
@@ -100,7 +102,7 @@ class SandwichLoop(BaseLoop):
             check_dataset_files(dataloader.get('dataset'), 'train_dataloader.dataset')
         if runner.cfg.get('val_cfg') is not None:
             check_dataset_files(runner.cfg.val_dataloader.get('dataset'), 'val_dataloader.dataset')
-        super().__init__(runner, dataloader, *args, **kwargs)
+        super().__init__(runner, self._repeatable(runner, dataloader), *args, **kwargs)
         check_num_classes(self.supernet.model, self.dataloader.dataset, 'train_dataloader.dataset')
 
     def _read_sizes(self, image_size_list: Any, interpolation: Any) -> list[tuple[int, int]]:
@@ -113,6 +115,12 @@ class SandwichLoop(BaseLoop):
         sizes = read_size_list(model, image_size_list, key)
         self._resizers = {size: Resizer(model, size, interpolation, key) for size in sizes}
         return sizes
+
+    def _repeatable(self, runner: Any, dataloader: DataLoader | dict) -> RepeatableLoader:
+        sampler_cfg = dataloader.get('sampler') if isinstance(dataloader, dict) else None
+        loader = runner.build_dataloader(dataloader, seed=runner.seed,
+                                         diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+        return RepeatableLoader(loader, get_rank(), not isinstance(sampler_cfg, dict) or 'seed' in sampler_cfg)
 
     @property
     def seed(self) -> int:
@@ -129,8 +137,11 @@ class SandwichLoop(BaseLoop):
             self.runner.model.train()
 
     def _train_iter(self, batch_idx: int, data_batch: Any) -> None:
-        """Train all subnets of one iteration on a batch."""
+        """Train all subnets of one iteration on a batch; ``None`` stands for one that was trained on already."""
+        if data_batch is None:
+            return
         self._validate_first()
+        seed_process(mixed_seed(self.seed, get_rank(), self._iter))
         self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=data_batch)
         outputs = self._train_sandwich(data_batch)
         self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
@@ -207,6 +218,24 @@ class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
         val_begin, val_interval, dynamic_intervals: as in MMEngine.
     """
 
+    resumes_within_epoch = True
+
+    def run(self) -> nn.Module:
+        """Train. A run that was resumed within an epoch goes on with the rest of it."""
+        info, length = self.runner.message_hub.runtime_info, len(self.dataloader)
+        self._done = self._iter - self._epoch * length
+        if self._iter and info.get('max_iters') != info.get('max_epochs', 0) * length or not 0 <= self._done <= length:
+            self.runner.logger.warning(f'train_dataloader: an epoch had another number of batches than {length} before '
+                                       'the run was resumed; it goes on at the beginning of an epoch')
+            self._done = 0
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """Train for one epoch, or for what is left of it."""
+        self.dataloader.begin(self.seed, self._iter - self._done, self._done)
+        self._done = 0
+        super().run_epoch()
+
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Train all subnets of one iteration.
 
@@ -227,6 +256,13 @@ class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
             interpolation_type, attentive: see :class:`SandwichLoop`.
         val_begin, val_interval, dynamic_intervals: as in MMEngine.
     """
+
+    resumes_within_epoch = True
+
+    def run(self) -> nn.Module:
+        """Train. MMEngine's loop asks for the batches of before a resume, which are not loaded."""
+        self.dataloader.begin(self.seed, 0, self._iter)
+        return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
         """Train all subnets of one iteration.

@@ -1,0 +1,60 @@
+"""Checkpoints that survive whatever ends a run."""
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+
+from mmbignas.engine.checkpoint_files import BACKEND, STOPPED, newest_checkpoint
+from mmbignas.errors import ConfigError
+from mmbignas.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ResumeHook(Hook):
+    """Lets MMEngine's ``CheckpointHook`` write whole files, and a run resume from the newest one that can be read.
+
+    A checkpoint gets its name when it is complete, so a run that is killed while it saves leaves the one before it
+    alone. ``resume=True`` (without ``load_from``) passes over checkpoints that are damaged or missing, and says so.
+    ``tools/train.py`` has this hook in any case.
+    """
+
+    def before_run(self, runner: Any) -> None:
+        """Set both up; MMEngine loads the checkpoint right after this.
+
+        Args:
+            runner: the runner.
+
+        Raises:
+            ConfigError: in a run that is to be resumed, where none of its checkpoints can be read.
+        """
+        saving = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        patterns = [STOPPED]
+        if saving is not None:
+            patterns.append(saving.filename_tmpl.replace('{}', '*'))
+            self._write_whole_files(runner, saving)
+        if runner._resume and runner._load_from is None:
+            runner._load_from = self._newest(runner, patterns)
+
+    def _write_whole_files(self, runner: Any, saving: CheckpointHook) -> None:
+        remote = '://' in str(saving.out_dir or runner.work_dir)
+        if saving.backend_args is None and saving.file_client_args is None and not remote:
+            saving.backend_args = dict(backend=BACKEND)
+        if saving.max_keep_ckpts == 1:
+            runner.logger.warning('default_hooks.checkpoint.max_keep_ckpts: with 1, the only checkpoint is deleted '
+                                  'before the next one is written, and a run that ends in between is lost; 2 or more '
+                                  'always leave one')
+
+    def _newest(self, runner: Any, patterns: list[str]) -> str | None:
+        """The choice of rank 0, for all; an error of its too, so that no other waits for it."""
+        shared: list[Any] = [None, None]
+        if is_main_process():
+            try:
+                shared[0] = newest_checkpoint(runner.work_dir, patterns, runner.logger.warning)
+            except ConfigError as error:
+                shared[1] = str(error)
+        broadcast_object_list(shared)
+        if shared[1] is not None:
+            raise ConfigError(shared[1])
+        return shared[0]
