@@ -18,6 +18,10 @@ ModuleSettings = Mapping[str, Values]
 MAX_CACHED = 1024  # sets of values that follow the depth; a space has any number of depths
 
 
+class MissingElement(ConfigError):
+    """Settings without an element that is searched, and otherwise right."""
+
+
 class ModuleSpace:
     """The elements of one searchable module.
 
@@ -191,12 +195,17 @@ class ModuleSpace:
         if unknown:
             raise ConfigError(f'{key}: unknown element {", ".join(unknown)}; allowed: {", ".join(self.elements)}')
         result: dict[str, Values] = {}
+        missing: list[str] = []
         for name, element in self.elements.items():
             where = f'{key}.{name}'
+            if name in settings and 'depth' in missing and (
+                    len(read_values(name, settings[name], where)) != self.num_stages):
+                continue  # how many values there have to be depends on the depth
             if name in settings:
                 values = self._align(settings[name], element, result.get('depth'), where)
             elif element.searched:
-                raise ConfigError(f'{where} is missing; it is searched: {[list(stage) for stage in element.choices]}')
+                missing.append(name)
+                values = self.variants(name, result.get('depth'))[-1]
             else:
                 values = self.variants(name, result.get('depth'))[0]
             problem = self.variants(name, result.get('depth')).explain(values, 'block' if element.per_block else
@@ -204,6 +213,9 @@ class ModuleSpace:
             if problem:
                 raise ConfigError(f'{where}: {problem}')
             result[name] = values
+        if missing:  # said last, so that it hides no wrong value
+            choices = [list(stage) for stage in self.elements[missing[0]].choices]
+            raise MissingElement(f'{key}.{missing[0]} is missing; it is searched: {choices}')
         return result
 
     def _align(self, values: Sequence[Value], element: Element, depth: Values | None, key: str) -> Values:

@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any
 
 from mmbignas.errors import ConfigError
-from mmbignas.space.module_space import ModuleSettings, ModuleSpace
+from mmbignas.space.module_space import MissingElement, ModuleSettings, ModuleSpace
 from mmbignas.space.subnet import IMAGE_SIZE, ImageSize, Subnet
 
 
@@ -137,12 +137,19 @@ class SearchSpace:
         if unknown:
             raise ConfigError(f'subnet settings: no searchable module {", ".join(unknown)}; allowed: '
                               f'{", ".join(self.modules)}')
-        result = {}
+        result, missing = {}, []
         for path, space in self.modules.items():
             if path not in settings and space.searched:
-                raise ConfigError(f'subnet settings: {path} is missing; given: {", ".join(settings) or "nothing"}')
-            result[path] = space.canonical(settings.get(path, {}), path)
-        return Subnet(result, self._canonical_size(settings))
+                missing.append(f'subnet settings: {path} is missing; given: {", ".join(settings) or "nothing"}')
+                continue
+            try:
+                result[path] = space.canonical(settings.get(path, {}), path)
+            except MissingElement as error:
+                missing.append(str(error))
+        image_size = self._canonical_size(settings) if IMAGE_SIZE in settings or not missing else None
+        if missing:  # said last, so that it hides no wrong value
+            raise ConfigError(missing[0])
+        return Subnet(result, image_size)
 
     def _canonical_size(self, settings: Mapping[str, Any]) -> ImageSize | None:
         """The image size of a subnet, ``None`` where the space has no choice of it."""
@@ -153,8 +160,9 @@ class SearchSpace:
             return None
         size = _read_image_size(settings[IMAGE_SIZE])
         if size not in self.image_sizes:
-            raise ConfigError(f'{IMAGE_SIZE}: {list(size)} is not allowed; allowed: '
-                              f'{allowed or "none, since there is no choice of image sizes here; leave it out"}')
+            none = ('none, since there is no choice of image sizes here; leave it out, or give test_cfg.image_size '
+                    '(train_cfg.image_size_list in a training) several')
+            raise ConfigError(f'{IMAGE_SIZE}: {list(size)} is not allowed; allowed: {allowed or none}')
         return size if len(allowed) > 1 else None
 
 

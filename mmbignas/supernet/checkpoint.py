@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmbignas.errors import ConfigError
 
 WEIGHTS = ('ema', 'training')
+NAMED = 3  # weights in a message about many
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def check_weights(model: nn.Module, checkpoint: Checkpoint, more: bool = False) 
               for name, value in expected.items() if name in found and found[name].shape != value.shape]
     lacking = [name for name in expected if name not in found]
     unknown = [] if more else [name for name in found if name not in expected]
-    problems = [f'{what}: {listed(names)}' for what, names in
+    problems = [f'{len(names)} {what}: {", ".join(names[:NAMED])}' + ', ...' * (len(names) > NAMED) for what, names in
                 (('lacking', lacking), ('not in the model', unknown), ('of another shape', shapes)) if names]
     if problems:
         raise ConfigError(f'{checkpoint.path}: is of another architecture than the model; {"; ".join(problems)}')

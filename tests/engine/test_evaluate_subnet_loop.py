@@ -493,7 +493,7 @@ def test_a_checkpoint_of_another_architecture(tmp_path: Path, model: nn.Module, 
     if more:
         loop_of(runner, 'test')
     else:
-        with pytest.raises(ConfigError, match='x.pth: is of another architecture .*; of another shape: bbox'):
+        with pytest.raises(ConfigError, match='x.pth: is of another architecture .*; 2 of another shape: bbox'):
             loop_of(runner, 'test')
 
 

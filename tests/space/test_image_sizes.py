@@ -91,7 +91,7 @@ def test_a_single_size_is_no_choice() -> None:
      'image_size: None is not allowed; allowed: [height, width] in pixels, integers from 1'),
     ([(8, 8)], dict(image_size=[8, 9]), 'image_size: [8, 9] is not allowed; allowed: [[8, 8]]'),
     ([], dict(image_size=[8, 8]), 'image_size: [8, 8] is not allowed; allowed: none, since there is no choice of image '
-     'sizes here; leave it out'),
+     'sizes here; leave it out, or give test_cfg.image_size (train_cfg.image_size_list in a training) several'),
 ])
 def test_settings_refused(sizes: Any, given_as: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:

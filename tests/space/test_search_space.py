@@ -412,3 +412,19 @@ def test_space_imports_neither_torch_nor_a_higher_room() -> None:
                 names = [str(node.module)]
             for name in names:
                 assert name in allowed or name.startswith('mmbignas.space'), f'{file.name} imports {name}'
+
+
+@pytest.mark.parametrize(('given_as', 'message'), [
+    (dict(a=dict(kernel_size=[5, 9])), r'a\.kernel_size: .*9'),
+    (dict(a=dict(depth=[1, 3])), r'a\.depth: .*3'),
+    (dict(b=dict(depth=[1, 1], kernel_size=[4, 3])), r'b\.kernel_size: .*4'),
+    (dict(a=dict(depth=[1, 1]), b=dict(kernel_size=[3, 4])), r'b\.kernel_size: .*4'),
+    (dict(a=dict(depth=[1, 1]), image_size=[1, 1]), r'image_size: \[1, 1\] is not allowed'),
+    (dict(a=dict(depth=[1, 1])), r'a\.kernel_size is missing'),
+    (dict(a=dict(kernel_size=[5, 7, 7])), r'a\.depth is missing'),
+    (dict(b=dict(depth=[1, 1], kernel_size=[3, 3])), r'subnet settings: a is missing'),
+])
+def test_what_is_missing_hides_no_wrong_value(given_as: dict, message: str) -> None:
+    own = SearchSpace(dict(a=block_kernels(), b=block_kernels()))
+    with pytest.raises(ConfigError, match=f'^{message}'):
+        own.canonical(given_as)

@@ -96,7 +96,9 @@ def test_another_architecture(tmp_path: Path) -> None:
         load_weights(model, read_checkpoint(saved(tmp_path / 'x.pth', other.state_dict())))
     message = str(caught.value)
     assert 'x.pth: is of another architecture' in message
-    assert 'lacking: bbox_head.cls_tower.2' in message and 'more' in message
+    lacking = [name for name in before if name not in other.state_dict()]
+    assert f'{len(lacking)} lacking: {lacking[0]}, {lacking[1]}, {lacking[2]}, ...;' in message
+    assert lacking[3] not in message
     assert 'bbox_head.retina_cls.weight ((10, 24, 3, 3) instead of (6, 24, 3, 3))' in message
     assert 'not in the model' not in message
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
