@@ -170,6 +170,26 @@ def test_ema_is_evaluated_and_put_back(tmp_path):
                 assert logged == pytest.approx(value, rel=1e-4)
 
 
+@pytest.mark.parametrize('buffers', [False, True])
+@pytest.mark.parametrize('loop', [dict(max_epochs=2), dict(type='mmbignas.SandwichIterTrainLoop', max_iters=8)])
+def test_evaluating_the_average_leaves_no_trace(tmp_path, buffers, loop):
+    """Neither in the trained weights nor in the averaged ones, nor in the running statistics of both."""
+    states = []
+    for interval in (1, 100):
+        ema = EMAHook(momentum=.3, update_buffers=buffers)
+        runner = build_runner(tmp_path, hooks=[ema, calibration()], val_cfg=dict(calib_bn='both'),
+                              train_cfg=dict(**loop, val_interval=interval, val_begin=interval))
+        runner.train()
+        assert ('val/min_calib/toy/accuracy' in runner.message_hub.log_scalars) == (interval == 1)
+        states.append((runner.model.state_dict(), ema.ema_model.state_dict(), runner.optim_wrapper.state_dict()))
+    assert_same(*states)
+    trained, averaged = states[0][:2]
+    for name, value in trained.items():
+        if value.is_floating_point():
+            moving = not name.startswith('spare') and ('running' not in name or buffers)
+            assert torch.equal(value, averaged[f'module.{name}']) is not moving, name
+
+
 def test_log_file(tmp_path):
     runner = build_runner(tmp_path, val_cfg={}, default_hooks=dict(logger=dict(type='LoggerHook', interval=2),
                                                                    timer=dict(type='IterTimerHook')))
