@@ -156,7 +156,9 @@ MISTAKES = {
     'a resolution of the validation below the stride': (
         {'val_cfg.image_size': [[15, 64], [64, 64]]}, ['val_cfg.image_size', '[15, 64]', 'sides from 16']),
     'a head that cannot change its width': (
-        {'model.head.in_channels': 192},
+        {'model.head.in_channels': 192}, ['model: head', 'does not take the smallest subnet']),
+    'a head of MMPretrain': (
+        {'model.head.type': 'LinearClsHead', 'model.head.in_channels': 192},
         ['model: head', 'does not take the smallest subnet', 'in place of [x], or mmbignas.BigLinearClsHead']),
     'fewer classes than the data have': (
         {'model.head.num_classes': 2},
