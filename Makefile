@@ -14,7 +14,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-cls demo-full test lint clean
+.PHONY: help env env-onedl demo demo-cls demo-full test lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ ifeq ($(PYTHON),$(VENV)/bin/python)
 else
 	@command -v $(PYTHON) >/dev/null || { echo "make: error: PYTHON=$(PYTHON) is not there" >&2; exit 1; }
 endif
+
+env-onedl: ## build .venv-onedl, with the OneDL forks; then make test PYTHON=.venv-onedl/bin/python
+	@bash tools/build_env.sh --forks $(VENV)-onedl $(BASE_PYTHON)
 
 demo: env ## run the whole process on a toy data set
 	@echo "make demo: $(PYTHON) tools/demo.py"
@@ -54,6 +57,6 @@ lint: env ## ruff and mypy
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
 
-clean: ## remove caches and build outputs; .venv stays
+clean: ## remove caches and build outputs; the environments stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +

@@ -1,18 +1,27 @@
 #!/usr/bin/env bash
 # Build the virtual environment that the Makefile uses.
 #
-#   tools/build_env.sh DIR [PYTHON]
+#   tools/build_env.sh [--forks] DIR [PYTHON]
 #
-# Installs the versions of constraints.txt, and this package in editable mode, into DIR. Without an NVIDIA GPU the CPU
-# build of torch is taken where pip's configured indexes offer one (TORCH_INDEX_URL adds an index), else the default
-# build. DIR/.complete is written last, so an interrupted build is started again, and pip's caches make it quick.
+# Installs the versions of constraints.txt, and this package in editable mode, into DIR; with --forks the OneDL forks of
+# constraints-onedl.txt in place of OpenMMLab's packages. Without an NVIDIA GPU the CPU build of torch is taken where
+# pip's configured indexes offer one (TORCH_INDEX_URL adds an index), else the default build. DIR/.complete is written
+# last, so an interrupted build is started again, and pip's caches make it quick.
 set -euo pipefail
 
-venv=${1:?usage: tools/build_env.sh DIR [PYTHON]}
-python=${2:-python3.11}
 root=$(cd "$(dirname "$0")/.." && pwd)
-constraints=$root/constraints.txt
-if [ -f "$venv/.complete" ] && cmp -s "$venv/.complete" "$constraints"; then
+constraints=("$root/constraints.txt")
+mmcv=mmcv
+others=(mmengine mmdet mmpretrain openmim)
+if [ "${1:-}" = --forks ]; then
+    shift
+    constraints+=("$root/constraints-onedl.txt")
+    mmcv=onedl-mmcv
+    others=(onedl-mmengine onedl-mmdetection onedl-mmpretrain onedl-mim)
+fi
+venv=${1:?usage: tools/build_env.sh [--forks] DIR [PYTHON]}
+python=${2:-python3.11}
+if [ -f "$venv/.complete" ] && cat "${constraints[@]}" | cmp -s "$venv/.complete" -; then
     exit 0
 fi
 
@@ -28,11 +37,11 @@ say "building $venv: about 8 minutes on two cores, 6 of them for compiling mmcv;
 rm -rf "$venv"
 "$python" -m venv "$venv"
 # Twice quiet: errors only. Once leaves a warning for each package of each local index that is configured but absent.
-pip=("$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --constraint "$constraints")
+pip=("$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --constraint "${constraints[-1]}")
 if [ -n "${TORCH_INDEX_URL:-}" ]; then
     pip+=(--extra-index-url "$TORCH_INDEX_URL")
 fi
-torch=$(sed -n 's/^torch==//p' "$constraints")
+torch=$(sed -n 's/^torch==//p' "${constraints[0]}")
 
 say "1/5 torch $torch"
 "${pip[@]}" setuptools wheel ninja psutil numpy
@@ -44,12 +53,12 @@ elif ! "${pip[@]}" "torch==$torch+cpu" 2>/dev/null; then
     "${pip[@]}" torch torchvision
 fi
 
-say "2/5 mmcv with its operators (this is the long one)"
+say "2/5 $mmcv with its operators (this is the long one)"
 # nproc says what OMP_NUM_THREADS says, and that is about the tests.
-MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(env -u OMP_NUM_THREADS nproc)} "${pip[@]}" --no-build-isolation mmcv
+MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(env -u OMP_NUM_THREADS nproc)} "${pip[@]}" --no-build-isolation "$mmcv"
 
-say "3/5 mmdet, mmpretrain, openmim"
-"${pip[@]}" mmengine mmdet mmpretrain pycocotools openmim matplotlib
+say "3/5 ${others[*]}"
+"${pip[@]}" "${others[@]}" pycocotools matplotlib
 if ! "$venv/bin/python" -c 'import torchvision' >/dev/null 2>&1; then
     # The torchvision that matches this torch is a CUDA build and dies beside a CPU torch ("operator torchvision::nms
     # does not exist"); this older one is used for its Python parts only, which mmpretrain imports.
@@ -63,5 +72,5 @@ say "4/5 lint and test tools, ONNX, search"
 say "5/5 this package, editable"
 "${pip[@]}" --no-deps --no-build-isolation --editable "$root"
 
-cp "$constraints" "$venv/.complete"
+cat "${constraints[@]}" > "$venv/.complete"
 say "done: $venv"
