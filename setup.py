@@ -24,6 +24,7 @@ class EditableWheel(editable_wheel):
     """Editable install that also leaves ``mmbignas.egg-info`` in the repository.
 
     mim looks for the tools where the distribution's metadata lie. With the repository on PYTHONPATH it finds these.
+    They have no list of files: onedl-mim would take the first of it, CHANGELOG.md, for the package.
     """
 
     def run(self) -> None:
@@ -31,6 +32,7 @@ class EditableWheel(editable_wheel):
         super().run()
         self.reinitialize_command('egg_info', egg_base='.')
         self.run_command('egg_info')
+        (ROOT / 'mmbignas.egg-info' / 'SOURCES.txt').unlink(missing_ok=True)
 
 
 readme = ROOT / 'README.md'

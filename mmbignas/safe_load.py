@@ -2,6 +2,9 @@
 
 Beside the weights such a checkpoint holds the message hub: ``HistoryBuffer`` objects, NumPy arrays and scalars, and the
 buffers' four statistics methods, pickled as ``getattr(HistoryBuffer, 'mean')``. Exactly these are made known to it.
+
+MMEngine of the OneDL forks allows every ``getattr``, and loads what is refused once more without the check, so that a
+checkpoint made to do harm does it. Here it loads as MMEngine does.
 """
 
 from collections.abc import Callable
@@ -11,16 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint
 
 __all__ = ['allow_mmengine_checkpoints']
 
+FORKS_LOADER = '_safe_torch_load'  # of mmengine.runner.checkpoint, in onedl-mmengine alone
 STATISTICS = ('min', 'max', 'mean', 'current')
 
 
 def allow_mmengine_checkpoints() -> None:
     """Add what MMEngine's checkpoints contain to the globals that ``torch.load(..., weights_only=True)`` accepts.
 
-    Does nothing where torch is older than 2.6 and loads everything by default.
+    MMEngine of the OneDL forks then loads with ``torch.load`` too, which accepts nothing else. Does nothing where torch
+    is older than 2.6 and loads everything by default.
     """
     if tuple(int(number) for number in torch.__version__.split('.')[:2]) < (2, 6):
         return
@@ -30,6 +36,8 @@ def allow_mmengine_checkpoints() -> None:
         safe += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
     safe += {type(np.dtype(code)) for code in '?bhilqBHILQefd'}  # numbers; never object, which can hold anything
     torch.serialization.add_safe_globals(safe)
+    if hasattr(checkpoint, FORKS_LOADER):
+        setattr(checkpoint, FORKS_LOADER, torch.load)
 
 
 def statistics_method(owner: type, name: str) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner import CheckpointLoader
 
 import mmbignas  # noqa: F401  (its import is what is tested)
 
@@ -67,6 +68,21 @@ def test_anything_else_is_refused(tmp_path, harmful, message):
     torch.save(harmful, tmp_path / 'x.pth')
     with pytest.raises(pickle.UnpicklingError, match=message):
         torch.load(tmp_path / 'x.pth', weights_only=True)
+
+
+@pytest.mark.parametrize('map_location', [None, 'cpu'])
+def test_mmengine_does_not_run_what_is_in_a_checkpoint(tmp_path, map_location):
+    harm = tmp_path / 'harm'
+    torch.save(dict(state_dict={}, meta=Call(open, str(harm), 'w')), tmp_path / 'x.pth')
+    with pytest.raises(pickle.UnpicklingError, match='Unsupported global'):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'x.pth'), map_location, logger='silent')
+    assert not harm.exists()
+
+
+def test_mmengine_loads_its_message_hub(tmp_path, message_hub):
+    torch.save(dict(state_dict={}, message_hub=message_hub), tmp_path / 'x.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'x.pth'), 'cpu', logger='silent')
+    assert loaded['message_hub']['log_scalars']['train/loss'].statistics('mean') == 1
 
 
 def test_raw_getattr_is_not_allowed():
