@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import mmdet
@@ -40,6 +41,11 @@ def python(*args, code=0, timeout=240, cwd=ROOT):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == code, done.stdout[-3000:]
     return done.stdout
+
+
+def mim_name(package):
+    """The name that mim knows an installed package by: that of its distribution, which the forks have of their own."""
+    return packages_distributions()[package][0]
 
 
 def passes_of(folder, rank=0):

@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from tests.engine.runs import ROOT, python, records_of
+from tests.engine.runs import ROOT, mim_name, python, records_of
 
 mmpretrain = pytest.importorskip('mmpretrain')
 
@@ -178,7 +178,7 @@ def test_mmpretrains_tools_take_the_exported_folder(workspace, exported):
 
 @pytest.mark.skipif(not find_spec('mim'), reason='needs mim')
 def test_mim_tests_the_supernet(workspace, exported):
-    python('-m', 'mim', 'test', 'mmpretrain', workspace / 'config.py', '--checkpoint',
+    python('-m', 'mim', 'test', mim_name('mmpretrain'), workspace / 'config.py', '--checkpoint',
            workspace / 'trained' / 'epoch_1.pth', '--work-dir', workspace / 'mim')
     assert records_of(workspace / 'mim', 'test') == records_of(workspace / 'tested', 'test')
 
