@@ -15,7 +15,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_common_arguments(parser)
-    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--amp', action='store_true', help='train with mixed precision (on a CPU in bfloat16)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -31,6 +31,21 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def use_amp(cfg: Config) -> None:
+    """Train with mixed precision: MMEngine's way on a GPU, in bfloat16 on a CPU, where that one does not run.
+
+    Args:
+        cfg: The config, changed in place.
+    """
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        cfg.optim_wrapper.type = 'mmbignas.BFloat16OptimWrapper'
+        for name in ('loss_scale', 'dtype', 'use_fsdp'):  # of a config with AmpOptimWrapper
+            cfg.optim_wrapper.pop(name, None)
+
+
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     """Write the options of training into the config.
 
@@ -42,10 +57,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         ConfigError: An option does not fit the config or the machine.
     """
     if args.amp:
-        if not torch.cuda.is_available():
-            raise ConfigError('--amp needs CUDA: the AmpOptimWrapper of MMEngine does not train on a CPU')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        use_amp(cfg)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ConfigError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')

@@ -1,4 +1,5 @@
 """Loops and hooks for MMEngine's Runner."""
+from mmbignas.engine.bfloat16 import BFloat16OptimWrapper
 from mmbignas.engine.hooks import (
     BNCalibrationHook,
     CalibrateFirstHook,
@@ -21,7 +22,7 @@ from mmbignas.engine.loops import (
     SubnetValLoop,
 )
 
-__all__ = ['BNCalibrationHook', 'CalibrateFirstHook', 'CollapseHook', 'DistillHook', 'EvaluateSubnetLoop',
-           'RegularizeLargestHook', 'ResumeHook', 'SampleAccuracyLoop', 'SampleFlopsLoop', 'SandwichIterTrainLoop',
-           'SandwichTrainLoop', 'SkipNonFiniteHook', 'StopHook', 'SubnetLossHook', 'SubnetSearchLoop', 'SubnetValLoop',
-           'ValidateFirstHook']
+__all__ = ['BFloat16OptimWrapper', 'BNCalibrationHook', 'CalibrateFirstHook', 'CollapseHook', 'DistillHook',
+           'EvaluateSubnetLoop', 'RegularizeLargestHook', 'ResumeHook', 'SampleAccuracyLoop', 'SampleFlopsLoop',
+           'SandwichIterTrainLoop', 'SandwichTrainLoop', 'SkipNonFiniteHook', 'StopHook', 'SubnetLossHook',
+           'SubnetSearchLoop', 'SubnetValLoop', 'ValidateFirstHook']

@@ -20,14 +20,15 @@ class RecordingHook(Hook):
 
     Args:
         die_at: iteration in which the process kills itself, as ``kill -9`` would.
+        die_by: the signal's name.
     """
 
-    def __init__(self, die_at=None):
-        self.die_at = die_at
+    def __init__(self, die_at=None, die_by='SIGKILL'):
+        self.die_at, self.die_by = die_at, signal.Signals[die_by]
 
     def before_subnet_forward(self, runner, subnet_pass):
         if subnet_pass.iteration == self.die_at and subnet_pass.index == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.die_by)
         line = [subnet_pass.iteration, subnet_pass.name, subnet_pass.subnet.to_dict()]
         with open(f'{runner.work_dir}/passes{get_rank()}.jsonl', 'a') as file:
             file.write(json.dumps(line) + '\n')

@@ -1,5 +1,4 @@
 """One iteration, and whole runs, of the sandwich loops against loops written out by hand."""
-import contextlib
 import copy
 import random
 
@@ -8,11 +7,10 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.runner import autocast
 from torch import nn
 from torch.nn import functional as F
 
-from mmbignas.engine import BNCalibrationHook
+from mmbignas.engine import BNCalibrationHook, DistillHook
 from mmbignas.engine.sandwich import SandwichRule
 from mmbignas.errors import ConfigError
 from mmbignas.supernet import Supernet
@@ -345,15 +343,6 @@ def test_batches_that_are_lists(tmp_path):
     assert_same_state(model.net.state_dict(), expected.state_dict())
 
 
-class BFloatOptimWrapper(OptimWrapper):
-    """Mixed precision on the CPU; MMEngine's own wants a GPU."""
-
-    @contextlib.contextmanager
-    def optim_context(self, model):
-        with super().optim_context(model), autocast(device_type='cpu', dtype=torch.bfloat16):
-            yield
-
-
 class DtypeHook(Hook):
     """Computes in ``after_subnet_forward``, as distillation does, and keeps the type of the result."""
 
@@ -368,11 +357,44 @@ def test_mixed_precision_holds_in_every_pass_and_in_the_hooks(tmp_path):
     seen, hook = [], DtypeHook()
     model = ToyModel()
     model.head.register_forward_hook(lambda module, args, output: module.training and seen.append(output.dtype))
-    runner = build_runner(tmp_path, model, hooks=[hook], optim_wrapper=dict(type=BFloatOptimWrapper))
+    runner = build_runner(tmp_path, model, hooks=[hook], optim_wrapper=dict(type='mmbignas.BFloat16OptimWrapper'))
     runner.train()
     assert seen == [torch.bfloat16] * 16
     assert hook.dtypes == {torch.bfloat16}
     assert all(parameter.dtype == torch.float for parameter in model.parameters())
+
+
+class TypeHook(Hook):
+    """The type of each loss of a pass, with those that other hooks have added."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self):
+        self.types = {}
+
+    def after_subnet_forward(self, runner, subnet_pass, losses):
+        self.types[subnet_pass.name] = {name: value.dtype for name, value in losses.items()}
+
+
+@pytest.mark.parametrize('loss', ['DenseKLLoss', 'SoftLabelLoss', 'FeatureMSELoss', 'AlphaDivergenceLoss'])
+def test_training_in_bfloat16(tmp_path, loss):
+    """It goes the way of training in float32; weights, momenta and losses of distillation are in float32."""
+    results = []
+    for kind in ('OptimWrapper', 'mmbignas.BFloat16OptimWrapper'):
+        job = dict(mimic_name='head', loss=dict(type=f'mmbignas.{loss}'))
+        model, types = ToyModel(), TypeHook()
+        runner = build_runner(tmp_path, model, hooks=[DistillHook(dict(head=job)), types], train_cfg=dict(max_epochs=5),
+                              optim_wrapper=dict(type=kind, clip_grad=dict(max_norm=5.)))
+        runner.train()
+        assert types.types['min']['loss_distill_head'] == types.types['min']['loss_cls'] == torch.float
+        for parameter in model.parameters():
+            assert parameter.dtype == torch.float
+        for state in runner.optim_wrapper.optimizer.state.values():
+            assert state['momentum_buffer'].dtype == torch.float
+        results.append(runner.message_hub.log_scalars['train/loss'].data[0])
+    exact, rounded = map(torch.as_tensor, results)
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(exact, rounded, rtol=.03, atol=0)
 
 
 class ScalingOptimWrapper(OptimWrapper):

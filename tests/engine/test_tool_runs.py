@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import torch
 
 import mmbignas  # noqa: F401  (torch.load then reads the checkpoints)
-from tests.engine.runs import MMDET_TOOLS, assert_same_state, passes_of, python, records_of
+from tests.engine.runs import MMDET_TOOLS, assert_same_state, mim_name, passes_of, python, records_of
 
 
 def test_training(whole):
@@ -41,6 +41,18 @@ def test_killed_and_resumed(workspace, whole):
         assert_same_state(state, theirs['optimizer']['state'][number])
     assert [line['metrics'] for line in records_of(folder, 'val')] == [
         line['metrics'] for line in records_of(whole, 'val')]
+
+
+def test_stopped_and_resumed(workspace, whole):
+    """SIGTERM in the second epoch, to the tool; nothing in the config."""
+    folder = workspace / 'stopped'
+    command = ['tools/train.py', workspace / 'config.py', '--work-dir', folder]
+    output = python(*command, '--cfg-options', 'custom_hooks.0.die_at=4', 'custom_hooks.0.die_by=SIGTERM', code=143)
+    assert f'SIGTERM: the training ends after iteration 5; {folder}/stopped.pth is saved' in output
+    assert 'resumed epoch: 1, iter: 5' in python(*command, '--resume')
+    assert passes_of(folder) == passes_of(whole)
+    ours, theirs = (torch.load(own / 'epoch_2.pth') for own in (folder, whole))
+    assert_same_state(ours['state_dict'], theirs['state_dict'])
 
 
 def test_two_processes(workspace, whole):
@@ -84,6 +96,6 @@ def test_mmdetections_own_test_tool(workspace, whole, tested):
     folder, checkpoint = workspace / 'mmdet_test', whole / 'epoch_2.pth'
     command = [MMDET_TOOLS / 'test.py', workspace / 'config.py', checkpoint]
     if find_spec('mim'):
-        command = ['-m', 'mim', 'test', 'mmdet', workspace / 'config.py', '--checkpoint', checkpoint]
+        command = ['-m', 'mim', 'test', mim_name('mmdet'), workspace / 'config.py', '--checkpoint', checkpoint]
     python(*command, '--work-dir', folder)
     assert records_of(folder, 'test') == tested

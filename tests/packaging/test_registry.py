@@ -10,7 +10,7 @@ from mmengine import registry as root
 from mmbignas import registry
 
 
-@pytest.mark.parametrize('name', ['MODELS', 'HOOKS', 'LOOPS', 'WEIGHT_INITIALIZERS'])
+@pytest.mark.parametrize('name', ['MODELS', 'HOOKS', 'LOOPS', 'OPTIM_WRAPPERS', 'WEIGHT_INITIALIZERS'])
 def test_scope_resolves_from_other_scopes(name):
     ours = getattr(registry, name)
     assert ours.scope == 'mmbignas'
