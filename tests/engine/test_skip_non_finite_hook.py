@@ -154,8 +154,8 @@ def test_many_in_a_row_end_the_training(tmp_path):
     """And the last checkpoint with good weights is still there, though only one is kept."""
     dataset = BrokenDataset(12, range(4, 12))
     hook = SkipNonFiniteHook(max_in_a_row=3)
-    message = (r'iteration 7: a loss is not finite, for the 3. time in a row \(SkipNonFiniteHook.max_in_a_row=3\). The '
-               r'last checkpoint is .*iter_4.pth')
+    message = (r'iteration 7: a loss is not finite; no step could be taken 3 times in a row '
+               r'\(SkipNonFiniteHook.max_in_a_row=3\). The last checkpoint is .*iter_4.pth')
     with pytest.raises(RuntimeError, match=message):
         train(tmp_path, dataset, hook, default_hooks=dict(checkpoint=dict(
             type='CheckpointHook', interval=1, by_epoch=False, max_keep_ckpts=1)))
