@@ -117,8 +117,8 @@ class SkipNonFiniteHook(Hook):
         if self._in_a_row >= self.max_in_a_row:
             last = runner.message_hub.runtime_info.get('last_ckpt', 'none')
             raise RuntimeError(
-                f'iteration {runner.iter + 1}: {what} not finite; no step could be taken {self._in_a_row} times in a row '
-                f'(SkipNonFiniteHook.max_in_a_row={self.max_in_a_row}). The last checkpoint is {last}; try a lower '
+                f'iteration {runner.iter + 1}: {what} not finite; no step could be taken {self._in_a_row} times in a '
+                f'row (SkipNonFiniteHook.max_in_a_row={self.max_in_a_row}). The last checkpoint is {last}; try a lower '
                 'learning rate, clip_grad, or look at the images and boxes')
 
     def _forget(self) -> None:
