@@ -7,6 +7,7 @@ from mmbignas.engine.hooks import (
     DistillHook,
     RegularizeLargestHook,
     ResumeHook,
+    SameOnAllRanksHook,
     SkipNonFiniteHook,
     StopHook,
     SubnetLossHook,
@@ -23,6 +24,6 @@ from mmbignas.engine.loops import (
 )
 
 __all__ = ['BFloat16OptimWrapper', 'BNCalibrationHook', 'CalibrateFirstHook', 'CollapseHook', 'DistillHook',
-           'EvaluateSubnetLoop', 'RegularizeLargestHook', 'ResumeHook', 'SampleAccuracyLoop', 'SampleFlopsLoop',
-           'SandwichIterTrainLoop', 'SandwichTrainLoop', 'SkipNonFiniteHook', 'StopHook', 'SubnetLossHook',
-           'SubnetSearchLoop', 'SubnetValLoop', 'ValidateFirstHook']
+           'EvaluateSubnetLoop', 'RegularizeLargestHook', 'ResumeHook', 'SameOnAllRanksHook', 'SampleAccuracyLoop',
+           'SampleFlopsLoop', 'SandwichIterTrainLoop', 'SandwichTrainLoop', 'SkipNonFiniteHook', 'StopHook',
+           'SubnetLossHook', 'SubnetSearchLoop', 'SubnetValLoop', 'ValidateFirstHook']

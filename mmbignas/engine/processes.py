@@ -1,12 +1,14 @@
-"""Several processes on a machine without CUDA."""
+"""Several processes: without CUDA, and with data of the same length."""
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sized
+from typing import Any, cast
 
 from mmengine.config import Config
-from mmengine.dist import init_dist, is_distributed
+from mmengine.dist import all_gather_object, get_world_size, init_dist, is_distributed
 from mmengine.utils.dl_utils import set_multi_processing
+from torch.utils.data import DataLoader
 
 from mmbignas.errors import ConfigError
 
@@ -38,6 +40,28 @@ def distribute_on_cpu(cfg: Config) -> None:
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False,
                                      find_unused_parameters=cfg.get('find_unused_parameters', False))
     cfg.model_wrapper_cfg.setdefault('device_ids', None)
+
+
+def check_same_length(dataloader: DataLoader) -> None:
+    """Make sure that an epoch has the same number of batches in every process; all of them have to call this.
+
+    Otherwise those with more batches would wait for the gradients of the others for ever.
+
+    Args:
+        dataloader: that of the training.
+
+    Raises:
+        ConfigError: in all processes, when the numbers differ.
+    """
+    if get_world_size() == 1:
+        return
+    lengths = all_gather_object(len(dataloader))
+    if len(set(lengths)) > 1:
+        sampler, dataset = getattr(dataloader.batch_sampler, 'sampler', None), cast(Sized, dataloader.dataset)
+        raise ConfigError(f'train_dataloader: an epoch has {", ".join(map(str, lengths))} batches in the processes '
+                          f'({type(sampler).__name__}, {len(dataset)} images here), and those with more would wait for '
+                          "ever; allowed: equal numbers, from the same data in all processes and sampler=dict(type="
+                          "'DefaultSampler'), which has round_up=True")
 
 
 def _start_group(launcher: str, env_cfg: Any) -> None:

@@ -122,7 +122,7 @@ class DynamicSyncBatchNorm2d(DynamicBatchNorm2d):
             return super().forward(x)
         self._check_input_dim(x)
         width = x.shape[1]
-        values = x.float()
+        values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         local = torch.cat([values.sum((0, 2, 3)), values.new_tensor([values.numel() / width])])
         total = dist_functional.all_reduce(local, torch_dist.ReduceOp.SUM)
         count = total[-1].detach()

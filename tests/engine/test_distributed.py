@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from torch import nn
 
 from mmbignas.engine import BNCalibrationHook, DistillHook, RegularizeLargestHook
@@ -53,7 +54,8 @@ def average(rank):
 
 def everything(rank, folder):
     """All that this file looks at, in one start of two processes."""
-    return dict(average=average(rank), plain=run(rank, folder, False), full=run(rank, folder, True))
+    return dict(average=average(rank), plain=run(rank, folder, False), full=run(rank, folder, True),
+                sent=communication(rank, folder))
 
 
 @pytest.fixture(scope='module')
@@ -124,6 +126,53 @@ def run(rank, folder, full):
     return dict(seed=runner.seed, subnets=[(own.iteration, own.name, own.subnet.to_dict()) for own in passes.passes],
                 parameters=dict(model.named_parameters()), gradients=runner.optim_wrapper.gradients,
                 clips=runner.optim_wrapper.clips, local=local, files=files, lines=lines, scalars=scalars)
+
+
+class Listener(Hook):
+    """Notes what is sent from one iteration to the next: function of torch, numbers, bytes of each."""
+
+    def __init__(self):
+        self.sent = [[]]
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.sent.append([])
+
+    def wrap(self, name):
+        function = getattr(torch.distributed, name)
+
+        def listening(*args, **kwargs):
+            tensor = next(own for own in (*args, *kwargs.values()) if isinstance(own, torch.Tensor))
+            self.sent[-1].append((name, tensor.numel(), tensor.element_size()))
+            return function(*args, **kwargs)
+
+        return listening
+
+
+def communication(rank, folder):
+    """What is sent in iterations with and without an optimizer step; and by DDP's own hooks."""
+    model, listener, buckets = ToyModel(), Listener(), []
+    runner = build_runner(
+        folder, model, hooks=[listener], batches=4, batch_size=12, launcher='pytorch',
+        train_dataloader=dataloader(48), optim_wrapper=dict(accumulative_counts=2),
+        cfg=Config(dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None))))
+    runner.model.register_comm_hook(None, lambda state, bucket: buckets.append(bucket))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ('all_reduce', 'all_gather', 'reduce', 'gather', 'broadcast', 'scatter', 'reduce_scatter'):
+            patch.setattr(torch.distributed, name, listener.wrap(name))
+        runner.train()
+    return dict(sent=listener.sent, buckets=len(buckets),
+                parameters={name: parameter.numel() for name, parameter in model.named_parameters()})
+
+
+def test_gradients_are_sent_once_and_together(results):
+    """One number a parameter, whether it has a gradient, and all gradients in one piece."""
+    for own in results:
+        parameters, sent = own['sent']['parameters'], own['sent']['sent']
+        trained = sum(count for name, count in parameters.items() if not name.startswith('spare'))
+        step = [('all_reduce', len(parameters), 4), ('all_reduce', trained, 4)]
+        assert sent[1] == [('all_gather', 2 + len(parameters), 8)]  # before the first one, to see that all is the same
+        assert sent[2:5] == [step, [], step]
+        assert own['sent']['buckets'] == 0
 
 
 def test_same_subnets_and_weights(processes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.dist import broadcast_object_list, get_rank, get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 from mmbignas.engine.attentive import choose, read_attentive
 from mmbignas.engine.checks import check_dataset_files, check_num_classes, check_widths
 from mmbignas.engine.gradients import average_gradients
+from mmbignas.engine.hooks.same_on_all_ranks_hook import SameOnAllRanksHook
+from mmbignas.engine.processes import check_same_length
 from mmbignas.engine.repeatable import RepeatableLoader, mixed_seed, seed_process
 from mmbignas.engine.resolution import Resizer, check_interpolation
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
@@ -44,6 +46,8 @@ class SandwichLoop(BaseLoop):
     processes is trained. So the choice is the same on all ranks, but depends on the weights and the batch too. The loss
     is the model's own, with that of an external teacher. See :func:`~mmbignas.engine.attentive.choose`.
 
+    Several processes get a :class:`~mmbignas.engine.SameOnAllRanksHook` where the config has none.
+
     Args:
         runner: the runner.
         dataloader: a dataloader or its config.
@@ -65,7 +69,8 @@ class SandwichLoop(BaseLoop):
 
     Raises:
         ConfigError: for a strategy or image sizes that do not fit, ``best_up`` or ``worst_up`` with a model whose MACs
-            cannot be counted, data files that do not exist, or MMEngine's ``sync_bn``; before data are loaded.
+            cannot be counted, data files that do not exist, or MMEngine's ``sync_bn``, before data are loaded; and for
+            epochs that have more batches in some processes than in others.
 
     Attributes:
         data: what the pass that is under way trains on, as ``model`` is given it; ``None`` between iterations.
@@ -104,6 +109,10 @@ class SandwichLoop(BaseLoop):
             check_dataset_files(runner.cfg.val_dataloader.get('dataset'), 'val_dataloader.dataset')
         super().__init__(runner, self._repeatable(runner, dataloader), *args, **kwargs)
         check_num_classes(self.supernet.model, self.dataloader.dataset, 'train_dataloader.dataset')
+        if isinstance(self, EpochBasedTrainLoop):
+            check_same_length(self.dataloader)
+        if get_world_size() > 1 and not any(isinstance(hook, SameOnAllRanksHook) for hook in runner.hooks):
+            runner.register_hook(SameOnAllRanksHook())
 
     def _read_sizes(self, image_size_list: Any, interpolation: Any) -> list[tuple[int, int]]:
         """The image sizes, and a resizer for each."""
