@@ -67,7 +67,7 @@ _HINTS = {
 }
 _TORCHVISION_HINT = (
     'MMDetection imports MMPretrain, and that imports torchvision: install the torchvision that matches this torch, or '
-    'none (beside a CPU build of torch: pip install --no-deps torchvision==0.16.2)'
+    'none (beside a CPU build of torch: pip install requests; pip install --no-deps torchvision==0.16.2)'
 )
 
 
