@@ -39,7 +39,8 @@ class BigMobileNet(StagedBackbone):
         in_channels: channels of the image.
         strides: stride of the stem and of each stage.
         out_indices: which of ``layer1`` (0) to ``layer7`` (6) to return; the last one after the last convolution.
-        conv_cfg, norm_cfg, zero_init_residual, drop_path_rate, init_cfg: see :class:`~mmbignas.models.BigResNet`;
+        conv_cfg, norm_cfg, zero_init_residual, drop_path_rate, with_cp, init_cfg: see
+            :class:`~mmbignas.models.BigResNet`;
             ``conv_cfg=dict(type='DynamicConv2d', kernel_transform=True)`` learns the smaller kernels' transforms.
         act_cfg: as in mmcv. Default: swish, which torch calls SiLU.
 
@@ -54,10 +55,11 @@ class BigMobileNet(StagedBackbone):
                  in_channels: int = 3, strides: Sequence[int] = (2, 1, 2, 2, 2, 1, 2, 1),
                  out_indices: Sequence[int] = (6,), conv_cfg: Mapping[str, Any] | None = None,
                  norm_cfg: Mapping[str, Any] | None = None, act_cfg: Mapping[str, Any] | None = None,
-                 zero_init_residual: bool = True, drop_path_rate: float = 0., init_cfg: Any = None) -> None:
+                 zero_init_residual: bool = True, drop_path_rate: float = 0., with_cp: bool = False,
+                 init_cfg: Any = None) -> None:
         super().__init__(
             dict(depth=depth, out_channel=out_channel, kernel_size=kernel_size, expand_ratio=expand_ratio), strides,
-            NUM_STAGES, out_indices, ('expand_ratio',), init_cfg)
+            NUM_STAGES, out_indices, ('expand_ratio',), with_cp, init_cfg)
         space, choices = self.search_space, self._choices
         self._check(se_ratio, projection, final_expand_ratio)
         common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg,

@@ -37,7 +37,8 @@ class BigRegNet(StagedBackbone):
         in_channels: channels of the image.
         strides: stride of the stem and of each stage.
         out_indices: which of ``layer1`` (0) to ``layer4`` (3) to return.
-        conv_cfg, norm_cfg, zero_init_residual, drop_path_rate, init_cfg: see :class:`~mmbignas.models.BigResNet`.
+        conv_cfg, norm_cfg, zero_init_residual, drop_path_rate, with_cp, init_cfg: see
+            :class:`~mmbignas.models.BigResNet`.
 
     Raises:
         ConfigError: for a space that no subnet could be drawn from, or in which a group width does not divide an inner
@@ -48,11 +49,12 @@ class BigRegNet(StagedBackbone):
                  kernel_size: Any = (3,) * NUM_STAGES, expand_ratio: Any = (1,) * NUM_STAGES, se_ratio: float = 0.,
                  in_channels: int = 3, strides: Sequence[int] = (2, 2, 2, 2, 2), out_indices: Sequence[int] = (3,),
                  conv_cfg: Mapping[str, Any] | None = None, norm_cfg: Mapping[str, Any] | None = None,
-                 zero_init_residual: bool = True, drop_path_rate: float = 0., init_cfg: Any = None) -> None:
+                 zero_init_residual: bool = True, drop_path_rate: float = 0., with_cp: bool = False,
+                 init_cfg: Any = None) -> None:
         super().__init__(
             dict(depth=depth, out_channel=out_channel, group_width=group_width, kernel_size=kernel_size,
                  expand_ratio=expand_ratio), strides, NUM_STAGES, out_indices, ('group_width', 'expand_ratio'),
-            init_cfg)
+            with_cp, init_cfg)
         check_se_ratio(se_ratio, 'BigRegNet.se_ratio')
         space, choices = self.search_space, self._choices
         common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg,

@@ -39,6 +39,8 @@ class BigResNet(StagedBackbone):
             ``SyncBN`` for :class:`~mmbignas.ops.DynamicSyncBatchNorm2d`.
         zero_init_residual: start the last normalisation of each residual branch at gamma 0 (arXiv 1706.02677, 5.1).
         drop_path_rate: drop-path of the last block; it grows linearly from 0 at the first.
+        with_cp: activation checkpointing: stem and blocks keep nothing but their inputs for the backward pass, which
+            computes them once more. Less memory for more time, with the same gradients and running statistics.
         init_cfg: as in MMEngine. Default: Kaiming.
 
     Raises:
@@ -49,10 +51,11 @@ class BigResNet(StagedBackbone):
                  expand_ratio: Any = (1,) * NUM_STAGES, in_channels: int = 3, strides: Sequence[int] = (2, 1, 2, 2, 2),
                  out_indices: Sequence[int] = (0, 1, 2, 3), deep_stem: bool = False,
                  conv_cfg: Mapping[str, Any] | None = None, norm_cfg: Mapping[str, Any] | None = None,
-                 zero_init_residual: bool = True, drop_path_rate: float = 0., init_cfg: Any = None) -> None:
+                 zero_init_residual: bool = True, drop_path_rate: float = 0., with_cp: bool = False,
+                 init_cfg: Any = None) -> None:
         super().__init__(
             dict(depth=depth, out_channel=out_channel, kernel_size=kernel_size, expand_ratio=expand_ratio), strides,
-            NUM_STAGES, out_indices, () if deep_stem else ('expand_ratio',), init_cfg)
+            NUM_STAGES, out_indices, () if deep_stem else ('expand_ratio',), with_cp, init_cfg)
         space, choices = self.search_space, self._choices
         common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg,
                                       norm_cfg=norm_cfg or dict(type='BN'))

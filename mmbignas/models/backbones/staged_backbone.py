@@ -9,6 +9,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
+from mmbignas.models.checkpointing import checkpointed
 from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.space import ModuleSpace
 
@@ -24,6 +25,7 @@ class StagedBackbone(SearchableBlocks, BaseModule):
         strides: stride of the stem's first convolution and of the first block of each stage; as many as stages.
         out_indices: which of ``layer1`` (0), ``layer2`` (1), ... to return.
         plain_stem: elements that a stem without an inner width or groups does not have, so cannot choose.
+        with_cp: keep no activations of the stem and of the blocks, see :func:`~mmbignas.models.checkpointed`.
         init_cfg: as in MMEngine. Default: Kaiming.
 
     Raises:
@@ -33,7 +35,8 @@ class StagedBackbone(SearchableBlocks, BaseModule):
     stem: nn.Module
 
     def __init__(self, elements: Mapping[str, Any], strides: Sequence[int], num_stages: int,
-                 out_indices: Sequence[int], plain_stem: Sequence[str] = (), init_cfg: Any = None) -> None:
+                 out_indices: Sequence[int], plain_stem: Sequence[str] = (), with_cp: bool = False,
+                 init_cfg: Any = None) -> None:
         if init_cfg is None:
             init_cfg = [dict(type='Kaiming', layer='Conv2d'),
                         dict(type='Constant', val=1, layer=['_BatchNorm', 'BatchNorm2d'])]
@@ -47,6 +50,9 @@ class StagedBackbone(SearchableBlocks, BaseModule):
         if not out_indices or any(index not in range(num_stages - 1) for index in out_indices):
             raise ConfigError(f'{key}.out_indices: {list(out_indices)} is not allowed; allowed: indices from 0 to '
                               f'{num_stages - 2}')
+        if not isinstance(with_cp, bool):
+            raise ConfigError(f'{key}.with_cp: {with_cp!r} is not allowed; allowed: True, False')
+        self.with_cp = with_cp
         self.strides, self.out_indices = tuple(strides), tuple(out_indices)
         self.search_space = space = ModuleSpace(elements, num_stages, key=key)
         if space.choices('depth', 0) != (1,):
@@ -88,6 +94,9 @@ class StagedBackbone(SearchableBlocks, BaseModule):
             for index, block in enumerate(getattr(self, f'layer{stage}')):
                 yield block, stage, index
 
+    def _compute(self, block: nn.Module, x: Tensor) -> Tensor:
+        return checkpointed(block, x) if self.with_cp else block(x)
+
     def _after_stem(self, x: Tensor) -> Tensor:
         """What is done to the stem's output."""
         return x
@@ -101,12 +110,12 @@ class StagedBackbone(SearchableBlocks, BaseModule):
         Returns:
             tuple: features of the stages in ``out_indices``, each ``(N, out_channel, H / stride, W / stride)``.
         """
-        x = self._after_stem(self.stem(x))
+        x = self._after_stem(self._compute(self.stem, x))
         outputs = []
         for index in range(self.search_space.num_stages - 1):
             for block in getattr(self, f'layer{index + 1}'):
                 if getattr(block, 'is_active', True):
-                    x = block(x)
+                    x = self._compute(block, x)
             if index in self.out_indices:
                 outputs.append(x)
         return tuple(outputs)
