@@ -3,6 +3,7 @@ from mmbignas.engine.bfloat16 import BFloat16OptimWrapper
 from mmbignas.engine.hooks import (
     BNCalibrationHook,
     CalibrateFirstHook,
+    ChannelsLastHook,
     CollapseHook,
     DistillHook,
     RegularizeLargestHook,
@@ -23,7 +24,7 @@ from mmbignas.engine.loops import (
     SubnetValLoop,
 )
 
-__all__ = ['BFloat16OptimWrapper', 'BNCalibrationHook', 'CalibrateFirstHook', 'CollapseHook', 'DistillHook',
-           'EvaluateSubnetLoop', 'RegularizeLargestHook', 'ResumeHook', 'SameOnAllRanksHook', 'SampleAccuracyLoop',
-           'SampleFlopsLoop', 'SandwichIterTrainLoop', 'SandwichTrainLoop', 'SkipNonFiniteHook', 'StopHook',
-           'SubnetLossHook', 'SubnetSearchLoop', 'SubnetValLoop', 'ValidateFirstHook']
+__all__ = ['BFloat16OptimWrapper', 'BNCalibrationHook', 'CalibrateFirstHook', 'ChannelsLastHook', 'CollapseHook',
+           'DistillHook', 'EvaluateSubnetLoop', 'RegularizeLargestHook', 'ResumeHook', 'SameOnAllRanksHook',
+           'SampleAccuracyLoop', 'SampleFlopsLoop', 'SandwichIterTrainLoop', 'SandwichTrainLoop', 'SkipNonFiniteHook',
+           'StopHook', 'SubnetLossHook', 'SubnetSearchLoop', 'SubnetValLoop', 'ValidateFirstHook']
