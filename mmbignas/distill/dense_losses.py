@@ -79,6 +79,8 @@ class DenseBoxLoss(nn.Module):
         ConfigError: for a threshold outside of 0 to 1.
     """
 
+    num_modules = 2
+
     def __init__(self, box_dim: int = BOX_DIM, score_thr: float = 0.) -> None:
         super().__init__()
         self.box_dim, self.score_thr = box_dim, _threshold(score_thr, 'DenseBoxLoss')
@@ -109,6 +111,8 @@ class DenseGIoULoss(nn.Module):
         ConfigError: for a threshold outside of 0 to 1.
     """
 
+    num_modules = 2
+
     def __init__(self, score_thr: float = .05, bbox_coder: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.score_thr = _threshold(score_thr, 'DenseGIoULoss')
@@ -133,9 +137,16 @@ class DenseGIoULoss(nn.Module):
 def _anchors(student: ModuleOutputs, teacher: ModuleOutputs, box_dim: int,
              score_thr: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The anchors to compare, of each tensor: both deltas ``(n, box_dim)``, and the teacher's best score ``(n,)``."""
+    if len(teacher[0]) != len(teacher[1]):
+        raise ConfigError(f'a loss of boxes is not possible between {len(teacher[0])} tensors of box deltas and '
+                          f'{len(teacher[1])} of logits; allowed: as many')
     for x, y, logits in zip(student[0], teacher[0], teacher[1], strict=True):
-        batch, channels, height, width = y.shape
-        anchors = channels // box_dim
+        anchors = y.shape[1] // box_dim if y.dim() == 4 and y.shape[1] % box_dim == 0 else 0
+        if not anchors or logits.shape[1] % anchors or logits.shape[2:] != y.shape[2:]:
+            raise ConfigError(f'a loss of boxes is not possible between outputs of shapes {tuple(y.shape)} and '
+                              f'{tuple(logits.shape)}; allowed: box deltas (N, A * {box_dim}, H, W), from the first '
+                              'module, and classification logits (N, A * num_classes, H, W), from the second')
+        batch, _, height, width = y.shape
         score = as_float(logits).sigmoid().view(batch, anchors, -1, height, width).amax(2)
         chosen = score > score_thr
         ours, theirs = (as_float(own).view(batch, anchors, box_dim, height, width).movedim(2, -1)[chosen]

@@ -69,6 +69,7 @@ class GuidedSoftLabelLoss(SoftLabelLoss):
     """
 
     needs_data_samples = True
+    num_modules = 1
 
     def forward(self, student: ModuleOutputs, teacher: ModuleOutputs,
                 data_samples: Sequence[Any] = ()) -> Tensor:
@@ -82,10 +83,11 @@ class GuidedSoftLabelLoss(SoftLabelLoss):
         Raises:
             ConfigError: for other outputs, or a batch without labels.
         """
-        [[x]], [[y]] = student, teacher
-        if y.dim() != 2:
-            raise ConfigError(f'GuidedSoftLabelLoss: outputs of shape {tuple(y.shape)} are not allowed; allowed: '
-                              'logits of shape (N, C)')
+        [xs], [ys] = student, teacher
+        if len(ys) != 1 or ys[0].dim() != 2:
+            raise ConfigError(f'GuidedSoftLabelLoss: outputs of shape {", ".join(str(tuple(y.shape)) for y in ys)} are '
+                              'not allowed; allowed: logits of shape (N, C)')
+        [x], [y] = xs, ys
         right = y.argmax(1) == _labels(data_samples).to(y.device)
         if not right.any():
             return as_float(x[right]).sum()

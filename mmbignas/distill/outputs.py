@@ -3,7 +3,8 @@
 Each takes two sequences, student and teacher, with an entry for every module named in the job: the list of that
 module's output tensors, one a call. Teachers' outputs have no gradients. Losses are computed in float32, also under
 automatic mixed precision.
-One with ``needs_data_samples = True`` also takes ``data_samples``, those of the batch.
+One with ``needs_data_samples = True`` also takes ``data_samples``, those of the batch. One with an attribute
+``num_modules`` takes the outputs of so many modules.
 """
 from __future__ import annotations
 

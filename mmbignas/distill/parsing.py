@@ -39,6 +39,8 @@ def parse_jobs(jobs: Any, key: str, teachers: Sequence[str] = ()) -> dict[str, D
         raise ConfigError(f'{key}: expected a dict of jobs, got {jobs!r}')
     result: dict[str, DistillJob] = {}
     for name, job in jobs.items():
+        if not isinstance(name, str) or '.' in name:
+            raise ConfigError(f'{key}: {name!r} is not allowed as the name of a job; allowed: names without a dot')
         own = _parse_job(job, f'{key}.{name}', teachers)
         for teacher, parsed in own.items():
             log_name = name if len(own) == 1 else f'{name}_{teacher}'
@@ -60,6 +62,10 @@ def _parse_job(job: Any, key: str, teachers: Sequence[str]) -> dict[str, Distill
         raise ConfigError(f'{key}.teacher_mimic_name: {job["teacher_mimic_name"]!r} is not allowed without '
                           'DistillHook.teacher: the largest subnet has the same modules')
     loss, loss_weight = MODELS.build(job['loss']), _number(job, 'loss_weight', 1., key)
+    count = getattr(loss, 'num_modules', None)
+    if count is not None and len(names) != count:
+        raise ConfigError(f'{key}.mimic_name: {list(names)} is not allowed with {type(loss).__name__}; allowed: '
+                          f'{count} module{"s" * (count > 1)}')
     timing = _timing(job, key)
     replaces = _replaces(job, key, loss_weight, timing['warm_up_iters'])
     result = {}

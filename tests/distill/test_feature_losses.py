@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmbignas.distill import FeatureMSELoss
+from mmbignas.errors import ConfigError
 
 SEEDS = range(20)
 
@@ -70,7 +71,8 @@ def test_masked_by_the_teachers_scores(seed, normalize):
         expected, rel=1e-5)
 
 
-def test_a_mask_needs_a_tensor_for_each_of_the_features():
+def test_a_mask_needs_scores_at_the_same_positions():
     x = torch.randn(1, 2, 3, 3)
-    with pytest.raises(ValueError, match='zip'):
-        FeatureMSELoss(masked=True)([[x, x], [x]], [[x, x], [x]])
+    for modules in ([[x, x], [x]], [[x], [x[..., :2]]], [[x]]):
+        with pytest.raises(ConfigError, match='FeatureMSELoss.masked: True is not allowed with .* same positions'):
+            FeatureMSELoss(masked=True)(modules, modules)

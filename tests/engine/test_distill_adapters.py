@@ -86,7 +86,7 @@ def seen_by(model, data, names, mode):
 def mapped(adapters, job, x, y):
     """The student's output mapped to the teacher's width, by plain functions."""
     [(weight, bias)] = [(value, adapters[name[:-6] + 'bias']) for name, value in adapters.items()
-                        if name.startswith(f'{job}.') and name.endswith('weight')]
+                        if name.startswith(f'{job}_adapters.') and name.endswith('weight')]
     assert len(weight) == y.shape[1]
     weight = weight[:, :x.shape[1]]
     return F.linear(x, weight, bias) if x.dim() == 2 else F.conv2d(x, weight, bias)
@@ -149,8 +149,8 @@ def test_trained_by_the_runs_optimizer_and_schedule(tmp_path, teacher, wrapper):
         own is parameter for own in adapters for parameter in group['params'])]
     [group] = groups
     assert all(any(own is parameter for parameter in group['params']) for own in adapters)
-    defaults = runner.optim_wrapper.optimizer.defaults
-    assert group['initial_lr'] == defaults['lr'] and group['weight_decay'] == defaults['weight_decay']
+    rates = [own['initial_lr'] for own in runner.optim_wrapper.param_groups]
+    assert group['initial_lr'] == max(rates) and group['weight_decay'] == runner.optim_wrapper.defaults['weight_decay']
     first = runner.optim_wrapper.values[0]
     assert all(not torch.equal(first[name], own) for name, own in runner.optim_wrapper.adapters.named_parameters())
 
@@ -162,7 +162,7 @@ def test_no_part_of_the_model(tmp_path, teacher):
     assert model.state_dict().keys() == ToyModel().state_dict().keys()
     saved = torch.load(tmp_path / 'epoch_1.pth')
     assert saved['state_dict'].keys() == ToyModel().state_dict().keys()
-    assert {name.split('.')[0] for name in saved['distill_adapters']} == {'conv', 'head'}
+    assert {name.split('.')[0] for name in saved['distill_adapters']} == {'conv_adapters', 'head_adapters'}
 
 
 @pytest.mark.parametrize('jobs', [JOBS, IN_PLACE])
@@ -202,6 +202,12 @@ def test_creating_them_draws_no_random_numbers(tmp_path, teacher):
         model = ToyModel()
         build_runner(tmp_path, model, hooks=hooks).train()
     assert torch.equal(*draws)
+
+
+def test_names_that_modules_have_already(tmp_path, teacher):
+    jobs = dict.fromkeys(('type', 'keys', 'half'), IN_PLACE['conv'])
+    runner, _ = train(tmp_path, jobs)
+    assert len(list(runner.optim_wrapper.adapters.parameters())) == 6
 
 
 @pytest.mark.parametrize(('job', 'parts'), [

@@ -347,6 +347,10 @@ def test_what_cannot_teach_is_refused_before_training(tmp_path, teacher):
             (dict(cfg, config=dict(type=PlainTeacher, preprocessor=dict(
                 type=ImgDataPreprocessor, mean=[1, 2, 3], std=[4, 5, 6]))), JOBS,
              ['DistillHook.teacher.config', 'mean [1, 2, 3]', 'has None']),
+            # MMPretrain's preprocessor has another name for it than MMEngine's.
+            (dict(cfg, config=dict(type=PlainTeacher, preprocessor=dict(
+                type='mmpretrain.ClsDataPreprocessor', to_rgb=True))), JOBS,
+             ['DistillHook.teacher.config', 'reversed_channels True', 'has False']),
     ):
         message = refused(tmp_path, own, jobs)
         for part in parts:
@@ -393,6 +397,7 @@ def test_outputs_that_cannot_be_compared(tmp_path, teacher):
     (dict(config='a.py', checkpoint=None), ['DistillHook.teacher.checkpoint', 'None']),
     (dict(config='a.py', checkpoint='a.pth', num_images=0), ['DistillHook.teacher.num_images', '0']),
     (dict(a=dict(config='a.py', checkpoint='a.pth'), b=dict(config='b.py')), ['DistillHook.teacher.b', 'checkpoint']),
+    ({'a.b': dict(config='a.py', checkpoint='a.pth')}, ['DistillHook.teacher', "'a.b'", 'without a dot']),
     (dict(max=dict(config='a.py', checkpoint='a.pth')), ['DistillHook.teacher', "'max'", 'the largest subnet']),
     (dict(a=dict(config='a.py', checkpoint='a.pth'), b=dict(config='b.py', checkpoint='b.pth')),
      ['DistillHook.jobs.conv.teacher: missing', 'max, a, b']),

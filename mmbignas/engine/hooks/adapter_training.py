@@ -66,9 +66,9 @@ def _outputs(teacher: Any, job: DistillJob, batch: Any) -> Outputs:
 class AdapterTraining:
     """Puts adapters into the optimizer of a run, and into its checkpoints, but not into its model.
 
-    They join the first group of parameters that has the optimizer's own learning rate and weight decay, or else the
-    first group. So schedules, clipping and mixed precision treat them like the model's parameters. In each backward
-    pass their gradients are averaged over the processes.
+    As new layers, they join the group of parameters with the highest learning rate, and of several the one with the
+    highest weight decay. So schedules, clipping and mixed precision treat them like the model's parameters. In each
+    backward pass their gradients are averaged over the processes.
 
     Args:
         runner: the runner, about to train, before it loads a checkpoint.
@@ -84,7 +84,8 @@ class AdapterTraining:
             raise ConfigError(f"optim_wrapper: {type(optim_wrapper).__name__} is not allowed with widths='adapter'; "
                               'allowed: OptimWrapper and its subclasses for one optimizer')
         like = next(runner.model.parameters())
-        self.adapters = nn.ModuleDict(dict(adapters)).to(like)
+        # A name of its own for each, as some are taken in a ModuleDict (`type`, `keys`).
+        self.adapters = nn.ModuleDict({f'{name}_adapters': own for name, own in adapters.items()}).to(like)
         parameters = list(self.adapters.parameters())
         if get_world_size() > 1:
             # A group of their own: a wrapper such as DDP reduces the model's gradients at the same time.
@@ -93,10 +94,9 @@ class AdapterTraining:
                 broadcast(parameter.data)
                 parameter.register_post_accumulate_grad_hook(self._average)
         optimizer = optim_wrapper.optimizer
-        usual = [group for group in optimizer.param_groups
-                 if group.get('initial_lr', group['lr']) == optimizer.defaults['lr']
-                 and group.get('weight_decay') == optimizer.defaults.get('weight_decay')]
-        (usual or optimizer.param_groups)[0]['params'].extend(parameters)
+        group = max(optimizer.param_groups,
+                    key=lambda own: (own.get('initial_lr', own['lr']), own.get('weight_decay', 0)))
+        group['params'].extend(parameters)
 
     def _average(self, parameter: Tensor) -> None:
         """Average what has been accumulated; what was averaged before stays as it is."""

@@ -39,9 +39,9 @@ def parse_teachers(cfg: Any, key: str) -> dict[str, Teacher]:
     if not isinstance(cfg, Mapping) or not cfg or set(cfg) & set(TEACHER_KEYS):
         return dict(teacher=_parse_teacher(cfg, key))
     for name in cfg:
-        if not isinstance(name, str) or name == IN_PLACE:
-            raise ConfigError(f'{key}: {name!r} is not allowed as the name of a teacher; allowed: other names than '
-                              f'{IN_PLACE!r}, which is the largest subnet')
+        if not isinstance(name, str) or name == IN_PLACE or '.' in name:
+            raise ConfigError(f'{key}: {name!r} is not allowed as the name of a teacher; allowed: names without a dot, '
+                              f'but {IN_PLACE!r}, which is the largest subnet')
     return {name: _parse_teacher(own, f'{key}.{name}') for name, own in cfg.items()}
 
 
@@ -97,12 +97,12 @@ class Teacher:
 
     def _check_preprocessing(self, model: Any, teacher: Any) -> None:
         """Refuse a teacher that was trained on images of another normalisation than it will be given."""
-        for name in ('mean', 'std', '_channel_conversion'):
-            ours, theirs = (_plain(getattr(own.data_preprocessor, name, None)) for own in (model, teacher))
-            if ours != theirs:
-                raise ConfigError(f'{self.key}.config: data_preprocessor has {name.lstrip("_")} {theirs}, but '
-                                  f'that of the model has {ours}; allowed: teachers of images that are '
-                                  'preprocessed like those of the model')
+        ours, theirs = (_preprocessing(own.data_preprocessor) for own in (model, teacher))
+        for name, value in ours.items():
+            if value != theirs[name]:
+                raise ConfigError(f'{self.key}.config: data_preprocessor has {name} {theirs[name]}, but that of the '
+                                  f'model has {value}; allowed: teachers of images that are preprocessed like those '
+                                  'of the model')
 
 
 def _is_supernet(model: nn.Module) -> bool:
@@ -111,5 +111,10 @@ def _is_supernet(model: nn.Module) -> bool:
     return any(isinstance(space, ModuleSpace) and space.searched for space in spaces)
 
 
-def _plain(value: Any) -> Any:
-    return value.flatten().tolist() if isinstance(value, Tensor) else value
+def _preprocessing(preprocessor: Any) -> dict[str, Any]:
+    """Normalisation, and whether the channels are reversed, as MMEngine's preprocessors and MMPretrain's have them."""
+    mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
+    reversed_channels = getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'to_rgb', False)
+    return dict(mean=mean.flatten().tolist() if isinstance(mean, Tensor) else mean,
+                std=std.flatten().tolist() if isinstance(std, Tensor) else std,
+                reversed_channels=bool(reversed_channels))
