@@ -48,7 +48,10 @@ class TeacherSource:
             if not Path(self.config).is_file():
                 raise ConfigError(f'{key}.config: {self.config} does not exist; allowed: a config file, or the config '
                                   'of a model')
-            model_cfg = model_config(Config.fromfile(self.config), f'{key}.config: {self.config}')
+            cfg = Config.fromfile(self.config)
+            model_cfg = model_config(cfg, f'{key}.config: {self.config}')
+            if cfg.get('default_scope') is not None:
+                model_cfg.setdefault('_scope_', cfg.default_scope)  # which need not be that of the run
         try:
             checkpoint = read_checkpoint(self.checkpoint)
             model: nn.Module = MODELS.build(copy.deepcopy(model_cfg))

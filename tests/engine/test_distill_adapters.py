@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch.nn import functional as F
 
-from mmbignas.engine import DistillHook
+from mmbignas.engine import DistillHook, SkipNonFiniteHook
 from mmbignas.errors import ConfigError
 from mmbignas.supernet import Supernet
 from tests.distributed import run_processes
@@ -256,3 +256,25 @@ def test_in_two_processes(tmp_path, teacher, loop):
             expected = add_gradients(terms, 1 / 2)
             gradients = first['gradients'][iteration]
             assert_gradients_close(gradients, {name: expected[name] for name in gradients})
+
+
+class BreakGradient(Hook):
+    """Makes the gradient of an adapter infinite, in one iteration; all losses stay finite."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if batch_idx == 1:
+            parameter = next(runner.optim_wrapper.adapters.parameters())
+            self.handle = parameter.register_hook(lambda gradient: gradient * float('inf'))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if batch_idx == 1:
+            self.handle.remove()
+
+
+def test_a_gradient_of_an_adapter_that_is_not_finite(tmp_path, teacher):
+    """With clipping by the norm of all gradients, it would break every weight of the model."""
+    runner, _ = train(tmp_path, teacher_cfg=teacher[0], hooks=[BreakGradient(), SkipNonFiniteHook()],
+                      wrapper=dict(clip_grad=dict(max_norm=1.)))
+    assert runner.message_hub.get_info('skipped_steps') == 1
+    for own in (runner.model, runner.optim_wrapper.adapters):
+        assert all(parameter.isfinite().all() for parameter in own.parameters())

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmbignas.distill import TeacherSource
@@ -367,6 +368,19 @@ def test_a_data_preprocessor_beside_the_model(tmp_path, teacher):
         (tmp_path / f'{name}.py').write_text(beside.format(own))
         source = TeacherSource(str(tmp_path / f'{name}.py'), teacher[0]['checkpoint'])
         assert source.build('teacher').data_preprocessor.mean.flatten().tolist() == mean
+
+
+def test_a_teacher_of_another_scope_than_the_run(tmp_path):
+    """Types without a scope in a teacher's file are those of its own ``default_scope``."""
+    (tmp_path / 'teacher.py').write_text(
+        "default_scope = 'mmpretrain'\n"
+        "model = dict(type='ImageClassifier', backbone=dict(type='VisionTransformer', arch='deit-tiny', img_size=32),\n"
+        "             head=dict(type='VisionTransformerClsHead', num_classes=3, in_channels=192))\n")
+    model = MODELS.build(dict(Config.fromfile(str(tmp_path / 'teacher.py')).model, _scope_='mmpretrain'))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'teacher.pth')
+    init_default_scope('mmdet')
+    built = TeacherSource(str(tmp_path / 'teacher.py'), str(tmp_path / 'teacher.pth')).build('teacher')
+    assert type(built).__module__.startswith('mmpretrain.')
 
 
 def test_a_supernet_without_images_to_calibrate_it(tmp_path):

@@ -74,7 +74,7 @@ class SkipNonFiniteHook(Hook):
 
     def before_sandwich_step(self, runner: Any) -> None:
         """Drop the step if something is not finite in some process."""
-        flags = self._flags(hasattr(runner.optim_wrapper, 'loss_scaler'))
+        flags = self._flags(runner.optim_wrapper)
         if any(flags):
             runner.train_loop.skip_step = True
             assert self._statistics is not None
@@ -95,12 +95,15 @@ class SkipNonFiniteHook(Hook):
         for hook, interval in self._intervals:
             hook.interval = interval
 
-    def _flags(self, scaled: bool) -> list[bool]:
+    def _flags(self, optim_wrapper: Any) -> list[bool]:
         """Whether the loss of each pass, and at last the gradient, is not finite in some process."""
         values = [loss.float() for loss in self._losses]
-        gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
-        # The gradients are averaged already, so a bad one is bad in every process.
-        norms = [] if scaled else [torch.linalg.vector_norm(gradient) for gradient in gradients]
+        # Of all that is trained, adapters of distillation too. They are averaged already, so a bad one is bad in every
+        # process.
+        gradients = [parameter.grad for group in optim_wrapper.param_groups for parameter in group['params']
+                     if parameter.grad is not None]
+        norms = [] if hasattr(optim_wrapper, 'loss_scaler') else [
+            torch.linalg.vector_norm(gradient) for gradient in gradients]
         values.append(torch.stack([norm.float() for norm in norms]).sum() if norms else torch.zeros_like(values[0]))
         bad = (~torch.stack(values).isfinite()).float()
         all_reduce(bad, 'max')
