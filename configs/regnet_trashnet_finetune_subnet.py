@@ -12,7 +12,7 @@ custom_hooks = [
     #     type='mmbignas.DistillHook',
     #     jobs=dict(soft=dict(mimic_name='head.fc', loss=dict(type='mmbignas.SoftLabelLoss'))),
     #     teacher=dict(config='{{fileDirname}}/regnet_trashnet_supnet.py', num_images=1024,
-    #                  checkpoint='work_dirs/regnet_trashnet_supnet/epoch_40.pth')),
+    #                  checkpoint='{{$SUPERNET_CHECKPOINT:work_dirs/regnet_trashnet_supnet/epoch_40.pth}}')),
 ]
 
 optim_wrapper = dict(optimizer=dict(lr=2e-4))  # a tenth of the supernet's

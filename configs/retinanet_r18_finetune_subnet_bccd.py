@@ -12,7 +12,7 @@ custom_hooks = [
     #     type='mmbignas.DistillHook',
     #     jobs=dict(cls=dict(mimic_name='bbox_head.retina_cls', loss=dict(type='mmbignas.DenseKLLoss'))),
     #     teacher=dict(config='{{fileDirname}}/retinanet_r18_supnet_bccd.py', num_images=292,
-    #                  checkpoint='work_dirs/retinanet_r18_supnet_bccd/epoch_40.pth')),
+    #                  checkpoint='{{$SUPERNET_CHECKPOINT:work_dirs/retinanet_r18_supnet_bccd/epoch_40.pth}}')),
 ]
 
 optim_wrapper = dict(optimizer=dict(lr=2e-4))  # a tenth of the supernet's

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmbignas.distill.adapters import Adapters
@@ -63,6 +64,10 @@ class DistillJob:
         Raises:
             ConfigError: for outputs that cannot be compared one by one.
         """
+        if torch.is_grad_enabled() and not any(x.requires_grad for name in self.names for x in student[name]):
+            raise ConfigError(f'{self.key}.mimic_name: {list(self.names)} put out tensors without gradients, so the '
+                              'loss would train nothing; allowed: modules that are not frozen, and not within those '
+                              "that MMDetection's with_cp or MMEngine's activation_checkpointing computes again")
         ours, theirs = self._matched(student, teacher)
         ramp = min(1., (iteration - self.begin) / self.warm_up_iters) if self.warm_up_iters else 1.
         more = dict(data_samples=data_samples) if getattr(self.loss, 'needs_data_samples', False) else {}

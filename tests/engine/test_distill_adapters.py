@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch.nn import functional as F
 
-from mmbignas.engine import DistillHook, SkipNonFiniteHook
+from mmbignas.engine import DistillHook, ResumeHook, SkipNonFiniteHook
 from mmbignas.errors import ConfigError
 from mmbignas.supernet import Supernet
 from tests.distributed import run_processes
@@ -256,6 +256,35 @@ def test_in_two_processes(tmp_path, teacher, loop):
             expected = add_gradients(terms, 1 / 2)
             gradients = first['gradients'][iteration]
             assert_gradients_close(gradients, {name: expected[name] for name in gradients})
+
+
+@pytest.mark.parametrize('hooks', [[], [ResumeHook()], [DistillHook(dict(other=dict(mimic_name='head', loss=MSE)))]])
+def test_resuming_without_them(tmp_path, hooks):
+    train(tmp_path, IN_PLACE, default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)))
+    runner = build_runner(tmp_path, hooks=hooks, resume=True, load_from=str(tmp_path / 'epoch_1.pth'))
+    if hooks:
+        with pytest.raises(ConfigError, match='has adapters of other jobs, conv_adapters; allowed'):
+            runner.train()
+    else:
+        with pytest.raises(ValueError, match='parameter group'):  # torch's own: nothing of this package is there
+            runner.train()
+
+
+def test_the_same_job_in_two_hooks(tmp_path):
+    hooks = [DistillHook(dict(conv=dict(mimic_name=name, loss=MSE))) for name in (CONV, 'head')]
+    with pytest.raises(ConfigError, match=r'DistillHook.jobs: conv in several hooks; allowed: other names'):
+        build_runner(tmp_path, hooks=hooks).train()
+
+
+@pytest.mark.parametrize('another', [False, True])
+def test_a_frozen_student_learns_nothing(tmp_path, teacher, another):
+    model = ToyModel()
+    model.backbone.blocks[0].requires_grad_(False)
+    jobs = dict(conv=dict(mimic_name=CONV, loss=MSE, **(dict(teacher_mimic_name='body.0', widths='adapter')
+                                                        if another else {})))
+    hooks = [DistillHook(jobs, teacher[0] if another else None)]
+    with pytest.raises(ConfigError, match=r'jobs\.conv\.mimic_name: .* put out tensors without gradients'):
+        build_runner(tmp_path, model, hooks=hooks).train()
 
 
 class BreakGradient(Hook):

@@ -1,7 +1,7 @@
 """Training the adapters of distillation jobs beside a model."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,11 +113,28 @@ class AdapterTraining:
         Raises:
             ConfigError: for a checkpoint of other jobs.
         """
-        found = {name: value for name, value in checkpoint.get(STATE, {}).items()
-                 if name.partition('.')[0] in self.adapters}
+        state = checkpoint.get(STATE, {})
+        found = {name: value for name, value in state.items() if name.partition('.')[0] in self.adapters}
         try:
             self.adapters.load_state_dict(found)
         except RuntimeError:
-            raise ConfigError(f'DistillHook.jobs: the checkpoint to resume from has other adapters ({list(found)}) '
+            raise ConfigError(f'DistillHook.jobs: the checkpoint to resume from has other adapters ({list(state)}) '
                               f'than these jobs ({list(self.adapters.state_dict())}); allowed: the jobs that it was '
                               'trained with, or resume=False') from None
+
+
+def check_left_over(checkpoint: Mapping[str, Any], trained: Iterable[AdapterTraining | None]) -> None:
+    """Refuse to resume a run without adapters that it had, as the optimizer's state has them too.
+
+    Args:
+        checkpoint: to resume from.
+        trained: those of all hooks.
+
+    Raises:
+        ConfigError: for adapters in the checkpoint that no hook has.
+    """
+    known = {name for own in trained if own is not None for name in own.adapters}
+    left = {name.partition('.')[0] for name in checkpoint.get(STATE, {})} - known
+    if left:
+        raise ConfigError(f'DistillHook.jobs: the checkpoint to resume from has adapters of other jobs, '
+                          f'{", ".join(sorted(left))}; allowed: the jobs that it was trained with, or resume=False')

@@ -21,7 +21,7 @@ from mmbignas.distill import (
     set_aside,
 )
 from mmbignas.engine.fixed_images import preserved_rng
-from mmbignas.engine.hooks.adapter_training import AdapterTraining, build_adapters
+from mmbignas.engine.hooks.adapter_training import AdapterTraining, build_adapters, check_left_over
 from mmbignas.engine.hooks.in_place_teacher import InPlaceTeacher
 from mmbignas.engine.hooks.teacher import parse_teachers
 from mmbignas.engine.hooks.trial_pass import trial_batch, trial_pass
@@ -108,15 +108,28 @@ class DistillHook(Hook):
         return {name: job for name, job in self.jobs.items() if job.teacher == teacher}
 
     def before_run(self, runner: Any) -> None:
-        """Create adapters, before the optimizer's state is loaded."""
+        """Look for the teachers' files, and create adapters before the optimizer's state is loaded."""
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        for own in self.teachers.values():
+            own.check_files()
+        self._check_names(runner)
         adapters = {name: job.adapters for name, job in self.jobs.items() if job.adapters is not None}
-        if not adapters or not isinstance(runner._train_loop, BaseLoop):
+        if not adapters:
             return
         self._check_schedule(runner)
         self._build_teachers(runner)
         with preserved_rng():
             build_adapters(runner, [job for job in self.jobs.values() if job.adapters is not None], self._networks)
         self._adapters = AdapterTraining(runner, adapters)
+
+    def _check_names(self, runner: Any) -> None:
+        """Refuse several hooks with the same job, of whose losses one would take the other's place."""
+        for hook in runner.hooks:
+            shared = {*self.jobs} & {*hook.jobs} if isinstance(hook, DistillHook) and hook is not self else ()
+            if shared:
+                raise ConfigError(f'DistillHook.jobs: {", ".join(sorted(shared))} in several hooks; allowed: other '
+                                  'names, or one hook with several teachers')
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the adapters' weights, beside the model's."""
@@ -125,8 +138,10 @@ class DistillHook(Hook):
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Take the adapters' weights from the checkpoint of a run that is resumed."""
-        if self._adapters is not None and runner._resume:
-            self._adapters.load(checkpoint)
+        if runner._resume:
+            if self._adapters is not None:
+                self._adapters.load(checkpoint)
+            check_left_over(checkpoint, [hook._adapters for hook in runner.hooks if isinstance(hook, DistillHook)])
 
     def before_train(self, runner: Any) -> None:
         """Check the schedule, build the teachers, and begin to watch the named modules."""

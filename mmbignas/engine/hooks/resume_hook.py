@@ -7,6 +7,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 
 from mmbignas.engine.checkpoint_files import BACKEND, STOPPED, newest_checkpoint
+from mmbignas.engine.hooks.adapter_training import check_left_over
+from mmbignas.engine.hooks.distill_hook import DistillHook
 from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 
@@ -36,6 +38,19 @@ class ResumeHook(Hook):
             self._write_whole_files(runner, saving)
         if runner._resume and runner._load_from is None:
             runner._load_from = self._newest(runner, patterns)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of a run with a distillation that is no longer there.
+
+        Args:
+            runner: the runner.
+            checkpoint: what was loaded.
+
+        Raises:
+            ConfigError: for adapters that no hook has, in a run that is resumed.
+        """
+        if runner._resume and not any(isinstance(hook, DistillHook) for hook in runner.hooks):
+            check_left_over(checkpoint, [])
 
     def _write_whole_files(self, runner: Any, saving: CheckpointHook) -> None:
         remote = '://' in str(saving.out_dir or runner.work_dir)
