@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from mmbignas import ConfigError
 from mmbignas.engine import ResumeHook, StopHook
-from mmbignas.engine.checks import check_files
+from mmbignas.engine.checks import check_files, type_name
 from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
 
 
@@ -36,7 +36,16 @@ def use_amp(cfg: Config) -> None:
 
     Args:
         cfg: The config, changed in place.
+
+    Raises:
+        ConfigError: The config has an optimizer wrapper of another kind.
     """
+    own = type_name(cfg.optim_wrapper) or 'OptimWrapper'
+    if own == 'BFloat16OptimWrapper':
+        return
+    if own not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ConfigError(f'--amp is not allowed with optim_wrapper.type={own}, which it would replace; allowed: '
+                          'OptimWrapper, AmpOptimWrapper, BFloat16OptimWrapper')
     if torch.cuda.is_available():
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

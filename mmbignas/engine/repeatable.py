@@ -89,6 +89,8 @@ class RepeatableLoader(DataLoader):
         self._keep_sampler_seed = keep_sampler_seed
         options['worker_init_fn'] = partial(_init_worker, loader.worker_init_fn)
         super().__init__(SeededDataset(loader.dataset), batch_sampler=self._numbered, **options)
+        for name in ('sampler', 'batch_size', 'drop_last'):  # which hooks may look at; torch lets nobody set them
+            object.__setattr__(self, name, getattr(loader.batch_sampler, name, getattr(loader, name)))
 
     def begin(self, seed: int, number: int, skip: int = 0) -> None:
         """Set what the next pass over the data begins with.
@@ -134,37 +136,90 @@ class NumberedBatches(BatchSampler):
         number: of the next batch, counted from the start of the training.
     """
 
+    OWN = ('inner', 'rank', 'seed', 'number', '_batches', '_random')
+
     def __init__(self, inner: Any, rank: int) -> None:
         self.inner, self.rank = inner, rank
         self.seed = self.number = 0
         self._batches: Iterator[list[int]] | None = None
+        self._random = OwnRandomness(0)
 
     def __getattr__(self, name: str) -> Any:
         if name == 'inner':  # not set yet while the object is unpickled
             raise AttributeError(name)
         return getattr(self.inner, name)  # sampler, batch_size, drop_last
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.inner, name, value)
+
     def __len__(self) -> int:
         return len(self.inner)
 
     def start(self) -> None:
         """Begin a pass, of which the next iteration gives the rest."""
-        self._batches = iter(self.inner)
+        # The same on all ranks: a sampler that draws from the global states deals out shares of one order.
+        self._random = OwnRandomness(mixed_seed(self.seed, self.number))
+        with self._random:
+            self._batches = iter(self.inner)
 
     def drop(self) -> bool:
         """Leave out a batch of the pass that :meth:`start` began; ``False`` when there is none left."""
         assert self._batches is not None
-        if next(self._batches, None) is None:
+        with self._random:
+            dropped = next(self._batches, None)
+        if dropped is None:
             return False
         self.number += 1
         return True
 
     def __iter__(self) -> Iterator[list[Draw]]:  # type: ignore[override]
+        if self._batches is None:
+            self.start()
         batches, self._batches = self._batches, None
-        for batch in iter(self.inner) if batches is None else batches:
+        assert batches is not None
+        while True:
+            with self._random:
+                batch = next(batches, None)
+            if batch is None:
+                return
             number = self.number
             self.number += 1
             yield [Draw(index, mixed_seed(self.seed, self.rank, number, place)) for place, index in enumerate(batch)]
+
+
+class OwnRandomness:
+    """Random states of Python, NumPy and torch on the CPU that are in force within a ``with`` block alone.
+
+    Args:
+        seed: what they begin with at the first block; each further one goes on where the last ended.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self._states = seed, None
+
+    def __enter__(self) -> None:
+        self._outer = _states()
+        if self._states is None:
+            seed_cpu(self._seed)
+        else:
+            _restore(self._states)
+
+    def __exit__(self, *error: object) -> None:
+        self._states = _states()
+        _restore(self._outer)
+
+
+def _states() -> Any:
+    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
+
+
+def _restore(states: Any) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.default_generator.set_state(states[2])
 
 
 class SeededDataset(Dataset):
@@ -181,6 +236,13 @@ class SeededDataset(Dataset):
         if name == 'dataset':  # not set yet while the object is unpickled
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Hooks such as MMDetection's PipelineSwitchHook replace the data set's pipeline.
+        if name == 'dataset':
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.dataset, name, value)
 
     def __len__(self) -> int:
         return len(self.dataset)

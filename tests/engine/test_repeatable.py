@@ -163,3 +163,61 @@ def test_seeding_a_process():
     draw()
     seed_process(7)
     assert draw() == first
+
+
+class Weighted:
+    """A sampler that draws from the three global generators, as users write them."""
+
+    def __init__(self, dataset, seed=None):
+        self.size = len(dataset)
+
+    def __iter__(self):
+        for index in torch.multinomial(torch.arange(1., self.size + 1), self.size, True).tolist():
+            yield (index + random.randrange(3) + int(3 * numpy_draw())) % self.size
+
+    def __len__(self):
+        return self.size
+
+
+@pytest.mark.parametrize('workers', [dict(num_workers=0), dict(num_workers=2), dict(num_workers=2, prefetch_factor=5)])
+@pytest.mark.parametrize('skip', [0, 1, 3])
+def test_a_sampler_that_draws_from_the_global_generators(skip, workers):
+    whole = epoch(build(sampler=dict(type=Weighted)), 8)
+    seed_process(123)
+    before = torch.get_rng_state()
+    rest = epoch(build(sampler=dict(type=Weighted), **workers), 8, skip)
+    assert_same(rest[skip:], whole[skip:])
+    other = epoch(build(sampler=dict(type=Weighted)), 12)
+    assert torch.cat(other)[:, 0].tolist() != torch.cat(whole)[:, 0].tolist()
+    assert len(before) == len(torch.get_rng_state())
+
+
+class Piped(Noisy):
+    """A data set with a pipeline that hooks replace."""
+
+    pipeline = 0
+
+    def __getitem__(self, index):
+        return torch.tensor([index, self.pipeline])
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_what_hooks_set_reaches_the_data_set(persistent):
+    """As MMDetection's PipelineSwitchHook does, also with persistent workers."""
+    loader = build(dataset=Piped(), shuffle=False, num_workers=2, persistent_workers=persistent)
+    assert torch.cat(epoch(loader))[:, 1].tolist() == [0] * 10
+    loader.dataset.pipeline = 7
+    if persistent:
+        loader._DataLoader__initialized = False
+        loader._iterator = None
+        loader._DataLoader__initialized = True
+    assert torch.cat(epoch(loader, 4))[:, 1].tolist() == [7] * 10
+    assert loader.dataset.dataset.pipeline == 7
+
+
+def test_hooks_find_what_the_config_says():
+    loader = build(drop_last=True)
+    assert (loader.batch_size, loader.drop_last) == (3, True)
+    assert type(loader.sampler).__name__ == 'DefaultSampler' and loader.sampler is loader.batch_sampler.sampler
+    loader.batch_sampler.batch_size = 5
+    assert [len(batch) for batch in epoch(loader)] == [5, 5]

@@ -300,3 +300,21 @@ def test_a_checkpoint_has_its_name_when_it_is_complete(saved, monkeypatch):
     assert {path.name: path.read_bytes() for path in saved.glob('*.pth')} == before
     assert resumed(saved, max_keep_ckpts=1) == 8
     assert 'default_hooks.checkpoint.max_keep_ckpts: with 1, the only checkpoint is deleted' in log_of(saved)
+
+
+def test_a_named_checkpoint_that_is_damaged_or_of_another_model(tmp_path):
+    """MMEngine would end in a traceback for the one, and train on with random weights for the other."""
+    saving = dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)))
+    build_runner(tmp_path, hooks=[ResumeHook()], **saving).train()
+    whole, broken, other = (tmp_path / name for name in ('epoch_1.pth', 'broken.pth', 'other.pth'))
+    broken.write_bytes(whole.read_bytes()[:-5000])
+    checkpoint = torch.load(whole)
+    checkpoint['state_dict']['head.weight'] = torch.zeros(5, 16)
+    torch.save(checkpoint, other)
+    for path, message in ((broken, 'load_from: .*broken.pth is truncated or damaged'),
+                          (other, r'another architecture than the model; 1 weights do not fit, the first is '
+                                  r'head.weight \(\(5, 16\) instead of \(5, 8\)\)')):
+        runner = build_runner(tmp_path, hooks=[ResumeHook()], resume=True, load_from=str(path),
+                              train_cfg=dict(max_epochs=2))
+        with pytest.raises(ConfigError, match=message):
+            runner.train()

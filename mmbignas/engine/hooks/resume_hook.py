@@ -3,10 +3,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
 
-from mmbignas.engine.checkpoint_files import BACKEND, STOPPED, newest_checkpoint
+from mmbignas.engine.checkpoint_files import BACKEND, STOPPED, newest_checkpoint, what_is_broken
 from mmbignas.engine.hooks.adapter_training import check_left_over
 from mmbignas.engine.hooks.distill_hook import DistillHook
 from mmbignas.errors import ConfigError
@@ -36,20 +38,37 @@ class ResumeHook(Hook):
         if saving is not None:
             patterns.append(saving.filename_tmpl.replace('{}', '*'))
             self._write_whole_files(runner, saving)
-        if runner._resume and runner._load_from is None:
+        if not runner._resume:
+            return
+        if runner._load_from is None:
             runner._load_from = self._newest(runner, patterns)
+        elif '://' not in runner._load_from:
+            problem = what_is_broken(runner._load_from)
+            if problem is not None:
+                raise ConfigError(f'load_from: {runner._load_from} {problem}; allowed with resume: a whole checkpoint')
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of a run with a distillation that is no longer there.
+        """Refuse a checkpoint of another architecture, or of a run with a distillation that is no longer there.
 
         Args:
             runner: the runner.
             checkpoint: what was loaded.
 
         Raises:
-            ConfigError: for adapters that no hook has, in a run that is resumed.
+            ConfigError: in a run that is resumed, for weights that do not fit, which MMEngine would leave out, and for
+                adapters that no hook has.
         """
-        if runner._resume and not any(isinstance(hook, DistillHook) for hook in runner.hooks):
+        if not runner._resume:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        ours, theirs = ({name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
+                        for state in (model.state_dict(), checkpoint['state_dict']))
+        wrong = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if wrong:
+            raise ConfigError(f'resume: the checkpoint is of another architecture than the model; {len(wrong)} weights '
+                              f'do not fit, the first is {wrong[0]} ({theirs.get(wrong[0], "not there")} instead of '
+                              f'{ours.get(wrong[0], "none")}); allowed: a checkpoint of the same config')
+        if not any(isinstance(hook, DistillHook) for hook in runner.hooks):
             check_left_over(checkpoint, [])
 
     def _write_whole_files(self, runner: Any, saving: CheckpointHook) -> None:
