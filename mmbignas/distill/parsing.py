@@ -39,8 +39,8 @@ def parse_jobs(jobs: Any, key: str, teachers: Sequence[str] = ()) -> dict[str, D
         raise ConfigError(f'{key}: expected a dict of jobs, got {jobs!r}')
     result: dict[str, DistillJob] = {}
     for name, job in jobs.items():
-        if not isinstance(name, str) or '.' in name:
-            raise ConfigError(f'{key}: {name!r} is not allowed as the name of a job; allowed: names without a dot')
+        if not isinstance(name, str) or '/' in name:
+            raise ConfigError(f"{key}: {name!r} is not allowed as the name of a job; allowed: names without '/'")
         own = _parse_job(job, f'{key}.{name}', teachers)
         for teacher, parsed in own.items():
             log_name = name if len(own) == 1 else f'{name}_{teacher}'

@@ -108,7 +108,9 @@ class RepeatableLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """The batches; ``None`` for each that is skipped."""
         self._numbered.start()
-        while self._skip > 0 and self._numbered.drop():
+        while self._skip > 0:
+            if not self._numbered.drop():
+                return  # no workers for a pass of which nothing is left
             self._skip -= 1
             yield None
         yield from super().__iter__()

@@ -205,7 +205,7 @@ def test_creating_them_draws_no_random_numbers(tmp_path, teacher):
 
 
 def test_names_that_modules_have_already(tmp_path, teacher):
-    jobs = dict.fromkeys(('type', 'keys', 'half'), IN_PLACE['conv'])
+    jobs = dict.fromkeys(('type', 'keys', 'layer.1'), IN_PLACE['conv'])
     runner, _ = train(tmp_path, jobs)
     assert len(list(runner.optim_wrapper.adapters.parameters())) == 6
 

@@ -231,7 +231,7 @@ LOSS = dict(type='mmbignas.FeatureMSELoss')
     (dict(a=dict(mimic_name=['head', 3], loss=LOSS)), ['jobs.a.mimic_name', '3']),
     (dict(a=dict(mimic_name='head', loss=LOSS, teacher_mimic_name='top')),
      ['jobs.a.teacher_mimic_name', "'top'", 'without DistillHook.teacher']),
-    ({'a.b': dict(mimic_name='head', loss=LOSS)}, ['DistillHook.jobs', "'a.b'", 'without a dot']),
+    ({'a/b': dict(mimic_name='head', loss=LOSS)}, ['DistillHook.jobs', "'a/b'", "without '/'"]),
     (dict(a=dict(mimic_name='head', loss=dict(type='mmbignas.DenseGIoULoss'))),
      ['jobs.a.mimic_name', "['head']", 'DenseGIoULoss', 'allowed: 2 modules']),
     (dict(a=dict(mimic_name=['head', 'head'], loss=dict(type='mmbignas.GuidedSoftLabelLoss'))),

@@ -411,7 +411,7 @@ def test_outputs_that_cannot_be_compared(tmp_path, teacher):
     (dict(config='a.py', checkpoint=None), ['DistillHook.teacher.checkpoint', 'None']),
     (dict(config='a.py', checkpoint='a.pth', num_images=0), ['DistillHook.teacher.num_images', '0']),
     (dict(a=dict(config='a.py', checkpoint='a.pth'), b=dict(config='b.py')), ['DistillHook.teacher.b', 'checkpoint']),
-    ({'a.b': dict(config='a.py', checkpoint='a.pth')}, ['DistillHook.teacher', "'a.b'", 'without a dot']),
+    ({'a/b': dict(config='a.py', checkpoint='a.pth')}, ['DistillHook.teacher', "'a/b'", 'without "/"']),
     (dict(max=dict(config='a.py', checkpoint='a.pth')), ['DistillHook.teacher', "'max'", 'the largest subnet']),
     (dict(a=dict(config='a.py', checkpoint='a.pth'), b=dict(config='b.py', checkpoint='b.pth')),
      ['DistillHook.jobs.conv.teacher: missing', 'max, a, b']),

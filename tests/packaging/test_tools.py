@@ -123,9 +123,15 @@ def test_options_of_testing(monkeypatch, config):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='about machines without CUDA')
-def test_without_cuda(monkeypatch, config):
+def test_without_cuda(monkeypatch, capsys, config):
     cfg = run(monkeypatch, 'train.py', config, '--amp', '--cfg-options', 'optim_wrapper.loss_scale=512.')
     assert cfg.optim_wrapper == dict(type='mmbignas.BFloat16OptimWrapper')
+    bfloat16 = 'optim_wrapper.type=mmbignas.BFloat16OptimWrapper'
+    cfg = run(monkeypatch, 'train.py', config, '--amp', '--cfg-options', bfloat16)
+    assert cfg.optim_wrapper.type == 'mmbignas.BFloat16OptimWrapper'
+    with pytest.raises(SystemExit):
+        run(monkeypatch, 'train.py', config, '--amp', '--cfg-options', 'optim_wrapper.type=OptimWrapperDict')
+    assert 'error: --amp is not allowed with optim_wrapper.type=OptimWrapperDict' in capsys.readouterr().err
     with pytest.raises(ConfigError, match='SLURM_PROCID'):
         build_runner(Config(dict(launcher='slurm')))
 

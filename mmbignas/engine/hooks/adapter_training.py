@@ -84,8 +84,9 @@ class AdapterTraining:
             raise ConfigError(f"optim_wrapper: {type(optim_wrapper).__name__} is not allowed with widths='adapter'; "
                               'allowed: OptimWrapper and its subclasses for one optimizer')
         like = next(runner.model.parameters())
-        # A name of its own for each, as some are taken in a ModuleDict (`type`, `keys`).
-        self.adapters = nn.ModuleDict({f'{name}_adapters': own for name, own in adapters.items()}).to(like)
+        # Names that a ModuleDict can have: some are taken (`type`, `keys`), none has a dot.
+        self.adapters = nn.ModuleDict({
+            f'{name}_adapters'.replace('.', '/'): own for name, own in adapters.items()}).to(like)
         parameters = list(self.adapters.parameters())
         if get_world_size() > 1:
             # A group of their own: a wrapper such as DDP reduces the model's gradients at the same time.

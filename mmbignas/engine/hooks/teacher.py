@@ -40,8 +40,8 @@ def parse_teachers(cfg: Any, key: str) -> dict[str, Teacher]:
     if not isinstance(cfg, Mapping) or not cfg or set(cfg) & set(TEACHER_KEYS):
         return dict(teacher=_parse_teacher(cfg, key))
     for name in cfg:
-        if not isinstance(name, str) or name == IN_PLACE or '.' in name:
-            raise ConfigError(f'{key}: {name!r} is not allowed as the name of a teacher; allowed: names without a dot, '
+        if not isinstance(name, str) or name == IN_PLACE or '/' in name:
+            raise ConfigError(f'{key}: {name!r} is not allowed as the name of a teacher; allowed: names without "/", '
                               f'but {IN_PLACE!r}, which is the largest subnet')
     return {name: _parse_teacher(own, f'{key}.{name}') for name, own in cfg.items()}
 
