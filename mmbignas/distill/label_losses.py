@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas.distill.outputs import ModuleOutputs, as_float, pairs
-from mmbignas.distill.soft_labels import SoftLabelLoss, check_temperature
+from mmbignas.distill.soft_labels import SoftLabelLoss
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
 
 
 @MODELS.register_module()
-class SoftCrossEntropyLoss(nn.Module):
+class SoftCrossEntropyLoss(SoftLabelLoss):
     """Cross entropy with the teacher's probabilities as labels, times the squared temperature.
 
     Its gradient is that of :class:`~mmbignas.distill.SoftLabelLoss`; its value has the entropy of the labels in it, so
@@ -26,14 +26,7 @@ class SoftCrossEntropyLoss(nn.Module):
 
     Args:
         temperature: what the logits of both are divided by.
-
-    Raises:
-        ConfigError: for a temperature that is no number above 0.
     """
-
-    def __init__(self, temperature: float = 1.) -> None:
-        super().__init__()
-        self.temperature = check_temperature(temperature, 'SoftCrossEntropyLoss')
 
     def forward(self, student: ModuleOutputs, teacher: ModuleOutputs) -> Tensor:
         """The mean over the samples of all tensors."""

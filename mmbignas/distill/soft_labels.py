@@ -39,7 +39,10 @@ class SoftLabelLoss(nn.Module):
 
     def __init__(self, temperature: float = 1.) -> None:
         super().__init__()
-        self.temperature = check_temperature(temperature, type(self).__name__)
+        if not _is_number(temperature) or temperature <= 0:
+            raise ConfigError(f'{type(self).__name__}.temperature: {temperature!r} is not allowed; allowed: numbers '
+                              'above 0')
+        self.temperature = temperature
 
     def forward(self, student: ModuleOutputs, teacher: ModuleOutputs) -> Tensor:
         """Compare logits of shape ``(N, C, ...)``."""
@@ -100,21 +103,6 @@ class AlphaDivergenceLoss(nn.Module):
                 value = torch.maximum(value, other)
             return _with_gradient(value, factors, log_q)
         return _mean(student, teacher, divergence)
-
-
-def check_temperature(value: Any, name: str) -> float:
-    """The temperature of a loss, if it is a number above 0.
-
-    Args:
-        value: what the config says.
-        name: of the loss.
-
-    Raises:
-        ConfigError: if it is not.
-    """
-    if not _is_number(value) or value <= 0:
-        raise ConfigError(f'{name}.temperature: {value!r} is not allowed; allowed: numbers above 0')
-    return value
 
 
 def _alpha_divergence(log_p: Tensor, log_q: Tensor, alpha: float, log_clip: float) -> tuple[Tensor, Tensor]:

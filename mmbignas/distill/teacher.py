@@ -33,6 +33,21 @@ class TeacherSource:
     config: str | Mapping[str, Any]
     checkpoint: str
 
+    def check_files(self, key: str) -> None:
+        """Make sure that the local files are there.
+
+        Args:
+            key: the source's place in the config, for messages.
+
+        Raises:
+            ConfigError: for one that is not.
+        """
+        if isinstance(self.config, str) and not Path(self.config).is_file():
+            raise ConfigError(f'{key}.config: {self.config} does not exist; allowed: a config file, or the config of a '
+                              'model')
+        if '://' not in self.checkpoint and not Path(self.checkpoint).is_file():
+            raise ConfigError(f'{key}: checkpoint not found: {self.checkpoint}')
+
     def build(self, key: str) -> nn.Module:
         """Build the network, on the CPU, in eval mode, with parameters that take no gradients.
 
@@ -43,11 +58,9 @@ class TeacherSource:
             ConfigError: for a config file that is missing or has no model, or a checkpoint that cannot be read or
                 is of another architecture.
         """
+        self.check_files(key)
         model_cfg: Any = self.config
         if isinstance(self.config, str):
-            if not Path(self.config).is_file():
-                raise ConfigError(f'{key}.config: {self.config} does not exist; allowed: a config file, or the config '
-                                  'of a model')
             cfg = Config.fromfile(self.config)
             model_cfg = model_config(cfg, f'{key}.config: {self.config}')
             if cfg.get('default_scope') is not None:

@@ -112,7 +112,7 @@ class DistillHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return
         for own in self.teachers.values():
-            own.check_files()
+            own.source.check_files(own.key)
         self._check_names(runner)
         adapters = {name: job.adapters for name, job in self.jobs.items() if job.adapters is not None}
         if not adapters:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mmengine.model import is_model_wrapper
@@ -73,19 +72,6 @@ class Teacher:
     source: TeacherSource
     num_images: int
     key: str
-
-    def check_files(self) -> None:
-        """Make sure that the local files are there.
-
-        Raises:
-            ConfigError: for one that is not.
-        """
-        config, checkpoint = self.source.config, self.source.checkpoint
-        if isinstance(config, str) and not Path(config).is_file():
-            raise ConfigError(f'{self.key}.config: {config} does not exist; allowed: a config file, or the config of a '
-                              'model')
-        if '://' not in checkpoint and not Path(checkpoint).is_file():
-            raise ConfigError(f'{self.key}: checkpoint not found: {checkpoint}')
 
     def build(self, runner: Any) -> nn.Module:
         """Build the network, on the device of the model of a run, in eval mode.
