@@ -13,7 +13,8 @@ from mmengine.optim import build_optim_wrapper
 
 from mmbignas.engine.alone import Alone
 from mmbignas.engine.checks import check_count, check_dataset_files
-from mmbignas.engine.fixed_images import load_fixed_images, preserved_rng
+from mmbignas.engine.fixed_images import load_fixed_images
+from mmbignas.engine.random_states import preserved_rng
 from mmbignas.errors import ConfigError
 
 KEYS = ('max_iters', 'optim_wrapper')

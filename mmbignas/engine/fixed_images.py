@@ -2,13 +2,10 @@
 from __future__ import annotations
 
 import copy
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS, DATASETS
@@ -16,7 +13,7 @@ from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from mmbignas.engine.checks import type_name
-from mmbignas.engine.repeatable import seed_cpu
+from mmbignas.engine.random_states import preserved_rng, seed_cpu
 from mmbignas.tensors import tensors_in
 
 SEED = 0
@@ -129,7 +126,7 @@ class SeededDataset(Dataset):
     """A data set each of whose items has its own seed for random augmentations.
 
     So an item does not depend on the worker that loads it or on what was loaded before. It sets the global random
-    states, so within the process of training it belongs under :func:`preserved_rng`.
+    states, so within the process of training it belongs under :func:`~mmbignas.engine.random_states.preserved_rng`.
 
     Args:
         dataset: the data set or its config.
@@ -149,18 +146,6 @@ class SeededDataset(Dataset):
     def __getitem__(self, index: int) -> Any:
         seed_cpu(SEED + index)
         return self.dataset[index]
-
-
-@contextmanager
-def preserved_rng() -> Iterator[None]:
-    """Put the random states of Python, NumPy and torch (CPU) back at the end."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])
 
 
 def count_images(batch: Any) -> int:

@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner.amp import autocast
 from torch.utils.data import IterableDataset
 
-from mmbignas.engine.fixed_images import preserved_rng
+from mmbignas.engine.random_states import preserved_rng
 from mmbignas.engine.silence import silence
 
 IMAGES = 4

@@ -8,7 +8,7 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import nn
 
-from mmbignas.engine.fixed_images import preserved_rng
+from mmbignas.engine.random_states import preserved_rng
 from mmbignas.supernet import BNState
 
 DROPS = (DropPath, nn.modules.dropout._DropoutNd)

@@ -7,7 +7,8 @@ import torch
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from mmbignas.engine.repeatable import RepeatableLoader, mixed_seed, seed_process
+from mmbignas.engine.random_states import mixed_seed, seed_process
+from mmbignas.engine.repeatable import RepeatableLoader
 from mmbignas.errors import ConfigError
 
 

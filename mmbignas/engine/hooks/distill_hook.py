@@ -20,11 +20,11 @@ from mmbignas.distill import (
     places,
     set_aside,
 )
-from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.engine.hooks.adapter_training import AdapterTraining, build_adapters, check_left_over
 from mmbignas.engine.hooks.in_place_teacher import InPlaceTeacher
 from mmbignas.engine.hooks.teacher import parse_teachers
 from mmbignas.engine.hooks.trial_pass import trial_batch, trial_pass
+from mmbignas.engine.random_states import preserved_rng
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
 from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS

@@ -15,7 +15,7 @@ from mmbignas.engine.calibration_images import (
     load_calibration_images,
 )
 from mmbignas.engine.checks import check_count
-from mmbignas.engine.fixed_images import preserved_rng
+from mmbignas.engine.random_states import preserved_rng
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSpace
 from mmbignas.supernet import Supernet, calibrate_bn

@@ -7,7 +7,7 @@ import torch
 from mmengine.model import is_model_wrapper
 from torch.utils.data import IterableDataset
 
-from mmbignas.engine.fixed_images import preserved_rng
+from mmbignas.engine.random_states import preserved_rng
 from mmbignas.engine.undisturbed import undisturbed
 
 IMAGES = 2  # batch normalisation needs more than one value of a channel

@@ -10,8 +10,8 @@ import torch
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, Hook, ParamSchedulerHook
 from torch import Tensor
 
-from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.engine.hooks.calibrate_first_hook import CalibrateFirstHook
+from mmbignas.engine.random_states import preserved_rng
 from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 

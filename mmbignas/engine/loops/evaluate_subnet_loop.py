@@ -17,9 +17,9 @@ from mmbignas.cost.latency import Latency, build_backend, measure_latency
 from mmbignas.cost.latency.backends import check_count
 from mmbignas.cost.units import format_macs, format_params
 from mmbignas.engine.checks import check_metric_name, errors_below
-from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.engine.loops.subnet_loop import SubnetEval, json_metrics, number_metrics, plain_metrics, stage_of
 from mmbignas.engine.loops.subnet_val_loop import SubnetValLoop
+from mmbignas.engine.random_states import preserved_rng
 from mmbignas.engine.wanted_metrics import WantedMetrics
 from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS

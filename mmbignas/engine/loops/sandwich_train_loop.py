@@ -16,7 +16,8 @@ from mmbignas.engine.checks import check_dataset_files, check_num_classes, check
 from mmbignas.engine.gradients import average_gradients
 from mmbignas.engine.hooks.same_on_all_ranks_hook import SameOnAllRanksHook
 from mmbignas.engine.processes import check_same_length
-from mmbignas.engine.repeatable import RepeatableLoader, mixed_seed, seed_process
+from mmbignas.engine.random_states import mixed_seed, seed_process
+from mmbignas.engine.repeatable import RepeatableLoader
 from mmbignas.engine.resolution import Resizer, check_interpolation
 from mmbignas.engine.sandwich import SandwichRule, SubnetPass
 from mmbignas.errors import ConfigError

@@ -24,10 +24,10 @@ from mmbignas.engine.checks import check_choice, check_count, check_metric_name,
 from mmbignas.engine.chosen_images import with_chosen_images
 from mmbignas.engine.exact_metrics import exact, restricted
 from mmbignas.engine.finetuning import BriefFinetuning
-from mmbignas.engine.fixed_images import preserved_rng
 from mmbignas.engine.identity import annotation_hashes, config_hash, dataset_hash, model_hash, space_hash
 from mmbignas.engine.loops.subnet_loop import SubnetEval, SubnetLoop, json_metrics, number_metrics, stage_of
 from mmbignas.engine.prediction import predict_others
+from mmbignas.engine.random_states import preserved_rng
 from mmbignas.engine.results import export_command, write_config, write_results
 from mmbignas.engine.silence import silence
 from mmbignas.engine.wanted_metrics import WantedMetrics
