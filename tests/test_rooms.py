@@ -33,7 +33,7 @@ ROOMS = {
 
 def read_imports(package: Path) -> dict[str, dict[str, int]]:
     """Module -> the modules of the package that it imports, anywhere in it, and in which line."""
-    files = {'.'.join(path.relative_to(package).with_suffix('').parts).removesuffix('.__init__'): path
+    files = {'.'.join(path.relative_to(package).with_suffix('').parts).removesuffix('__init__').rstrip('.'): path
              for path in package.rglob('*.py') if '.mim' not in path.parts}
     imports: dict[str, dict[str, int]] = {}
     for module, path in files.items():
