@@ -74,7 +74,7 @@ def check_options(owner: str, options: Mapping[str, Any], rules: Mapping[str, Ru
 
     Args:
         owner: what comes before the names in messages, e.g. ``SubnetLossHook`` or ``train_cfg``.
-        options: name -> value, e.g. ``locals()`` at the beginning of ``__init__``; names without a rule are passed over.
+        options: name -> value, e.g. ``locals()`` at the start of ``__init__``; names without a rule are passed over.
         rules: name -> rule.
 
     Raises:
