@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from mmdet.structures.bbox import BaseBoxes, scale_boxes
-from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch.nn import functional
 from mmbignas.data.image_sizes import check_image_size
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
+from mmbignas.utils.models import unwrapped
 
 # Of the modes of torch.nn.functional.interpolate, those for images.
 INTERPOLATIONS = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
@@ -121,7 +121,7 @@ class Resizer:
 
     def __init__(self, model: nn.Module, image_size: Sequence[int], interpolation: str = 'bicubic',
                  key: str = 'image_size') -> None:
-        inner: nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
+        inner = unwrapped(model)
         preprocessor = getattr(inner, 'data_preprocessor', None)
         if not isinstance(preprocessor, nn.Module):
             raise ConfigError(f'{key}: {list(image_size)} is not allowed, since {type(inner).__name__} has no '

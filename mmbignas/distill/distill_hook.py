@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch import nn
 
@@ -20,6 +19,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 from mmbignas.train.sandwich_rule import SandwichRule
 from mmbignas.train.subnet_pass import SubnetPass
+from mmbignas.utils.models import unwrapped
 from mmbignas.utils.random_states import preserved_rng
 
 
@@ -149,7 +149,7 @@ class DistillHook(Hook):
             self._recorder = OutputRecorder(runner.model, places(self.in_place_jobs.values(), 'mimic_name'))
             self._in_place = InPlaceTeacher(self._recorder, self.same_pixels)
         self._build_teachers(runner)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         self._distillations = [TeacherDistillation(model, network, self._taught_by(name), lambda: runner.iter)
                                for name, network in self._networks.items()]
 

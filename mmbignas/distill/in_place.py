@@ -4,7 +4,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 
 from mmbignas.distill.job import DistillJob
 from mmbignas.distill.recorder import OutputRecorder, Outputs
@@ -12,6 +11,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize
 from mmbignas.train.subnet_pass import SubnetPass
 from mmbignas.train.undisturbed import undisturbed
+from mmbignas.utils.models import unwrapped
 
 
 class InPlaceTeacher:
@@ -49,7 +49,8 @@ class InPlaceTeacher:
         """
         if not self.same_pixels or not self._outputs or subnet_pass.image_size in self._outputs:
             return
-        loop, model = runner.train_loop, runner.model.module if is_model_wrapper(runner.model) else runner.model
+        loop = runner.train_loop
+        model: Any = unwrapped(runner.model)
         loop.supernet.apply(loop.rule.max)
         self.recorder.start()
         with undisturbed(model), torch.no_grad(), runner.optim_wrapper.optim_context(model):

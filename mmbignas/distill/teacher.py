@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmbignas.data.calibration_images import DEFAULT_IMAGES, calibration_dataloader, load_calibration_images
@@ -21,6 +20,7 @@ from mmbignas.registry import MODELS
 from mmbignas.space import ModuleSpace
 from mmbignas.supernet import Supernet, calibrate_bn, load_weights, model_config, read_checkpoint
 from mmbignas.utils.checks import check_count
+from mmbignas.utils.models import unwrapped
 from mmbignas.utils.random_states import preserved_rng
 
 TEACHER_KEYS = ('config', 'checkpoint', 'num_images')
@@ -225,7 +225,7 @@ class Teacher:
         Raises:
             ConfigError: for a config or checkpoint that cannot be used, or images that are preprocessed in another way.
         """
-        model: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         with preserved_rng():
             teacher = self.source.build(self.key)
         teacher.to(next(model.parameters()).device)

@@ -4,10 +4,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch.utils.data import IterableDataset
 
 from mmbignas.train.undisturbed import undisturbed
+from mmbignas.utils.models import training_flags_kept, unwrapped
 from mmbignas.utils.random_states import preserved_rng
 
 TRIAL_IMAGES = 2  # batch normalisation needs more than one value of a channel
@@ -27,7 +27,8 @@ def trial_batch(runner: Any) -> Any:
     with preserved_rng():
         batch = dataloader.collate_fn([dataloader.dataset[index]
                                        for index in range(min(TRIAL_IMAGES, len(dataloader.dataset)))])
-        return _plain(runner.model).data_preprocessor(batch, False)
+        model: Any = unwrapped(runner.model)
+        return model.data_preprocessor(batch, False)
 
 
 def trial_pass(runner: Any, batch: Any) -> dict[str, Any]:
@@ -37,13 +38,6 @@ def trial_pass(runner: Any, batch: Any) -> dict[str, Any]:
         runner: the runner, about to train.
         batch: from :func:`trial_batch`.
     """
-    model = _plain(runner.model)
-    training = model.training
-    with preserved_rng(), undisturbed(model.train()), torch.no_grad():
-        losses = model._run_forward(batch, mode='loss')
-    model.train(training)
-    return losses
-
-
-def _plain(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model
+    model: Any = unwrapped(runner.model)
+    with training_flags_kept(model), preserved_rng(), undisturbed(model.train()), torch.no_grad():
+        return model._run_forward(batch, mode='loss')

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, get_rank, get_world_size
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from mmbignas.train.sandwich_rule import SandwichRule
 from mmbignas.train.subnet_pass import SubnetPass
 from mmbignas.train.watch.same_on_all_ranks_hook import SameOnAllRanksHook
 from mmbignas.utils.distributed import average_gradients, check_same_length
+from mmbignas.utils.models import unwrapped
 from mmbignas.utils.random_states import mixed_seed, seed_process
 
 
@@ -165,7 +165,7 @@ class SandwichLoop(BaseLoop):
         if not isinstance(optim_wrapper, OptimWrapper) or isinstance(optim_wrapper, OptimWrapperDict):
             raise ConfigError(f'optim_wrapper: {type(optim_wrapper).__name__} is not allowed; allowed: OptimWrapper '
                               'and its subclasses for one optimizer')
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model: Any = unwrapped(runner.model)
         with optim_wrapper.optim_context(model):
             data = model.data_preprocessor(data_batch, True)
         batches: dict[tuple[int, int] | None, Any] = {None: data}

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 
 from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 from mmbignas.train.resume.checkpoint_files import BACKEND, STOPPED, newest_checkpoint, what_is_broken
+from mmbignas.utils.models import unwrapped
 
 
 @HOOKS.register_module()
@@ -58,7 +58,7 @@ class ResumeHook(Hook):
         """
         if not runner._resume:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         ours, theirs = ({name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
                         for state in (model.state_dict(), checkpoint['state_dict']))
         wrong = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]

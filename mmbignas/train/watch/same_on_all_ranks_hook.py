@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 from mmbignas.train.sandwich_rule import SandwichRule
 from mmbignas.utils.checks import check_count
+from mmbignas.utils.models import unwrapped
 
 # Integers as wide as the numbers of a parameter, by bytes.
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -64,7 +64,7 @@ class SameOnAllRanksHook(Hook):
         if get_world_size() == 1 or self._begun and runner.iter % self.interval:
             return
         self._begun = True
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         names, sums = weight_sums(model)
         own = sums.new_tensor([runner.iter, _subnets_hash(runner)])
         rows = torch.stack(all_gather(torch.cat([own, sums]))).tolist()

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor
 
 from mmbignas.registry import HOOKS
@@ -14,6 +13,7 @@ from mmbignas.supernet import BNState
 from mmbignas.train.sandwich_rule import sandwich_rule
 from mmbignas.train.subnet_pass import SubnetPass
 from mmbignas.utils.checks import check_count
+from mmbignas.utils.models import unwrapped
 
 
 @HOOKS.register_module()
@@ -58,7 +58,7 @@ class SkipNonFiniteHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Find out what there is to watch."""
         sandwich_rule(runner, 'SkipNonFiniteHook')
-        self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._model = unwrapped(runner.model)
         self._intervals = [(hook, hook.interval) for hook in runner.hooks if isinstance(hook, CheckpointHook)]
         self._in_a_row, self._skipped = 0, runner.message_hub.runtime_info.get('skipped_steps', 0)
         self._forget()
