@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mmbignas.distill.adapters import Adapters
 from mmbignas.distill.job import IN_PLACE, DistillJob, places
 from mmbignas.distill.recorder import OutputRecorder, Outputs
-from mmbignas.distill.trial_pass import trial_batch, trial_pass
 from mmbignas.errors import ConfigError
+from mmbignas.train.trial_pass import trial_batch, trial_pass
 
 STATE = 'distill_adapters'  # key in checkpoints
 

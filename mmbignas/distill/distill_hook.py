@@ -14,11 +14,11 @@ from mmbignas.distill.job import IN_PLACE, DistillJob, check_replaced, places, s
 from mmbignas.distill.parsing import parse_jobs
 from mmbignas.distill.recorder import OutputRecorder, data_samples_of
 from mmbignas.distill.teacher import TeacherDistillation, parse_teachers
-from mmbignas.distill.trial_pass import trial_batch, trial_pass
 from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 from mmbignas.train.sandwich_rule import SandwichRule
 from mmbignas.train.subnet_pass import SubnetPass
+from mmbignas.train.trial_pass import trial_batch, trial_pass
 from mmbignas.utils.models import unwrapped
 from mmbignas.utils.random_states import preserved_rng
 

@@ -10,7 +10,7 @@ from mmbignas.distill.recorder import OutputRecorder, Outputs
 from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize
 from mmbignas.train.subnet_pass import SubnetPass
-from mmbignas.train.undisturbed import undisturbed
+from mmbignas.train.trial_pass import undisturbed
 from mmbignas.utils.models import unwrapped
 
 

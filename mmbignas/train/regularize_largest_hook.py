@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmbignas.registry import HOOKS
 from mmbignas.train.sandwich_rule import sandwich_rule
 from mmbignas.train.subnet_pass import SubnetPass
-from mmbignas.train.undisturbed import DROPS
+from mmbignas.train.trial_pass import DROPS
 from mmbignas.utils.models import unwrapped
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize, SearchSpace
 from mmbignas.supernet import SubnetChoice, parse_choices
 from mmbignas.train.subnet_pass import ATTENTIVE, SubnetPass

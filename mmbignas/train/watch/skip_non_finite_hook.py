@@ -12,8 +12,8 @@ from mmbignas.registry import HOOKS
 from mmbignas.supernet import BNState
 from mmbignas.train.sandwich_rule import sandwich_rule
 from mmbignas.train.subnet_pass import SubnetPass
-from mmbignas.utils.checks import check_count
 from mmbignas.utils.models import unwrapped
+from mmbignas.utils.rules import integer
 
 
 @HOOKS.register_module()
@@ -49,7 +49,7 @@ class SkipNonFiniteHook(Hook):
     priority = 'LOW'
 
     def __init__(self, max_in_a_row: int = 10) -> None:
-        self.max_in_a_row = check_count(max_in_a_row, 'SkipNonFiniteHook.max_in_a_row')
+        self.max_in_a_row = integer(1).check(max_in_a_row, 'SkipNonFiniteHook.max_in_a_row')
         self._passes: list[SubnetPass] = []
         self._losses: list[Tensor] = []
         self._statistics: BNState | None = None
