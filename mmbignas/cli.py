@@ -11,7 +11,8 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbignas.dependencies import require_mmpretrain
 from mmbignas.errors import ConfigError, DependencyError
-from mmbignas.utils.config_typos import typos_explained
+from mmbignas.utils.configs import typos_explained
+from mmbignas.utils.rules import must_be
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -22,7 +23,7 @@ def run_tool(main: Callable[[], None]) -> None:
 
     Args:
         main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError` and those that
-            :func:`~mmbignas.utils.config_typos.typos_explained` makes of wrong keys and types passes through.
+            :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types passes through.
     """
     try:
         record(typos_explained()(main))()
@@ -141,5 +142,5 @@ def image_size_pairs(pixels: Sequence[int]) -> list[tuple[int, int]]:
         ConfigError: A width is missing.
     """
     if len(pixels) % 2:
-        raise ConfigError(f'--image-size {" ".join(map(str, pixels))}: allowed: pairs of height and width')
+        raise must_be('--image-size', 'pairs of height and width', list(pixels))
     return list(zip(pixels[::2], pixels[1::2]))

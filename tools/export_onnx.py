@@ -15,8 +15,7 @@ from mmengine.config import Config
 from mmbignas import ConfigError
 from mmbignas.cli import add_config_arguments, read_config, run_tool
 from mmbignas.data import check_image_size
-from mmbignas.data.image_steps import image_steps
-from mmbignas.data.pipeline_size import own_preprocessor, pipeline_size
+from mmbignas.data.pipeline_size import image_steps, own_preprocessor, pipeline_size
 from mmbignas.export import ExportCheck, check_opset, check_plain, export_onnx, export_pt2
 from mmbignas.supernet import load_weights, read_checkpoint
 from mmbignas.supernet.build import build_model

@@ -11,7 +11,7 @@ from mmbignas import ConfigError
 from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
 from mmbignas.data.check_data import check_files
 from mmbignas.evaluation.drawn_predictions import OF_CLASSIFIERS, OF_DETECTORS, drawn_by, predictions_of
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import build_runner
 
 WITHOUT_PREDICTIONS = ('SampleFlopsLoop', 'SampleAccuracyLoop', 'SubnetSearchLoop')

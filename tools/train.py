@@ -9,7 +9,7 @@ from mmbignas import ConfigError
 from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
 from mmbignas.data.check_data import check_files
 from mmbignas.train import ResumeHook, StopHook
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import build_runner
 
 

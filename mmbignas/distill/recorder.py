@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
-from mmbignas.utils.models import unwrapped
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in, unwrapped
 
 Outputs = dict[str, list[Tensor]]
 ModuleOutputs = Sequence[Sequence[Tensor]]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
 from mmbignas.latency.timing import Timing, measure
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.rules import integer
 
 
 class Backend(ABC):
@@ -41,7 +41,7 @@ class Backend(ABC):
 
     def __init__(self, device: str = 'cpu', threads: int | None = None) -> None:
         self.device = self._parse_device(device)
-        self.threads = torch.get_num_threads() if threads is None else check_count(threads, 'threads')
+        self.threads = torch.get_num_threads() if threads is None else integer(1).check(threads, 'threads')
 
     @classmethod
     def _parse_device(cls, name: str) -> torch.device:

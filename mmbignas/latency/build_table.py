@@ -20,7 +20,7 @@ from mmbignas.latency.rounds import Group, MeasuredSubnet, Part, Report, lacking
 from mmbignas.latency.table import LatencyTable, LinearFit, fit_line, percentage_error
 from mmbignas.space import Subnet
 from mmbignas.supernet import Supernet, subnet_config
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.rules import integer
 
 PATIENCE = 10_000  # subnets drawn in a row without a new block, before all blocks count as known
 POOL = 1000  # subnets to choose from when all blocks are to be had in few subnets
@@ -56,7 +56,7 @@ def build_latency_table(path: str | Path, model_cfg: Mapping[str, Any], model: n
         ConfigError: for a file that cannot be used, or too few subnets.
     """
     identity = dict(model=type(Supernet(model).model).__name__, **space_identity(cost_model),
-                    image_sizes=cost_model.space.image_sizes, batch_size=check_count(batch_size, 'batch_size'),
+                    image_sizes=cost_model.space.image_sizes, batch_size=integer(1).check(batch_size, 'batch_size'),
                     **backend.conditions)
     table = LatencyTable.resume(path, identity)
     table.save()  # now rather than after the first measurements, if it cannot be written

@@ -13,7 +13,7 @@ from mmbignas.latency.backends import Backend, CompiledTorchBackend, TorchBacken
 from mmbignas.latency.onnx_backends import OnnxRuntimeBackend, TensorRTBackend
 from mmbignas.space import ImageSize, SearchSpace
 from mmbignas.supernet import image_channels
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.rules import integer
 
 # Add your own under its name.
 BACKENDS: dict[str, type[Backend]] = {
@@ -84,7 +84,7 @@ def image_batch(model: nn.Module, image_size: Sequence[int], batch_size: int) ->
         ConfigError: for sizes that are not integers from 1.
     """
     [(height, width)] = SearchSpace({}, [image_size]).image_sizes  # checked
-    return noise((check_count(batch_size, 'batch_size'), image_channels(model), height, width))
+    return noise((integer(1).check(batch_size, 'batch_size'), image_channels(model), height, width))
 
 
 def noise(shape: Sequence[int]) -> Tensor:

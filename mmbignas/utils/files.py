@@ -1,4 +1,4 @@
-"""From a supernet's checkpoint to a subnet as a folder that somebody ships."""
+"""Files and folders that get their names when they are complete."""
 from __future__ import annotations
 
 import os

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmbignas import ConfigError
 from mmbignas.export import DetectionNetwork, Network
-from mmbignas.export.nms import nms_keep
+from mmbignas.export.detection import nms_keep
 from mmbignas.supernet import Supernet
 from tests.export.detectors import (
     SIZE,
@@ -105,7 +105,7 @@ def test_nms_in_onnx() -> None:
     """The translation is the same operation, also where an image has no box at all."""
     runtime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
-    from mmbignas.export.nms import ONNX_TRANSLATIONS
+    from mmbignas.export.detection import ONNX_TRANSLATIONS
     from mmbignas.export.onnx import export
 
     class Alone(nn.Module):

@@ -184,7 +184,7 @@ def test_a_network_that_computes_something_else_is_not_written(
 @pytest.mark.parametrize('broken', ['threshold', 'sizes'])
 def test_other_boxes_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     """The raw outputs are right; NMS in ONNX, or the border of the images, is not."""
-    from mmbignas.export.nms import ONNX_TRANSLATIONS, _to_onnx
+    from mmbignas.export.detection import ONNX_TRANSLATIONS, _to_onnx
     if broken == 'threshold':
         monkeypatch.setitem(ONNX_TRANSLATIONS, torch.ops.mmbignas.nms_keep.default,
                             lambda boxes, scores, iou_threshold, max_keep: _to_onnx(boxes, scores, 0.05, max_keep))
