@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from torch.distributed.elastic.multiprocessing.errors import record
@@ -130,6 +131,26 @@ def existing_checkpoint(path: str) -> str:
     if '://' not in path and not Path(path).is_file():
         raise ConfigError(f'checkpoint not found: {path}')
     return path
+
+
+def image_sizes(args: argparse.Namespace, own: Any) -> Any:
+    """The image size or sizes of a tool: those that were typed after ``--image-size``, else the config's.
+
+    Args:
+        args: The parsed options, with ``config`` and ``image_size``, heights and widths in turn or ``None``.
+        own: What the config says, as ``[height, width]`` or a list of such pairs; ``None`` where it says nothing.
+
+    Returns:
+        ``own``, or what was typed, a list of pairs.
+
+    Raises:
+        ConfigError: There is none, or a width is missing.
+    """
+    if args.image_size is not None:
+        return image_size_pairs(args.image_size)
+    if own is None:
+        raise ConfigError(f'--image-size H W is missing, and {args.config} has no test_cfg with an image size')
+    return own
 
 
 def image_size_pairs(pixels: Sequence[int]) -> list[tuple[int, int]]:

@@ -88,8 +88,8 @@ def check_same_length(dataloader: DataLoader) -> None:
     if len(set(lengths)) > 1:
         sampler, dataset = getattr(dataloader.batch_sampler, 'sampler', None), cast(Sized, dataloader.dataset)
         raise ConfigError(f'train_dataloader: an epoch must have as many batches in each process, got '
-                          f'{", ".join(map(str, lengths))} ({type(sampler).__name__}, {len(dataset)} images here); give '
-                          "all of them the same data and sampler=dict(type='DefaultSampler')")
+                          f'{", ".join(map(str, lengths))} ({type(sampler).__name__}, {len(dataset)} images here); '
+                          "give all of them the same data and sampler=dict(type='DefaultSampler')")
 
 
 def _start_group(launcher: str, env_cfg: Any) -> None:

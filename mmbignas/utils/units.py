@@ -39,7 +39,7 @@ def parse_amount(value: Any, key: str) -> int:
     if isinstance(value, str):
         text = value.strip()
         if re.search(r'flops?$', text, re.IGNORECASE):
-            raise must_be(key, f'{_ALLOWED}, not FLOPs, of which a multiply-add is one to some and two to others', value)
+            raise must_be(key, f'{_ALLOWED}, not FLOPs: a multiply-add is one to some and two to others', value)
         match = _AMOUNT.fullmatch(text)
         amount = Fraction(match[1]) * PREFIXES[match[2].upper()] if match else None
     elif isinstance(value, Integral) and not isinstance(value, bool):
