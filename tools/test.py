@@ -52,7 +52,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise must_be('--out', 'a file that ends in .pkl or .pickle', args.out)
     if args.out and not _one_network(cfg.get('test_cfg') or {}):
-        raise must_be('test_cfg', 'a test of one network with --out: a single one of subnets, calib_bn True or False, or '
+        raise must_be('test_cfg', 'a test of one network with --out: one of subnets, calib_bn True or False, or '
                       'an exported folder (tools/export_subnet.py)', type_name(cfg.test_cfg))
     if args.show or args.show_dir:
         if type_name(cfg.get('test_cfg') or {}) in WITHOUT_PREDICTIONS:
