@@ -88,7 +88,7 @@ def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
     if len(values) == num_stages:
         return Element(name, tuple((value,) for value in values), None, key)
     if name == 'depth':
-        raise must_be(key, f'a list of {num_stages} values, one per stage', config)
+        raise must_be(key, f'a list of one value per stage ({num_stages})', config)
     return Element(name, (), None, key, blocks=values)
 
 
@@ -119,7 +119,7 @@ def _parse_space(name: str, space: Any, num_stages: int, key: str) -> Choices:
     """Turn ``min``/``max``/``stride`` or ``dynamic_range`` into ascending choices per stage."""
     keys = set(space) if isinstance(space, Mapping) else set()
     if keys == {'dynamic_range'}:
-        stages = _per_stage(space['dynamic_range'], num_stages, f'{key}.space.dynamic_range', 'lists')
+        stages = _per_stage(space['dynamic_range'], num_stages, f'{key}.space.dynamic_range', 'list')
         ranges = [read_values(name, stage, f'{key}.space.dynamic_range[{i}]') for i, stage in enumerate(stages)]
         return tuple(tuple(sorted(set(stage))) for stage in ranges)
     if not {'min', 'max'} <= keys <= {'min', 'max', 'stride'}:
@@ -128,15 +128,15 @@ def _parse_space(name: str, space: Any, num_stages: int, key: str) -> Choices:
                  for end in ('min', 'max'))
     stride = space.get('stride')
     if isinstance(stride, Sequence):
-        _per_stage(stride, num_stages, f'{key}.space.stride', 'numbers')
+        _per_stage(stride, num_stages, f'{key}.space.stride', 'number')
     else:
         stride = [stride] * num_stages
     return tuple(_stage_range(*args, stage, key) for stage, args in enumerate(zip(low, high, stride)))
 
 
-def _per_stage(values: Any, num_stages: int, key: str, what: str = 'values') -> Sequence[Any]:
+def _per_stage(values: Any, num_stages: int, key: str, what: str = 'value') -> Sequence[Any]:
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != num_stages:
-        raise must_be(key, f'a list of {num_stages} {what}, one per stage', values)
+        raise must_be(key, f'a list of one {what} per stage ({num_stages})', values)
     return values
 
 

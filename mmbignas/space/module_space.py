@@ -232,7 +232,7 @@ class ModuleSpace:
 
     def _lengths(self, blocks: int | None) -> str:
         """How many values an element may have, for messages."""
-        return f'a list of {self.num_stages} values (one per stage)' + f' or {blocks} (one per block)' * bool(blocks)
+        return f'a list of one value per stage ({self.num_stages})' + f' or one per block ({blocks})' * bool(blocks)
 
     def blocks(self, settings: ModuleSettings) -> list[list[dict[str, Any]]]:
         """Canonical settings block by block: per stage, per active block, element -> value (without depth)."""

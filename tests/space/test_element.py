@@ -125,20 +125,20 @@ REFUSED = [
     ('x', dict(space=dict(dynamic_range=[[1], 1])), '.space.dynamic_range[1] must be a list of numbers, one at least, '
      'got 1'),
     # lengths
-    ('depth', [1, 2, 3], ' must be a list of 2 values, one per stage, got [1, 2, 3]'),
-    ('x', space(min=[1]), '.space.min must be a list of 2 values, one per stage, got [1]'),
-    ('x', space(max=3), '.space.max must be a list of 2 values, one per stage, got 3'),
-    ('x', space(stride=[1]), '.space.stride must be a list of 2 numbers, one per stage, got [1]'),
-    ('x', dict(space=dict(dynamic_range=[[1]])), '.space.dynamic_range must be a list of 2 lists, one per stage, got '
+    ('depth', [1, 2, 3], ' must be a list of one value per stage (2), got [1, 2, 3]'),
+    ('x', space(min=[1]), '.space.min must be a list of one value per stage (2), got [1]'),
+    ('x', space(max=3), '.space.max must be a list of one value per stage (2), got 3'),
+    ('x', space(stride=[1]), '.space.stride must be a list of one number per stage (2), got [1]'),
+    ('x', dict(space=dict(dynamic_range=[[1]])), '.space.dynamic_range must be a list of one list per stage (2), got '
      '[[1]]'),
-    ('x', dict(space=dict(dynamic_range='ab')), ".space.dynamic_range must be a list of 2 lists, one per stage, got "
+    ('x', dict(space=dict(dynamic_range='ab')), ".space.dynamic_range must be a list of one list per stage (2), got "
      "'ab'"),
     # ranges
     ('x', space(min=[1, 4]), '.space.min must be <= max, 3, in stage 1, got 4'),
     ('x', space(stride=[2, 4]), '.space.stride must be a divisor of 2 in stage 1, from 1 to 3, got 4'),
     ('x', space(stride=None), '.space.stride must be a number > 0 in stage 0, from 1 to 3, got None'),
     ('x', space(stride=0), '.space.stride must be a number > 0 in stage 0, from 1 to 3, got 0'),
-    ('x', space(stride='1'), ".space.stride must be a list of 2 numbers, one per stage, got '1'"),
+    ('x', space(stride='1'), ".space.stride must be a list of one number per stage (2), got '1'"),
     ('x', dict(space=dict(min=[1, 1], max=[3, 3])), '.space.stride must be a number > 0 in stage 0, from 1 to 3, got '
      'None'),
     # keys

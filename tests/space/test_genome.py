@@ -149,7 +149,7 @@ def test_subnets_of_another_space_are_refused() -> None:
     other = Subnet({'backbone': {'depth': (1,)}})
     for use in (genome.encode, lambda subnet: list(genome.neighbours(subnet)),
                 lambda subnet: genome.crossover(genome.space.max(), subnet, random.Random(0))):
-        with pytest.raises(ConfigError, match=r'backbone\.depth must be a list of 3 values \(one per stage\), got'):
+        with pytest.raises(ConfigError, match=r'backbone\.depth must be a list of one value per stage \(3\), got'):
             use(other)
 
 

@@ -292,7 +292,7 @@ def test_one_choice_is_a_supernet_without_a_search() -> None:
 
 GOOD = dict(depth=[2, 1], kernel_size=[7, 5, 3], out_channel=[8, 16])
 
-LENGTHS = 'must be a list of 2 values (one per stage)'
+LENGTHS = 'must be a list of one value per stage (2)'
 ONE_VALUE = 'must be the same for all blocks of a stage, got'
 
 # settings of `block_kernels`, the message after "backbone"
@@ -308,7 +308,7 @@ REFUSED_SETTINGS: list[tuple[Any, str]] = [
     (dict(GOOD, depth=[2, 1, 1]), f'.depth {LENGTHS}, got (2, 1, 1)'),
     (dict(GOOD, kernel_size=[7, 5, 7]), '.kernel_size must be one of [3, 5] in block 2, got 7'),
     (dict(GOOD, kernel_size=[7, 4, 3]), '.kernel_size[1] must be an odd integer >= 1, got 4'),
-    (dict(GOOD, kernel_size=[7, 5, 3, 3]), f'.kernel_size {LENGTHS} or 3 (one per block), got (7, 5, 3, 3)'),
+    (dict(GOOD, kernel_size=[7, 5, 3, 3]), f'.kernel_size {LENGTHS} or one per block (3), got (7, 5, 3, 3)'),
     (dict(GOOD, kernel_size=3), '.kernel_size must be a list of numbers, one at least, got 3'),
     (dict(GOOD, kernel_size=[[7], [5], [3]]), '.kernel_size[0] must be an odd integer >= 1, got [7]'),
     (dict(GOOD, out_channel=[8, 8]), '.out_channel must be one of [16, 24, 32] in stage 1, got 8'),
@@ -348,7 +348,7 @@ REFUSED_SPACES: list[tuple[dict, str]] = [
        f'm.{name}.sample_strategy must be net-wise or stage-wise (only kernel_size, expand_ratio may differ between '
        "blocks of a stage), got 'block_wise'") for name in ('out_channel', 'depth')),
     (dict(depth=[2, 1], out_channel=[8, 16, 8]), f'm.out_channel {ONE_VALUE} (8, 16, 8)'),
-    (dict(depth=[2, 1], kernel_size=[3, 3, 3, 3]), f'm.kernel_size {LENGTHS} or 3 (one per block), got (3, 3, 3, 3)'),
+    (dict(depth=[2, 1], kernel_size=[3, 3, 3, 3]), f'm.kernel_size {LENGTHS} or one per block (3), got (3, 3, 3, 3)'),
     (dict(depth=element([1, 1], [2, 1], 1), kernel_size=[3, 3, 3]), f'm.kernel_size {LENGTHS}, got (3, 3, 3)'),
     (dict(depth=[1, 1], kernel_size=element([5, 3], [5, 5], 2, 'ordered_stage_wise')),
      "m.kernel_size: 'ordered_stage_wise' cannot draw the smallest subnet [5, 3]: its value must be 1 to 1000 times "
@@ -387,8 +387,8 @@ def test_model_settings_refused(settings: Any, message: str) -> None:
 
 def test_space_imports_neither_torch_nor_a_higher_room() -> None:
     allowed = {'__future__', 'abc', 'bisect', 'collections.abc', 'contextlib', 'dataclasses', 'functools', 'itertools',
-               'json', 'math', 'numbers', 'os', 'pathlib', 'random', 'reprlib', 'shutil', 'typing', 'yaml', 'mmbignas.errors',
-               'mmbignas.utils.files', 'mmbignas.utils.rules'}
+               'json', 'math', 'numbers', 'os', 'pathlib', 'random', 'reprlib', 'shutil', 'typing', 'yaml',
+               'mmbignas.errors', 'mmbignas.utils.files', 'mmbignas.utils.rules'}
     room = Path(mmbignas.space.__file__).parent
     files = sorted(room.glob('*.py'))
     assert len(files) >= 9
