@@ -4,7 +4,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 from mmbignas.errors import ConfigError
@@ -12,6 +11,7 @@ from mmbignas.space.module_space import ModuleSettings, ModuleSpace, split_block
 from mmbignas.space.search_space import SearchSpace
 from mmbignas.space.strategies import Chain, OneIndex, Values
 from mmbignas.space.subnet import IMAGE_SIZE, Subnet
+from mmbignas.utils.rules import integer, must_be
 
 INACTIVE = -1
 
@@ -25,7 +25,7 @@ class Gene:
         element: the element, or ``image_size``.
         stage: the stage; ``None`` where the gene holds for all stages.
         block: the block in the stage; ``None`` where the gene holds for all blocks.
-        choices: ascending choices. Those of a gene for all stages are tuples of one value a stage, those of the image
+        choices: ascending choices. Those of a gene for all stages are tuples of one value per stage, those of the image
             size ``(height, width)``.
     """
 
@@ -43,11 +43,11 @@ class Gene:
 
 
 class Genome:
-    """Subnets of a space as vectors with one entry a free decision.
+    """Subnets of a space as vectors with one entry per free decision.
 
-    There is one gene for a whole element that is drawn by one index, one a stage for stage-wise elements, one a block
-    of the greatest depth for block-wise ones, and one for the image size. What is fixed, or follows the depth, has
-    none. Two subnets are equal if and only if their vectors are.
+    An element that is drawn by one index has one gene, a stage-wise one has one per stage, and a block-wise one has one
+    per block of the greatest depth; the image size has one as well. What is fixed, or follows the depth, has none. Two
+    subnets are equal if and only if their vectors are.
 
     Args:
         space: the search space.
@@ -60,6 +60,7 @@ class Genome:
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.genes = tuple(_genes(space))
+        self._rules = [integer(0, len(gene.choices) - 1) for gene in self.genes]
         self._numbers = {(gene.module, gene.element, gene.stage, gene.block): number
                          for number, gene in enumerate(self.genes)}
 
@@ -97,7 +98,7 @@ class Genome:
             ConfigError: for a vector of another length, an index out of range, or values that break an ordering rule.
         """
         if len(vector) != len(self.genes):
-            raise ConfigError(f'vector: {len(vector)} entries are not allowed; allowed: {len(self.genes)}, one a gene')
+            raise must_be('vector', f'{len(self.genes)} indices, one per gene', vector)
         result = {}
         for path, space in self.space.modules.items():
             settings: dict[str, Values] = {}
@@ -116,16 +117,13 @@ class Genome:
             return decided[0]
         problem = variants.explain(decided, 'block' if space.elements[name].per_block else 'stage')
         if problem:
-            raise ConfigError(f'{path or space.key}.{name}: {problem}')
+            raise ConfigError(f'{path or space.key}.{name} {problem}')
         return decided
 
     def _chosen(self, vector: Sequence[int], number: int) -> Any:
         """What the vector chooses for a gene."""
-        gene, index = self.genes[number], vector[number]
-        if isinstance(index, bool) or not isinstance(index, Integral) or not 0 <= index < len(gene.choices):
-            raise ConfigError(f'gene {number}, {gene}: {index!r} is not allowed; allowed: 0..{len(gene.choices) - 1} '
-                              f'for {list(gene.choices)}')
-        return gene.choices[index]
+        gene = self.genes[number]
+        return gene.choices[self._rules[number].check(vector[number], f'vector[{number}] for {gene}')]
 
     def neighbours(self, subnet: Subnet) -> Iterator[Subnet]:
         """Every subnet of the space that differs in exactly one gene, each once.
