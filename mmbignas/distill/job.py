@@ -89,8 +89,8 @@ class DistillJob:
             shapes = [[tuple(own.shape) for own in tensors] for tensors in (xs, ys)]
             if shapes[0] != shapes[1]:
                 raise ConfigError(f'{self.key}.mimic_name must be modules with outputs of the same shapes, or, where '
-                                  f"only the channels differ, have widths='first_channels' or 'adapter': {name} puts "
-                                  f"out {_differing(*shapes)} of the teacher's {teacher_name}")
+                                  "only the channels differ, with widths='first_channels' or 'adapter': "
+                                  f"{name!r} puts out {_differing(*shapes)} of the teacher's {teacher_name!r}")
             ours.append(xs)
             theirs.append(ys)
         return ours, theirs
@@ -121,7 +121,7 @@ def without_output(key: str, name: str, where: str = 'a forward pass') -> Config
         name: path of the module.
         where: the pass.
     """
-    return ConfigError(f'{key} must be modules that every forward pass calls: {name} has no output in {where}')
+    return ConfigError(f'{key} must be modules that every forward pass calls: {name!r} has no output in {where}')
 
 
 def _differing(ours: Sequence[tuple[int, ...]], theirs: Sequence[tuple[int, ...]]) -> str:
@@ -145,7 +145,8 @@ def check_replaced(losses: Mapping[str, Any], jobs: Iterable[DistillJob]) -> Non
     for job in jobs:
         for name in job.replaces:
             if name not in present and ('loss' not in name or _aside(name) not in losses):
-                raise must_be(f'{job.key}.replaces', f"one of the model's losses, {', '.join(present)}", name)
+                names = ', '.join(present) or 'of which there are none'
+                raise must_be(f'{job.key}.replaces', f"one of the model's losses, {names}", name)
 
 
 def set_aside(losses: dict[str, Any], jobs: Iterable[DistillJob]) -> None:
