@@ -51,54 +51,30 @@ def line_of(capsys, build):
     return line.removeprefix('error: ')
 
 
-@pytest.mark.parametrize(('cfg', 'message'), [
-    (dict(type=Grandchild, numbr=1), 'Grandchild.numbr: there is no such key; nearest: number; allowed: number'),
-    (dict(type='BigFPN', in_channel=[1], _scope_='mmbignas'), 'BigFPN.in_channel: there is no such key; nearest: '),
-    (dict(type='mmbignas.BigResNett'), "type='mmbignas.BigResNett': there is no such model in the scope mmdet; "
-                                       'nearest: mmbignas.BigResNet, '),
-    (dict(type='RetinaNett'), "type='RetinaNett': there is no such model in the scope mmdet; nearest: RetinaNet, "),
-    (dict(type='Xyzzyx'), "type='Xyzzyx': there is no such model in the scope mmdet; allowed: registered classes"),
-])
-def test_models(capsys, cfg, message):
-    assert line_of(capsys, lambda: MODELS.build(cfg)).startswith(message)
-
-
-def test_keys_that_parents_take_are_allowed(tmp_path, capsys):
-    """A loop passes on to MMEngine's what it does not know; what the Runner gives is not the config's to say."""
-    line = line_of(capsys, lambda: build_runner(tmp_path, train_cfg=dict(max_epoch=1)).train())
-    assert line.startswith('SandwichTrainLoop.max_epoch: there is no such key; nearest: max_epochs; allowed: ')
-    allowed = line.rpartition('allowed: ')[2].split(', ')
-    assert {'max_epochs', 'val_begin', 'sample_strategy'} <= set(allowed)
-    assert not {'runner', 'dataloader', 'self', 'kwargs'} & set(allowed)
-
-
-def test_raised_anew_on_the_way_out(capsys):
-    """As MMEngine 0.10.0 did, at each level of the config."""
-    def build():
-        try:
-            MODELS.build(dict(type=Grandchild, numbr=1))
-        except TypeError as error:
-            raise TypeError(f'class `Outer` in outer.py: {error}')  # noqa: B904
-
-    assert line_of(capsys, build).startswith('Grandchild.numbr: ')
-
-
 @pytest.mark.parametrize(('build', 'message'), [
-    (lambda: HOOKS.build(dict(type='LoggerHook', intervall=1)), 'LoggerHook.intervall: there is no such key; nearest: '
-                                                                'interval, '),
+    (lambda: MODELS.build(dict(type=Grandchild, numbr=1)), "Grandchild.__init__() got an unexpected keyword argument "
+                                                           "'numbr'"),
+    (lambda: MODELS.build(dict(type='BigFPN', in_channel=[1], _scope_='mmbignas')), "'in_channel' (big_fpn.py:"),
+    (lambda: MODELS.build(dict(type='mmbignas.BigResNett')), 'BigResNett is not in the mmbignas::model registry'),
+    (lambda: MODELS.build(dict(type='RetinaNett')), 'RetinaNett is not in the mmdet::model registry'),
+    (lambda: HOOKS.build(dict(type='LoggerHook', intervall=1)), "argument 'intervall'"),
     (lambda: build_optim_wrapper(nn.Linear(2, 2), dict(optimizer=dict(type='SDG', lr=1))),
-     "type='SDG': there is no such optimizer in the scope mmdet; nearest: SGD"),
-    (lambda: build_optim_wrapper(nn.Linear(2, 2), dict(optimizer=dict(type='SGD', lrr=1))),
-     'SGD.lrr: there is no such key; nearest: lr; allowed: '),
+     'optim_wrapper.optimizer.type is not in the optimizer registry'),
+    (lambda: build_optim_wrapper(nn.Linear(2, 2), dict(optimizer=dict(type='SGD', lrr=1))), "SGD.__init__() got an "
+                                                                                            "unexpected"),
     (lambda: PARAM_SCHEDULERS.build(dict(type='MultiStepLRR'), default_args=dict(optimizer=None)),
-     "type='MultiStepLRR': there is no such parameter scheduler in the scope mmdet; nearest: MultiStepLR, "),
-    (lambda: Runner.build_dataloader(dict(dataset=ToyDataset(2), sampler=None, batchsize=1)),
-     'DataLoader.batchsize: there is no such key; nearest: batch_size, '),
-    (lambda: build_norm_layer(dict(type='BNN'), 4),
-     "type='BNN': there is no such model in the scope mmdet; nearest: BN"),
+     'MultiStepLRR is not in the '),
+    (lambda: Runner.build_dataloader(dict(dataset=ToyDataset(2), sampler=None, batchsize=1)), "argument 'batchsize'"),
+    (lambda: build_norm_layer(dict(type='BNN'), 4), 'Cannot find BNN in registry'),
 ])
-def test_other_parts_of_a_run(capsys, build, message):
-    assert line_of(capsys, build).startswith(message)
+def test_wrong_keys_and_types(capsys, build, message):
+    assert message in line_of(capsys, build)
+
+
+def test_a_key_that_constructors_pass_on(tmp_path, capsys):
+    """It is refused by a class that the config does not name, so the file and the line are told too."""
+    line = line_of(capsys, lambda: build_runner(tmp_path, train_cfg=dict(max_epoch=1)).train())
+    assert "got an unexpected keyword argument 'max_epoch' (sandwich_loop.py:" in line
 
 
 def broken_function():
