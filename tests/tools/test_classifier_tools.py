@@ -203,10 +203,10 @@ def test_what_is_for_detectors(workspace, exported, monkeypatch, capsys):
     for line, message in (
             (['tools/export_onnx.py', exported / 'config.py', exported / 'checkpoint.pth', '--out',
               workspace / 'boxes.onnx', '--image-size', 48, 48, '--boxes'],
-             'error: model: ImageClassifier is not allowed with boxes'),
+             'error: model must be a single-stage detector'),
             (['tools/draw_subnets.py', workspace / 'config.py', workspace / 'trained' / 'epoch_1.pth', '--images',
               picture, '--out', workspace / 'drawn.png'],
-             'ImageClassifier finds no boxes to draw; allowed: detectors')):
+             'error: model must be a detector')):
         monkeypatch.setattr(sys, 'argv', list(map(str, line)))
         with DefaultScope.overwrite_default_scope('mmpretrain'), pytest.raises(SystemExit) as stop:
             runpy.run_path(line[0], run_name='__main__')
