@@ -45,7 +45,8 @@ def test_all_kinds_of_entries(sizes: Any, tmp_path: Path, monkeypatch: pytest.Mo
     assert choices[1].draw(own, random.Random(4)) == subnets[7]
 
 
-KINDS = 'must be max, min, middle, random, a number from 0 to 233, or a file that ends in .json, .yaml, .yml, or settings'
+KINDS = ('must be max, min, middle, random, a number from 0 to 233, or a file that ends in .json, .yaml, .yml, or '
+         'settings')
 
 
 @pytest.mark.parametrize(('choice', 'parts'), [
