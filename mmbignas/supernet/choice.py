@@ -11,6 +11,7 @@ from typing import Any
 
 from mmbignas.errors import ConfigError
 from mmbignas.space import SUBNET_SUFFIXES, SearchSpace, Subnet, load_subnet
+from mmbignas.utils.rules import must_be
 
 NAMED_SUBNETS = ('max', 'min', 'middle', 'random')
 
@@ -53,8 +54,7 @@ def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: Searc
         ConfigError: for an unknown name, a number or settings outside the space, or a file that cannot be read.
     """
     if isinstance(choices, (str, Mapping)) or not isinstance(choices, Sequence) or not choices:
-        raise ConfigError(f'{key}: expected a non-empty list of {", ".join(NAMED_SUBNETS)}, numbers, files or '
-                          f'settings, got {choices!r}')
+        raise must_be(key, f'a list of {", ".join(NAMED_SUBNETS)}, numbers, files or settings, one at least', choices)
     seen: Counter[str] = Counter()
     result = []
     for index, choice in enumerate(choices):
@@ -66,8 +66,8 @@ def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: Searc
         result.append(SubnetChoice(name, subnet))
     for name, count in Counter(choice.name for choice in result).items():
         if count > 1:
-            raise ConfigError(f'{key}: {name!r} names {count} subnets; allowed: names that differ from each other and '
-                              'from the generated ones (random0, fixed0, ...)')
+            raise ConfigError(f'{key}: {name!r} names {count} subnets; give names that differ from each other and from '
+                              'the generated ones (random0, fixed0, ...)')
     return result
 
 
@@ -104,7 +104,6 @@ def _parse_choice(choice: Any, space: SearchSpace, key: str, typed: bool) -> tup
             return Path(choice).stem, load_subnet(choice, space)
     except ConfigError as error:
         raise ConfigError(f'{key}: {error}') from None
-    names, suffixes = ', '.join(NAMED_SUBNETS), ', '.join(SUBNET_SUFFIXES)
-    allowed = (f'{names}, a number in 0..{space.size - 1}, or a file whose name ends in {suffixes}' if typed else
-               f'a number in 0..{space.size - 1}, a path that ends in {suffixes}, {names}, or settings')
-    raise ConfigError(f'{key}: {choice!r} is not allowed; allowed: {allowed}')
+    settings = '' if typed else ', or settings'
+    raise must_be(key, f'{", ".join(NAMED_SUBNETS)}, a number from 0 to {space.size - 1}, or a file whose name ends in '
+                  f'{", ".join(SUBNET_SUFFIXES)}{settings}', choice)
