@@ -259,7 +259,7 @@ def test_no_detections_count_as_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(flops_range=['1G', '2G']), r'test_cfg.flops_range must be a range that overlaps .*, got \[1000000000, 2000000000\]'),
+    (dict(flops_range=['1G', '2G']), r'test_cfg.flops_range must be a range that overlaps .*, got \[1000000000, '),
     (dict(subnet_count=0), 'test_cfg.subnet_count: 0 is not allowed'),
     (dict(subnet_sample_mode='all'), "subnet_sample_mode must be one of random, uniform, traverse, got 'all'"),
     (dict(image_size=None), 'test_cfg.image_size: None is not allowed'),
