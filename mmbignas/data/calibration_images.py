@@ -9,8 +9,8 @@ from mmengine.structures import BaseDataElement
 
 from mmbignas.data.check_data import check_dataset_files
 from mmbignas.data.fixed_images import load_fixed_images
-from mmbignas.errors import ConfigError
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
+from mmbignas.utils.rules import integer, must_be
 
 DEFAULT_IMAGES = 2048
 
@@ -26,7 +26,7 @@ def check_dataloader(cfg: Any, key: str) -> None:
         ConfigError: if it is not.
     """
     if not isinstance(cfg, Mapping) or 'dataset' not in cfg:
-        raise ConfigError(f'{key}: {cfg!r} is not allowed; allowed: the config of a dataloader, a dict with dataset')
+        raise must_be(key, 'the config of a dataloader, a dict with dataset', cfg)
 
 
 def calibration_dataloader(own: Mapping[str, Any] | None, cfg: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -43,8 +43,7 @@ def calibration_dataloader(own: Mapping[str, Any] | None, cfg: Mapping[str, Any]
     if own is None:
         own = cfg.get('train_dataloader')
         if own is None:
-            raise ConfigError(f'{key}: None is not allowed, since the config has no train_dataloader; allowed: the '
-                              'config of a dataloader for the calibration images')
+            raise must_be(key, 'the config of a dataloader, since the config has no train_dataloader', None)
         key = 'train_dataloader'
     check_dataloader(own, key)
     check_dataset_files(own['dataset'], f'{key}.dataset')
@@ -81,10 +80,8 @@ class Calibration:
         own = hooks[0] if hooks else {}
         if num_images is None:
             num_images = own.get('num_images', DEFAULT_IMAGES) if hooks else 0
-        if num_images == 0:
+        if integer(0).check(num_images, key) == 0:
             return None
-        if isinstance(num_images, bool) or not isinstance(num_images, int) or num_images < 0:
-            raise ConfigError(f'{key}: {num_images!r} is not allowed; allowed: integers from 0')
         return cls(calibration_dataloader(own.get('dataloader'), cfg, 'BNCalibrationHook.dataloader'), num_images)
 
     def load(self, log: Callable[[str], Any] = print) -> list[Any]:

@@ -15,7 +15,7 @@ from mmbignas.data.calibration_images import (
 )
 from mmbignas.registry import HOOKS
 from mmbignas.supernet.calibration import BNState, calibrate_bn
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.rules import integer
 
 
 @HOOKS.register_module()
@@ -42,7 +42,7 @@ class BNCalibrationHook(Hook):
     """
 
     def __init__(self, num_images: int = DEFAULT_IMAGES, dataloader: Mapping[str, Any] | None = None) -> None:
-        self.num_images = check_count(num_images, 'BNCalibrationHook.num_images')
+        self.num_images = integer(1).check(num_images, 'BNCalibrationHook.num_images')
         if dataloader is not None:
             check_dataloader(dataloader, 'BNCalibrationHook.dataloader')
         self.dataloader = dataloader

@@ -14,9 +14,9 @@ from mmengine.optim import build_optim_wrapper
 from mmbignas.data.check_data import check_dataset_files
 from mmbignas.data.fixed_images import load_fixed_images
 from mmbignas.errors import ConfigError
-from mmbignas.utils.checks import check_count
 from mmbignas.utils.distributed import Alone
 from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import integer
 
 KEYS = ('max_iters', 'optim_wrapper')
 DEFAULT_ITERS = 20
@@ -45,7 +45,7 @@ class BriefFinetuning:
             raise ConfigError(f'{key}: {setting!r} is not allowed; allowed: True, False, or a dict with '
                               f'{", ".join(KEYS)}')
         own = {} if setting is True else dict(setting)
-        self.max_iters = check_count(own.get('max_iters', DEFAULT_ITERS), f'{key}.max_iters')
+        self.max_iters = integer(1).check(own.get('max_iters', DEFAULT_ITERS), f'{key}.max_iters')
         self.dataloader = runner.cfg.get('train_dataloader')
         self.optim_wrapper = own.get('optim_wrapper') or _with_less(runner.cfg.get('optim_wrapper'))
         for name, value in (('train_dataloader', self.dataloader),

@@ -19,13 +19,12 @@ from mmbignas.evaluation.metrics import WantedMetrics
 from mmbignas.evaluation.subnet_loop import SubnetEval, json_metrics, number_metrics, plain_metrics, stage_of
 from mmbignas.evaluation.subnet_val_loop import SubnetValLoop
 from mmbignas.latency import Latency, build_backend, measure_latency
-from mmbignas.latency.backends import check_count
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import Supernet, subnet_config
-from mmbignas.utils.checks import check_metric_name, errors_below
 from mmbignas.utils.files import replacing
 from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import METRIC_NAME, errors_below, integer
 from mmbignas.utils.units import format_macs, format_params
 
 LATENCY: dict[str, Any] = dict(backend='torch', device='cpu', threads=1, batch_size=1)
@@ -75,7 +74,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
         sizes = read_image_sizes(Supernet(runner.model).model, image_size, f'{self._key}.image_size')
         self.conditions: dict[str, Any] = {}  # of the latency
         self.latency = None if latency is None else self._read_latency(latency, runner)
-        self.metrics = {name: check_metric_name(metric, f'{self._key}.{name}')
+        self.metrics = {name: METRIC_NAME.check(metric, f'{self._key}.{name}')
                         for name, metric in dict(metric1=metric1, metric2=metric2).items()}
         self.cost_model = CostModel(runner.model, sizes)
         super().__init__(runner, dataloader, evaluator, subnets, calib_bn, fp16,
@@ -100,7 +99,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
                               'are built; allowed with a Runner that was given none: None')
         settings = {**LATENCY, **latency}
         with errors_below(key):
-            check_count('batch_size', settings['batch_size'])
+            integer(1).check(settings['batch_size'], 'batch_size')
             backend = build_backend(settings['backend'], settings['device'], settings['threads'])
         self.conditions = dict(batch_size=settings['batch_size'], **backend.conditions)
         return settings

@@ -13,7 +13,7 @@ from mmbignas.evaluation.results import Progress
 from mmbignas.evaluation.scoring_loop import ScoringLoop
 from mmbignas.evaluation.subnet_loop import stage_of
 from mmbignas.registry import LOOPS
-from mmbignas.utils.checks import errors_below
+from mmbignas.utils.rules import errors_below
 
 
 @LOOPS.register_module()

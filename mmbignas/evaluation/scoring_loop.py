@@ -28,9 +28,10 @@ from mmbignas.evaluation.subnet_loop import SubnetEval, SubnetLoop, json_metrics
 from mmbignas.latency import LatencyPredictor, LatencyTable
 from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import Supernet
-from mmbignas.utils.checks import check_choice, check_count, check_metric_name, errors_below, type_name
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import Alone, buffers_of_the_first
 from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import METRIC_NAME, boolean, errors_below, integer, one_of
 from mmbignas.utils.units import parse_amount
 
 PARALLEL = ('images', 'subnet')
@@ -81,14 +82,14 @@ class ScoringLoop(SubnetLoop):
                  predicted_count: int = 10_000, seed: int = 0, fp16: bool = False,
                  interpolation_type: str = 'bicubic') -> None:
         self.key = f'{stage_of(runner, dataloader)}_cfg'
-        self.metric1 = check_metric_name(metric1, f'{self.key}.metric1')
-        self.metric2 = check_metric_name(metric2, f'{self.key}.metric2')
-        self.calib_bn = check_choice(calib_bn, (True, False), f'{self.key}.calib_bn')
-        self.parallel = check_choice(parallel, PARALLEL, f'{self.key}.parallel')
-        self.predicted_count = check_count(predicted_count, f'{self.key}.predicted_count', 0)
-        self.seed = check_count(seed, f'{self.key}.seed', 0)
-        self.val_images = None if val_images is None else check_count(val_images, f'{self.key}.val_images')
-        check_choice(fp16, (True, False), f'{self.key}.fp16')
+        self.metric1 = METRIC_NAME.check(metric1, f'{self.key}.metric1')
+        self.metric2 = METRIC_NAME.check(metric2, f'{self.key}.metric2')
+        self.calib_bn = boolean().check(calib_bn, f'{self.key}.calib_bn')
+        self.parallel = one_of(PARALLEL).check(parallel, f'{self.key}.parallel')
+        self.predicted_count = integer(0).check(predicted_count, f'{self.key}.predicted_count')
+        self.seed = integer(0).check(seed, f'{self.key}.seed')
+        self.val_images = integer(1).or_none().check(val_images, f'{self.key}.val_images')
+        boolean().check(fp16, f'{self.key}.fp16')
         marks = dict(baseline=baseline_flops, large=large_flops)
         self.marks = {name: parse_amount(value, f'{self.key}.{name}_flops')
                       for name, value in marks.items() if value is not None}

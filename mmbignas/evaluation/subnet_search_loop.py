@@ -15,7 +15,7 @@ from mmbignas.evaluation.scoring_loop import ScoringLoop
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet
 from mmbignas.supernet import file_hash
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.rules import integer
 
 PREDICTOR: Mapping[str, int] = {}  # its defaults
 WAIT_SECONDS = 1.
@@ -71,7 +71,7 @@ class SubnetSearchLoop(ScoringLoop):
         super().__init__(runner, dataloader, evaluator, *args, **kwargs)
 
     def _prepare_draws(self) -> None:
-        check_count(self.subnet_count, 'subnet_count')
+        integer(1).check(self.subnet_count, 'subnet_count')
         if self.metric1 is None:
             raise ConfigError("metric1: None is not allowed in a search; allowed: the name of a metric, such as "
                               "'coco/bbox_mAP'")

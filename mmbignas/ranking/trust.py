@@ -31,7 +31,7 @@ from mmbignas.ranking.correlation import RankComparison, draw_ranks, require_sci
 from mmbignas.space import IMAGE_SIZE, json_number
 from mmbignas.supernet import Supernet, file_hash, subnet_config
 from mmbignas.supernet.build import build_model
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import build_runner
 from mmbignas.utils.files import replacing
 from mmbignas.utils.units import format_macs, format_params

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmbignas.errors import ConfigError
 from mmbignas.ops import DynamicSyncBatchNorm2d, SwitchableBatchNorm2d
 from mmbignas.supernet.supernet import live_modules
+from mmbignas.utils.models import unwrapped
 
 
 class BNState:
@@ -70,7 +70,7 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
         ConfigError: when there is no batch, or a batch normalisation of the subnet was given fewer than two values
             per channel.
     """
-    model = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
+    model = unwrapped(model)
     norms = _live_norms(model)
     layers = [layer for own in norms.values() for layer in own]
     if not layers:

@@ -45,7 +45,7 @@ def test_all_kinds_of_entries(sizes: Any, tmp_path: Path, monkeypatch: pytest.Mo
     assert choices[1].draw(own, random.Random(4)) == subnets[7]
 
 
-KINDS = 'must be max, min, middle, random, a number from 0 to 233, or a file whose name ends in .json, .yaml, .yml'
+KINDS = 'must be max, min, middle, random, a number from 0 to 233, or a file that ends in .json, .yaml, .yml'
 
 
 @pytest.mark.parametrize(('choice', 'message'), [
@@ -88,7 +88,7 @@ def test_what_was_typed_is_not_offered_settings() -> None:
 
 @pytest.mark.parametrize('choices', ['max', 7, {}, []])
 def test_lists_refused(choices: Any) -> None:
-    with pytest.raises(ConfigError, match=r'val_cfg\.subnets must be a list of max.*, one at least, got '):
+    with pytest.raises(ConfigError, match=r'val_cfg\.subnets must be a non-empty list of max.*, got '):
         parse_choices(choices, space(), 'val_cfg.subnets')
 
 
