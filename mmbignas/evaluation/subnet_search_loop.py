@@ -167,10 +167,11 @@ class SubnetSearchLoop(ScoringLoop):
     def lines(self) -> list[dict[str, Any]]:
         """What is known of each subnet, in the order in which they were proposed."""
         lines = self._finished()
-        from mmbignas.search.storage import shown
+        from mmbignas.search.storage import dashboard_address
 
         storage = self.folder / 'study.db' if self.storage is None else self.storage
-        self.runner.logger.info(f'the study has {len(lines)} subnets; to look at it: optuna-dashboard {shown(storage)}')
+        self.runner.logger.info(f'the study has {len(lines)} subnets; to look at it: optuna-dashboard '
+                                f'{dashboard_address(storage)}')
         return lines
 
     def flops_range(self) -> tuple[int | None, int | None]:

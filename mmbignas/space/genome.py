@@ -64,6 +64,21 @@ class Genome:
         self._numbers = {(gene.module, gene.element, gene.stage, gene.block): number
                          for number, gene in enumerate(self.genes)}
 
+    def places(self, module: str, element: str, depth: Values | None) -> list[tuple[int | None, tuple[Any, ...]]]:
+        """What has to be decided about an element, in the order of its values.
+
+        Args:
+            module: path of the module.
+            element: the element.
+            depth: blocks per stage; ``None`` for the depth itself.
+
+        Returns:
+            list: number of the gene, ``None`` where there is a single choice, and the choices; one entry alone for an
+            element that is drawn by one index.
+        """
+        return [(self._numbers[module, element, stage, block] if len(choices) > 1 else None, choices)
+                for stage, block, choices in _decisions(self.space.modules[module], element, depth)]
+
     def encode(self, subnet: Subnet) -> tuple[int, ...]:
         """The vector of a subnet.
 
@@ -78,11 +93,10 @@ class Genome:
         for path, space in self.space.modules.items():
             settings = subnet[path]
             for name, values in settings.items():
-                variants = space.variants(name, settings['depth'])
-                decided = [values] if isinstance(variants, OneIndex) else values
-                for (stage, block, choices), value in zip(_decisions(space, name, settings['depth']), decided):
-                    if len(choices) > 1:
-                        vector[self._numbers[path, name, stage, block]] = choices.index(value)
+                decided = [values] if isinstance(space.variants(name, settings['depth']), OneIndex) else values
+                for (number, choices), value in zip(self.places(path, name, settings['depth']), decided):
+                    if number is not None:
+                        vector[number] = choices.index(value)
         if subnet.image_size is not None:
             vector[-1] = self.space.image_sizes.index(subnet.image_size)
         return tuple(vector)
@@ -110,8 +124,8 @@ class Genome:
 
     def _decode_element(self, vector: Sequence[int], path: str, name: str, depth: Values | None) -> Values:
         space = self.space.modules[path]
-        decided = tuple(self._chosen(vector, self._numbers[path, name, stage, block]) if len(choices) > 1 else
-                        choices[0] for stage, block, choices in _decisions(space, name, depth))
+        decided = tuple(choices[0] if number is None else self._chosen(vector, number)
+                        for number, choices in self.places(path, name, depth))
         variants = space.variants(name, depth)
         if isinstance(variants, OneIndex):
             return decided[0]

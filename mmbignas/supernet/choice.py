@@ -71,8 +71,8 @@ def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: Searc
         result.append(SubnetChoice(name, subnet, way))
     for name, count in Counter(choice.name for choice in result).items():
         if count > 1:
-            raise ConfigError(f'{key}: {name!r} names {count} subnets; allowed: names that differ from each other and '
-                              'from the generated ones (random0, fixed0, ...)')
+            raise ConfigError(f'{key}: {name!r} names {count} subnets; give names that differ from each other and from '
+                              'the generated ones (random0, fixed0, ...)')
     return result
 
 
