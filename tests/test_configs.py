@@ -1,7 +1,5 @@
 """The shipped configs, and what a mistake in a config leads to."""
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,8 +14,8 @@ from torch import nn
 from mmbignas.ops import DynamicLayer
 from mmbignas.supernet import Supernet, parse_choices, subnet_config, subnet_state_dict
 from mmbignas.supernet.build import build_model
+from tests.runs import ROOT, python
 
-ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
 
@@ -313,11 +311,7 @@ def test_a_mistake_is_told_in_one_line(monkeypatch, capsys, folder, name):
 @pytest.mark.parametrize('name', IN_A_PROCESS)
 def test_a_mistake_is_told_in_one_line_by_a_process(folder, name):
     path = write(folder, name)
-    done = subprocess.run(
-        [sys.executable, 'tools/train.py', path, '--work-dir', folder / f'run_{path.stem}'], cwd=ROOT, timeout=240,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr[-2000:]
-    check(name, done.stdout, done.stderr)
+    check(name, *python('tools/train.py', path, '--work-dir', folder / f'run_{path.stem}', code=2, split=True))
 
 
 def test_without_a_mistake_it_trains(monkeypatch, capsys, folder):
