@@ -80,7 +80,7 @@ def test_soft_labels(temperature):
         probabilities = softmax(y / temperature, 1)
         crossed = -(probabilities * log_softmax(x / temperature, 1)).sum(1).mean()
         entropy = -(probabilities * log_softmax(y / temperature, 1)).sum(1).mean()
-        assert value == pytest.approx(temperature ** 2 * (crossed - entropy), rel=1e-5)
+        assert value == pytest.approx(temperature ** 2 * (crossed - entropy), rel=1e-5, abs=1e-6)
         expected = temperature * (softmax(x / temperature, 1) - probabilities) / len(x)
         np.testing.assert_allclose(gradient * len(x), expected * len(x), rtol=1e-5, atol=1e-5)
 
@@ -100,7 +100,7 @@ def test_agreement(loss):
     for student, _ in pairs(.5, 4.):
         value, gradient = run(loss, student, student.clone())
         assert abs(value) < 1e-12
-        assert abs(gradient).max() < 1e-7
+        assert abs(gradient).max() < 1e-6
 
 
 @pytest.mark.parametrize('difference', [1e-1, 3e-2, 1e-2, 1e-3, 1e-4])
@@ -127,7 +127,8 @@ def test_alpha_divergence(alphas, clip):
         x, y = rows(student), rows(teacher)
         expected_value, expected = larger_of(x, y, alphas, clip)
         assert value == pytest.approx(expected_value, rel=1e-4, abs=1e-6)
-        np.testing.assert_allclose(gradient * len(x), expected * len(x), rtol=1e-4, atol=1e-5 * clip)
+        # Where both divergences are nearly equal, rounding may choose the other.
+        np.testing.assert_allclose(gradient * len(x), expected * len(x), rtol=1e-4, atol=5e-5 + 1e-5 * clip)
 
 
 @pytest.mark.parametrize('alphas', ALPHAS)
