@@ -8,7 +8,7 @@ import random
 
 from mmbignas import ConfigError
 from mmbignas.cli import add_config_arguments, image_size_pairs, read_config, run_tool
-from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.data.pipeline_size import image_sizes_of
 from mmbignas.export.subnet_folder import SubnetExporter, check_export_folder
 from mmbignas.supernet import parse_choice
@@ -44,7 +44,7 @@ def main() -> None:
     image_size = typed[0] if len(typed) == 1 else typed or image_sizes_of(cfg)
     if image_size is None:
         raise ConfigError(f'{args.config} has no test_cfg with an image size: give --image-size H W')
-    calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
+    calibration = CalibrationImages.from_config(cfg, args.calib_images, '--calib-images')
     exporter = SubnetExporter(cfg, args.checkpoint, image_size, calibration, args.weights)
     choice = parse_choice(args.subnet, exporter.space, '--subnet')
     certificate = exporter.export(choice.draw(exporter.space, random.Random(0)), args.out)

@@ -15,17 +15,17 @@ from torch.utils.data import DataLoader
 from mmbignas.cost import CostModel
 from mmbignas.data import is_one_size, read_image_sizes
 from mmbignas.errors import ConfigError
-from mmbignas.evaluation.metrics import WantedMetrics
-from mmbignas.evaluation.subnet_loop import SubnetEval, json_metrics, number_metrics, plain_metrics, stage_of
+from mmbignas.evaluation.metrics import WantedMetrics, json_metrics, number_metrics, plain_metrics
+from mmbignas.evaluation.scorer import SubnetEval, stage_of
 from mmbignas.evaluation.subnet_val_loop import SubnetValLoop
 from mmbignas.latency import Latency, build_backend, measure_latency
-from mmbignas.latency.backends import check_count
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import Supernet, subnet_config
-from mmbignas.utils.checks import check_metric_name, errors_below
+from mmbignas.utils.checks import errors_below
 from mmbignas.utils.files import replacing
 from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import METRIC_NAME, check_keys, integer, must_be
 from mmbignas.utils.units import format_macs, format_params
 
 LATENCY: dict[str, Any] = dict(backend='torch', device='cpu', threads=1, batch_size=1)
@@ -39,9 +39,6 @@ class EvaluateSubnetLoop(SubnetValLoop):
     subnet: MACs, parameters, latency and the main metrics. ``evaluation.json`` in the run's folder has everything; it
     is written anew after each evaluation. As ``val_cfg`` it works too: the costs are then found out before the first
     validation, and the file is that of the last one.
-
-    Weights, statistics, training flags, the current subnet and the random states (of the CPU) are the same afterwards
-    as before.
 
     Args:
         runner: the runner.
@@ -75,7 +72,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
         sizes = read_image_sizes(Supernet(runner.model).model, image_size, f'{self._key}.image_size')
         self.conditions: dict[str, Any] = {}  # of the latency
         self.latency = None if latency is None else self._read_latency(latency, runner)
-        self.metrics = {name: check_metric_name(metric, f'{self._key}.{name}')
+        self.metrics = {name: METRIC_NAME.check(metric, f'{self._key}.{name}')
                         for name, metric in dict(metric1=metric1, metric2=metric2).items()}
         self.cost_model = CostModel(runner.model, sizes)
         super().__init__(runner, dataloader, evaluator, subnets, calib_bn, fp16,
@@ -86,21 +83,17 @@ class EvaluateSubnetLoop(SubnetValLoop):
         self._measured = latency is None
         self._first: str | None = None  # of the metrics that are numbers, as far as it is known
         self._wanted = WantedMetrics({f'{self._key}.{name}': metric for name, metric in self.metrics.items()
-                                      if metric is not None}, self.evaluator)
-        self._wanted.try_out(self)
+                                      if metric is not None}, self.scorer)
 
     def _read_latency(self, latency: Any, runner: Any) -> dict[str, Any]:
         """The settings of the measurement, complete and checked."""
         key = f'{self._key}.latency'
-        unknown = sorted(set(latency) - set(LATENCY)) if isinstance(latency, Mapping) else True
-        if unknown:
-            raise ConfigError(f'{key}: {latency!r} is not allowed; allowed: None, or a dict with {", ".join(LATENCY)}')
+        settings = {**LATENCY, **check_keys(latency, key, list(LATENCY))}
         if runner.cfg.get('model') is None:
-            raise ConfigError(f'{key}: {dict(latency)} needs the config of the model, from which the exported networks '
-                              'are built; allowed with a Runner that was given none: None')
-        settings = {**LATENCY, **latency}
+            raise must_be(key, 'None where the Runner has no config of the model, from which the exported networks are '
+                          'built', dict(latency))
         with errors_below(key):
-            check_count('batch_size', settings['batch_size'])
+            integer(1).check(settings['batch_size'], 'batch_size')
             backend = build_backend(settings['backend'], settings['device'], settings['threads'])
         self.conditions = dict(batch_size=settings['batch_size'], **backend.conditions)
         return settings
@@ -114,16 +107,11 @@ class EvaluateSubnetLoop(SubnetValLoop):
         Raises:
             ConfigError: when there is no ``metric1`` or ``metric2`` among the metrics.
         """
-        training = {module: module.training for module in self.runner.model.modules()}
         with preserved_rng():
-            try:
-                self._measure_latencies()
-                self._entries = self._begin_entries()
-                self._write()
-                return super().run()
-            finally:
-                for module, mode in training.items():
-                    module.training = mode
+            self._measure_latencies()
+        self._entries = self._begin_entries()
+        self._write()
+        return super().run()
 
     def _measure_latencies(self) -> None:
         """Measure the exported networks in the first process, while the others wait; once, as weights do not matter."""
@@ -153,8 +141,8 @@ class EvaluateSubnetLoop(SubnetValLoop):
                 metrics=None, metrics_calib=None)
         return entries
 
-    def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float], stage: str) -> None:
-        super()._record(subnet_eval, metrics, stage)
+    def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float]) -> None:
+        super()._record(subnet_eval, metrics)
         key = 'metrics_calib' if subnet_eval.calib_bn else 'metrics'
         self._entries[_name(subnet_eval)][key] = json_metrics(metrics)
         self._write()
@@ -170,13 +158,13 @@ class EvaluateSubnetLoop(SubnetValLoop):
     def _write(self) -> None:
         """Write everything that is known; the file is replaced when the new one is complete."""
         content = dict(
-            checkpoint=self.runner._load_from, iter=self._iteration(), latency_conditions=self.conditions or None,
+            checkpoint=self.runner._load_from, iter=self.scorer.iteration, latency_conditions=self.conditions or None,
             subnets=list(self._entries.values()))
         with replacing(self._file()) as aside:
             aside.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + '\n', encoding='utf-8')
 
     @master_only
-    def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str], stage: str) -> None:
+    def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> None:
         """Log one table, a line a subnet."""
         chosen = [self.metrics['metric1'] or self._first, self.metrics['metric2']]
         columns = [(name, calib_bn) for name in dict.fromkeys(chosen) if name
@@ -194,7 +182,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
                          *([f'{latency.median:.2f}'] if latency else []), *(f'{value:.3f}' for value in values)])
         conditions = [f'image size {sizes[0][0]}x{sizes[0][1]}'] if len(sizes) == 1 else []
         conditions += [f'{name.replace("_", " ")} {value}' for name, value in self.conditions.items()]
-        self.runner.logger.info(f'Subnets ({stage}), written to {self._file()}\n{AsciiTable(rows).table}\n'
+        self.runner.logger.info(f'Subnets ({self.scorer.stage}), written to {self._file()}\n{AsciiTable(rows).table}\n'
                                 f'{", ".join(conditions)}')
 
 
