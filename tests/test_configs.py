@@ -103,7 +103,7 @@ def test_the_reference_recipe_schedule():
     for pipeline in (cfg.train_dataloader.dataset.pipeline, cfg.val_dataloader.dataset.pipeline):
         assert dict(type='Resize', scale=(1333, 800), keep_ratio=True) in pipeline
     hooks = {hook.type: hook for hook in cfg.custom_hooks}
-    assert hooks['mmbignas.BNCalibrationHook'].num_images == 2048
+    assert hooks['mmbignas.BNCalibrationHook'].images.num_images == 2048
     assert hooks['mmbignas.DistillHook'].jobs.p6.mimic_name == 'neck.fpn_convs.3.conv'
     assert cfg.val_cfg.subnets == ['max', 'min']
 
@@ -220,7 +220,7 @@ MISTAKES = {
         'custom_hooks = []', ['val_cfg.calib_bn', 'True', 'BNCalibrationHook', 'calib_bn=False']),
     'calibration without images': (
         'custom_hooks = [dict(type="mmbignas.BNCalibrationHook", num_images=0)]',
-        ['BNCalibrationHook.num_images', '0', 'integers from 1']),
+        ['BNCalibrationHook.num_images must be an integer >= 1, got 0']),
     'calibration without data': (
         'custom_hooks = [dict(type="mmbignas.BNCalibrationHook", dataloader=dict(batch_size=2))]',
         ['BNCalibrationHook.dataloader', "{'batch_size': 2}", 'a dict with dataset']),
