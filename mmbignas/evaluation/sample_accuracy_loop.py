@@ -28,9 +28,7 @@ class SampleAccuracyLoop(BaseLoop):
     :meth:`~mmbignas.evaluation.scorer.SubnetScorer.running`.
 
     Args:
-        runner: the runner.
-        dataloader: a dataloader or its config.
-        evaluator: an evaluator or its config.
+        runner, dataloader, evaluator: as MMEngine gives them to a loop.
         image_size: ``[height, width]`` in pixels, as the model sees it after padding: what MACs are counted for. A
             list of such sizes makes it a dimension of the space, see
             :func:`~mmbignas.data.resizing.at_resolution`; the data pipeline has to give the largest.

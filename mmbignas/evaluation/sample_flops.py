@@ -132,9 +132,7 @@ class SampleFlopsLoop(BaseLoop):
     the run's folder, by the first process alone; see :class:`SampleFlops`.
 
     Args:
-        runner: the runner.
-        dataloader: of the test; it is left alone.
-        evaluator: likewise.
+        runner, dataloader, evaluator: as MMEngine gives them to a loop; the last two are left alone.
         **arguments: those of :class:`SampleFlops`.
 
     Raises:

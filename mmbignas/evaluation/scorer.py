@@ -53,30 +53,25 @@ class SubnetEval:
 class SubnetScorer:
     """Finds out how good subnets are; every loop that evaluates subnets owns one.
 
-    A loop says which subnets are evaluated in which order, and what is written. The scorer does the evaluation: it
-    applies a subnet, lets the model see images of the subnet's size, and puts the data through it. Around that it fires
-    the hook points ``before_subnet_eval`` and ``after_subnet_eval``, methods ``(self, runner, subnet_eval)`` of a hook
-    with a :class:`SubnetEval`; BN calibration is the work of :class:`~mmbignas.evaluation.BNCalibrationHook`.
-
-    In a loop::
+    The loop says which subnets in which order, and what is written. The scorer applies a subnet, lets the model see
+    images of the subnet's size, and puts the data through it. Around that it fires the hook points
+    ``before_subnet_eval`` and ``after_subnet_eval``, methods ``(self, runner, subnet_eval)`` of a hook with a
+    :class:`SubnetEval`; BN calibration is the work of :class:`~mmbignas.evaluation.BNCalibrationHook`. In a loop::
 
         with self.scorer.running() as metrics:
             for subnet_eval in self.evals:
                 metrics[subnet_eval.name] = self.scorer.evaluate(subnet_eval)['coco/bbox_mAP']
 
     Args:
-        runner: the runner.
-        dataloader: a dataloader or its config.
-        evaluator: an evaluator or its config.
+        runner, dataloader, evaluator: as MMEngine gives them to a loop.
         calib_bn: whether there are evaluations with calibration.
         fp16: evaluate in half precision.
         only_size: height and width in pixels of the images of all subnets without a size of their own; ``None`` for
             images as they are.
         interpolation_type: how images are resized, one of :data:`~mmbignas.data.resizing.INTERPOLATIONS`.
-        many: for loops that compare many subnets. Metrics then have all their digits, also where MMDetection rounds;
-            hooks are not called around each batch, so nothing is logged or drawn of it; after the first subnet nothing
-            is logged of the evaluation, which is the same each time; and the workers of the dataloader live as long as
-            it. The following are for these loops alone.
+        many: for loops that compare many subnets. Metrics then have all their digits, also where MMDetection rounds; no
+            hooks are called around batches; after the first subnet nothing is logged, as it is the same each time; and
+            the workers of the dataloader live as long as it. The following are for these loops alone.
         parallel: with several processes, ``images``: all evaluate the same subnet, each its share of the images; or
             ``subnet``: each evaluates subnets of its own.
         val_images: evaluate on so many images, a fixed choice that depends on ``seed`` alone; ``None`` for all.
@@ -93,6 +88,7 @@ class SubnetScorer:
         dataloader: the dataloader.
         evaluator: the evaluator.
         finetuning: the brief training of each subnet; ``None`` for none.
+        own_world: makes a context in which, where each process evaluates subnets of its own, each works alone.
     """
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list, *,
@@ -117,7 +113,7 @@ class SubnetScorer:
             check_dataset_files(dataloader.get('dataset'), f'{stage}_dataloader.dataset')
         check_dataset_files(evaluator, f'{stage}_evaluator')  # COCO's has an ann_file of its own
         alone: Any = Alone() if many else nullcontext
-        self._world: Any = alone if parallel == 'subnet' else nullcontext
+        self.own_world = alone if parallel == 'subnet' else nullcontext
         self.finetuning = None if sample_with_finetune is False else BriefFinetuning(
             sample_with_finetune, runner, f'{key}.sample_with_finetune', alone)
         self._part, self._quiet = False, False
@@ -139,12 +135,6 @@ class SubnetScorer:
         # Not runner.iter, which would build the training loop and its data set in a test.
         train_loop = self.runner._train_loop
         return train_loop.iter if isinstance(train_loop, BaseLoop) else None
-
-    @contextmanager
-    def own_world(self) -> Iterator[None]:
-        """Where each process evaluates subnets of its own, let each work alone while this is open."""
-        with self._world():
-            yield
 
     @contextmanager
     def running(self) -> Iterator[dict[str, Any]]:
@@ -199,27 +189,26 @@ class SubnetScorer:
             runner.call_hook('before_subnet_eval', subnet_eval=subnet_eval)
             try:
                 for idx, data_batch in enumerate(self.dataloader):
-                    self._batch(idx, data_batch)
+                    self._evaluate_batch(dict(batch_idx=idx, data_batch=data_batch))
                 metrics: dict[str, Any] = self.evaluator.evaluate(len(self.dataloader.dataset))
             finally:
                 runner.call_hook('after_subnet_eval', subnet_eval=subnet_eval)
         self._quiet = self.many
         return metrics
 
-    def _batch(self, idx: int, data_batch: Any) -> None:
-        """Evaluate one batch of the current subnet."""
-        point = f'{self.stage}_iter'
+    def _evaluate_batch(self, own: dict[str, Any]) -> None:
         if not self.many:
-            self.runner.call_hook(f'before_{point}', batch_idx=idx, data_batch=data_batch)
-        outputs = self._predict(data_batch)
-        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
+            self.runner.call_hook(f'before_{self.stage}_iter', **own)
+        outputs = self._predict(self.evaluator, own['data_batch'])
         if not self.many:
-            self.runner.call_hook(f'after_{point}', batch_idx=idx, data_batch=data_batch, outputs=outputs)
+            self.runner.call_hook(f'after_{self.stage}_iter', **own, outputs=outputs)
 
     @torch.no_grad()
-    def _predict(self, data_batch: Any) -> Any:
+    def _predict(self, evaluator: Evaluator, data_batch: Any) -> Any:
         with autocast(enabled=self.fp16):
-            return self.runner.model.val_step(data_batch)
+            outputs = self.runner.model.val_step(data_batch)
+        evaluator.process(data_samples=outputs, data_batch=data_batch)
+        return outputs
 
     def trial(self, metrics: Sequence[BaseMetric]) -> list[str]:
         """The names that metrics give for a few images, with the model as it is.
@@ -244,7 +233,7 @@ class SubnetScorer:
                 self.runner.logger, logging.CRITICAL):
             model.eval()
             batch = self.dataloader.collate_fn([dataset[index] for index in images])
-            evaluator.process(data_samples=self._predict(batch), data_batch=batch)
+            self._predict(evaluator, batch)
             return list(evaluator.evaluate(len(images)))
 
 

@@ -35,9 +35,7 @@ class SubnetSearchLoop(BaseLoop):
     the results at its end, see :func:`~mmbignas.evaluation.results.write_results`; those of the last one are complete.
 
     Args:
-        runner: the runner.
-        dataloader: a dataloader or its config.
-        evaluator: an evaluator or its config.
+        runner, dataloader, evaluator: as MMEngine gives them to a loop.
         metric1: name of the metric that makes a subnet good, e.g. ``coco/bbox_mAP``.
         image_size: see :class:`~mmbignas.evaluation.SampleAccuracyLoop`.
         lut_path: latency table, from which latencies are predicted.

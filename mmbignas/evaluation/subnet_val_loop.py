@@ -35,9 +35,7 @@ class SubnetValLoop(BaseLoop):
     folder; at the end a table is logged.
 
     Args:
-        runner: the runner.
-        dataloader: a dataloader or its config.
-        evaluator: an evaluator or its config.
+        runner, dataloader, evaluator: as MMEngine gives them to a loop.
         subnets: ``max``, ``min``, ``middle``, ``random`` (the same ones each time), a number in the space, a .json or
             .yaml file, settings, or ``dict(name=..., subnet_settings=...)``.
         calib_bn: calibrate (``True``), do not (``False``), or evaluate each subnet both ways (``'both'``).

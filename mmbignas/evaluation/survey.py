@@ -25,7 +25,7 @@ from mmbignas.evaluation.metrics import WantedMetrics, json_metrics, number_metr
 from mmbignas.evaluation.results import export_command, predict_others, write_config, write_results
 from mmbignas.evaluation.scorer import SubnetEval, SubnetScorer, stage_of
 from mmbignas.latency import LatencyPredictor, LatencyTable
-from mmbignas.space import Subnet, json_number
+from mmbignas.space import ImageSize, Subnet, json_number
 from mmbignas.supernet import Supernet
 from mmbignas.utils.checks import type_name
 from mmbignas.utils.distributed import buffers_of_the_first
@@ -61,6 +61,10 @@ class SubnetCosts:
         self.cost_model = CostModel(model, sizes)
         self.space = self.cost_model.space
         self._latency = None if lut_path is None else LatencyPredictor(LatencyTable.load(lut_path), self.cost_model)
+
+    def image_size(self, subnet: Subnet) -> ImageSize:
+        """Height and width in pixels that a subnet's costs are of."""
+        return subnet.image_size or self.space.image_sizes[0]
 
     def __call__(self, subnet: Subnet) -> dict[str, float]:
         """``macs``, ``params`` and, with a latency table, ``latency_ms`` of a subnet."""
@@ -98,9 +102,7 @@ class SubnetSurvey:
         return run.metrics
 
     Args:
-        runner: the runner.
-        dataloader: a dataloader or its config.
-        evaluator: an evaluator or its config.
+        runner, dataloader, evaluator: as MMEngine gives them to a loop.
         costs: what subnets cost; its space is that of the survey.
         name: of the folder in the work dir, and prefix of the metrics for MMEngine's hooks.
         flops_range: the fewest and the most MACs that were asked for; ``None`` for no limit.
@@ -203,8 +205,8 @@ class SubnetSurvey:
         kept = json_metrics({name: metrics[name] for name in number_metrics(metrics)})
         self.see([kept])
         return dict(number=json_number(number), subnet_settings=subnet.to_dict(),
-                    image_size=list(subnet.image_size or space.image_sizes[0]), macs=cost.macs, ops=cost.ops,
-                    params=cost.params, latency_ms=self.costs(subnet).get('latency_ms'), metrics=kept,
+                    image_size=list(self.costs.image_size(subnet)), macs=cost.macs, ops=cost.ops, params=cost.params,
+                    latency_ms=self.costs(subnet).get('latency_ms'), metrics=kept,
                     seconds=round(time.perf_counter() - begin, 3), seed=self.seed)
 
     def see(self, found: Iterable[Mapping[str, Any]]) -> None:

@@ -32,7 +32,7 @@ from mmbignas.supernet import Supernet, file_hash, subnet_config
 from mmbignas.supernet.build import build_model
 from mmbignas.utils.adaptations import exact_metrics
 from mmbignas.utils.checks import type_name
-from mmbignas.utils.files import replacing, write_file
+from mmbignas.utils.files import write_file, write_json
 from mmbignas.utils.rules import integer, must_be, one_of
 from mmbignas.utils.units import format_macs, format_params
 
@@ -119,9 +119,7 @@ class TrustCheck:
             finished = ledger.lines()
         alone = [EvaluatedSubnet.from_line(finished[own.number]) for own in self.subnets]
         comparison = RankComparison(self.subnets, alone, self.metric, self.seed)
-        with replacing(out / 'trust.json') as aside:
-            aside.write_text(json.dumps(dict(comparison.summary(), identity=self.identity), indent=2, allow_nan=False)
-                             + '\n', encoding='utf-8')
+        write_json(out / 'trust.json', dict(comparison.summary(), identity=self.identity))
         draw_ranks(comparison, out / 'trust.png')
         self.log(f'{comparison.report()}\nin {out}: trust.json, trust.png, {FINISHED}')
         return comparison
@@ -155,8 +153,7 @@ class TrustCheck:
         begin = time.time()
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / METRICS).exists():
-            with replacing(folder / CONFIG) as aside:
-                aside.write_text(self.configs[subnet.number].pretty_text, encoding='utf-8')
+            write_file(folder / CONFIG, self.configs[subnet.number].pretty_text.encode())
             command = [sys.executable, TRAIN, folder / CONFIG, '--work-dir', folder, '--resume']
             # What can be imported here can be there.
             environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path or os.getcwd() for path in sys.path)}
@@ -265,4 +262,4 @@ class TrainedAloneHook(Hook):
         for path in folder.glob('*.pth'):
             if path.name != last:
                 path.unlink()
-        write_file(folder / METRICS, json.dumps(json_metrics(metrics), default=str, allow_nan=False).encode())
+        write_json(folder / METRICS, json_metrics(metrics))
