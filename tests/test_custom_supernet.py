@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas import ConfigError
-from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.export.subnet_folder import read_back
 from mmbignas.ops import DynamicLayer
 from mmbignas.supernet import Supernet, calibrate_bn, subnet_config, subnet_state_dict
@@ -179,7 +179,7 @@ def test_calibrated_evaluated_and_exported(project: Path, checkpoint: Path, conf
     supernet.apply(supernet.space.min())
     monkeypatch.chdir(project)
     config.train_dataloader.batch_size = 10
-    calibrate_bn(supernet.model, Calibration.from_config(config).load(lambda text: None))
+    calibrate_bn(supernet.model, CalibrationImages.from_config(config).load(lambda text: None))
     plain, images = read_back(project / 'min'), torch.randn(3, 1, 64, 32)
     check_plain(plain)
     assert 'space' not in (project / 'min' / 'config.py').read_text()

@@ -22,7 +22,7 @@ from mmbignas import ConfigError
 from mmbignas.analysis import draw_subnets
 from mmbignas.cli import add_config_arguments, read_config, run_tool
 from mmbignas.cost import Cost, CostModel
-from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.evaluation.drawn_predictions import is_detector
 from mmbignas.latency import BACKENDS, build_backend, measure_latency
 from mmbignas.space import Subnet
@@ -171,7 +171,7 @@ def main() -> None:
     check_args(args)
     cfg = read_config(args)
     images = read_images(args.images)
-    calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
+    calibration = CalibrationImages.from_config(cfg, args.calib_images, '--calib-images')
     checkpoint = read_checkpoint(args.checkpoint)
     supernet = load_supernet(cfg, checkpoint)
     model = supernet.model

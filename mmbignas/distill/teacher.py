@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmbignas.data.calibration_images import DEFAULT_IMAGES, calibration_dataloader, load_calibration_images
+from mmbignas.data.calibration_images import DEFAULT_IMAGES, CalibrationImages
 from mmbignas.distill.job import IN_PLACE, DistillJob, places, set_aside, without_output
 from mmbignas.distill.recorder import OutputRecorder, Outputs, data_samples_of
 from mmbignas.errors import ConfigError
@@ -227,8 +227,8 @@ class Teacher:
         if _is_supernet(teacher):
             supernet = Supernet(teacher)
             supernet.apply(supernet.space.max())
-            dataloader = calibration_dataloader(None, runner.cfg, 'train_dataloader')
-            calibrate_bn(teacher, load_calibration_images(dataloader, self.num_images, runner.logger.info))
+            images = CalibrationImages(self.num_images, key=self.key).resolve(runner.cfg)
+            calibrate_bn(teacher, images.load(runner.logger.info))
             runner.logger.info(f'{self.key}: the largest subnet of {self.source.checkpoint}, calibrated')
         return teacher
 
