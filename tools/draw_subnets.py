@@ -69,9 +69,6 @@ def parse_args() -> argparse.Namespace:
 def check_args(args: argparse.Namespace) -> None:
     """Check files and numbers before anything slow.
 
-    Args:
-        args: The parsed command line.
-
     Raises:
         ConfigError: An image or the folder of the picture is not there, or a number or the device is not allowed.
     """
