@@ -103,7 +103,7 @@ def class_names(checkpoint: Checkpoint, cfg: Config, count: int) -> list[str]:
     """Names of the classes: of the checkpoint, else of the config's data set, else numbers.
 
     Args:
-        checkpoint: Of a run, which usually has them.
+        checkpoint: The checkpoint of a run usually has them.
         cfg: The config.
         count: How many classes the model has.
     """
@@ -154,7 +154,7 @@ def title_lines(name: str, cost: Cost, size: tuple[int, int]) -> list[str]:
     """What stands above a column, but for the latency.
 
     Args:
-        name: Of the subnet.
+        name: Name of the subnet.
         cost: What it costs.
         size: Height and width in pixels, for which it costs that.
     """
