@@ -144,7 +144,7 @@ def test_max_leads(number, strategy, leads):
     (2, ['max', None], ['train_cfg.sample_strategy[1] must be', 'got None']),
     (2, ['max', 'best_up'], ['attentive must be an AttentiveSampling with best_up or worst_up, got None']),
     (2, ['max', dict(net=dict(depth=[3]))], ['train_cfg.sample_strategy[1]', 'net.depth', '3', '[1, 2]']),
-    (2, ['max', dict(net=dict(depth=[1, 1]))], ['train_cfg.sample_strategy[1]', 'list of one value per stage', '(1, 1)']),
+    (2, ['max', dict(net=dict(depth=[1, 1]))], ['train_cfg.sample_strategy[1]', 'one value per stage', '(1, 1)']),
     (2, ['max', dict(neck=dict(depth=[1]))], ['train_cfg.sample_strategy[1]', 'neck', 'net']),
     (2, ['max', dict(name='a', subnet_settings=dict(net=dict(width=[1])))],
      ['train_cfg.sample_strategy[1]', 'width', 'depth']),
