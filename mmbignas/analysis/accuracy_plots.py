@@ -73,7 +73,7 @@ def check_sample(sample: AccuracySample, cost: str = 'macs') -> None:
         ConfigError: for no subnets, or a cost that is not known of any.
     """
     if not sample.subnets:
-        raise must_be('subnets', 'one at least', sample.subnets)
+        raise must_be('subnets', 'a non-empty list', sample.subnets)
     one_of(sample.costs()).check(cost, 'cost')
 
 
