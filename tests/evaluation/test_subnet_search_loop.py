@@ -86,7 +86,7 @@ def test_the_whole_space_is_enough(tmp_path):
     (dict(study_name=None), 'test_cfg.study_name: None'), (dict(stale_after='x'), 'test_cfg.stale_after: .x.'),
     (dict(storage=5), 'test_cfg.storage: 5'), (dict(storage='what://x'), 'test_cfg.storage: what://x'),
     (dict(sampler=dict(type='coarse_to_fine', levels=2.5)), 'test_cfg.sampler.*levels'),
-    (dict(objectives=[]), r'objectives must be a non-empty list of .* got \[\]'),
+    (dict(objectives=[]), r'objectives must be a list of .* got \[\]'),
     (dict(predictor=dict(candidates=0, min_subnets=3)), 'predictor')])
 def test_bad_arguments(tmp_path, arguments, message):
     with pytest.raises(ConfigError, match=message):
