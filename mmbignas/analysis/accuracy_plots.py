@@ -34,7 +34,7 @@ def draw_accuracy(sample: AccuracySample, path: str | Path, cost: str = 'macs') 
     drawn where the cost is MACs.
 
     Args:
-        sample: the subnets, one at least.
+        sample: the subnets, at least one.
         path: PNG file to write; it appears when it is complete.
         cost: ``macs``, ``params`` or, where it is known, ``latency_ms``.
 

@@ -67,7 +67,7 @@ class CostModel:
         image_sizes: height and width in pixels of each resolution, ascending.
 
     Raises:
-        ConfigError: for sizes that are none, or a model that cannot be run on the shape of an image alone, such as a
+        ConfigError: for invalid sizes, or a model that cannot be run on the shape of an image alone, such as a
             two-stage detector, or that hides its operations, as ``nn.MultiheadAttention`` does.
 
     Attributes:

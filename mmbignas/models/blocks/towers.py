@@ -1,4 +1,4 @@
-"""Chains of layers of any depth and width, of which heads are made."""
+"""Chains of layers of any depth and width, which heads are made of."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
