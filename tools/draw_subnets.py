@@ -22,7 +22,7 @@ from mmbignas import ConfigError
 from mmbignas.analysis import draw_subnets
 from mmbignas.cli import add_config_arguments, read_config, run_tool
 from mmbignas.cost import Cost, CostModel
-from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.evaluation.drawn_predictions import is_detector
 from mmbignas.latency import BACKENDS, build_backend, measure_latency
 from mmbignas.space import Subnet
@@ -69,9 +69,6 @@ def parse_args() -> argparse.Namespace:
 def check_args(args: argparse.Namespace) -> None:
     """Check files and numbers before anything slow.
 
-    Args:
-        args: The parsed command line.
-
     Raises:
         ConfigError: An image or the folder of the picture is not there, or a number or the device is not allowed.
     """
@@ -106,7 +103,7 @@ def class_names(checkpoint: Checkpoint, cfg: Config, count: int) -> list[str]:
     """Names of the classes: of the checkpoint, else of the config's data set, else numbers.
 
     Args:
-        checkpoint: Of a run, which usually has them.
+        checkpoint: The checkpoint of a run usually has them.
         cfg: The config.
         count: How many classes the model has.
     """
@@ -157,7 +154,7 @@ def title_lines(name: str, cost: Cost, size: tuple[int, int]) -> list[str]:
     """What stands above a column, but for the latency.
 
     Args:
-        name: Of the subnet.
+        name: Name of the subnet.
         cost: What it costs.
         size: Height and width in pixels, for which it costs that.
     """
@@ -171,7 +168,7 @@ def main() -> None:
     check_args(args)
     cfg = read_config(args)
     images = read_images(args.images)
-    calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
+    calibration = CalibrationImages.from_config(cfg, args.calib_images, '--calib-images')
     checkpoint = read_checkpoint(args.checkpoint)
     supernet = load_supernet(cfg, checkpoint)
     model = supernet.model

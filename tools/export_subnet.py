@@ -7,7 +7,7 @@ import argparse
 import random
 
 from mmbignas.cli import add_config_arguments, image_sizes, read_config, run_tool
-from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.data.pipeline_size import image_sizes_of
 from mmbignas.export.subnet_folder import SubnetExporter, check_export_folder
 from mmbignas.supernet import parse_choice
@@ -41,7 +41,7 @@ def main() -> None:
     cfg = read_config(args)
     sizes = image_sizes(args, image_sizes_of(cfg))
     image_size = sizes[0] if args.image_size and len(sizes) == 1 else sizes  # a list of one would resize to it
-    calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
+    calibration = CalibrationImages.from_config(cfg, args.calib_images, '--calib-images')
     exporter = SubnetExporter(cfg, args.checkpoint, image_size, calibration, args.weights)
     choice = parse_choice(args.subnet, exporter.space, '--subnet')
     certificate = exporter.export(choice.draw(exporter.space, random.Random(0)), args.out)

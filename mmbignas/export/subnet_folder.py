@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmbignas.cost import Cost, CostModel
 from mmbignas.data import is_one_size, read_image_sizes
-from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.data.check_data import check_classes
 from mmbignas.data.fixed_images import count_images
 from mmbignas.data.pipeline_size import interpolation_of, sized_model_config
@@ -56,7 +56,7 @@ class SubnetExporter:
         cfg: config of the supernet's run.
         checkpoint: its checkpoint.
         image_size: ``[height, width]`` in pixels, of the images that MACs are counted for; a list of such sizes to
-            choose from where the supernet was trained in several. Of a list with a single one, all subnets see images
+            choose from where the supernet was trained in several. With a list of a single one, all subnets see images
             of that size.
         calibration: calibrates the BN statistics of each subnet first; ``None`` leaves those of the supernet, which
             suit no subnet.
@@ -72,7 +72,7 @@ class SubnetExporter:
     """
 
     def __init__(self, cfg: Config, checkpoint: str | Path, image_size: Sequence[Any],
-                 calibration: Calibration | None = None, weights: str | None = None,
+                 calibration: CalibrationImages | None = None, weights: str | None = None,
                  log: Callable[[str], Any] = print) -> None:
         self.cfg, self.calibration, self.log = cfg, calibration, log
         self.checkpoint: Checkpoint = read_checkpoint(checkpoint, weights)
@@ -84,7 +84,6 @@ class SubnetExporter:
         self._only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
         self.cost_model = CostModel(self.model, sizes)
         self.space = self.cost_model.space
-        self._batches: list[Any] | None = None
 
     def export(self, subnet: Subnet, out: str | Path) -> dict[str, Any]:
         """Write the folder of one subnet.
@@ -127,13 +126,12 @@ class SubnetExporter:
     def _size(self, subnet: Subnet) -> ImageSize:
         return subnet.image_size or self.space.image_sizes[0]
 
-    def _calibrate(self, calibration: Calibration, image_size: ImageSize | None) -> None:
+    def _calibrate(self, calibration: CalibrationImages, image_size: ImageSize | None) -> None:
         """Calibrate the current subnet; the other subnets' statistics were wrong before and are now."""
-        if self._batches is None:
-            self._batches = calibration.load(self.log)
+        batches = calibration.batches(self.log)
         self.model.to(get_device())
         with at_resolution(self.model, image_size, interpolation_of(self.cfg)):
-            calibrate_bn(self.model, self._batches)
+            calibrate_bn(self.model, batches)
         self.model.cpu()
 
     def _write(self, plain_cfg: Config, folder: Path) -> None:
@@ -146,7 +144,9 @@ class SubnetExporter:
         source = dict(config=self.cfg.filename, checkpoint=self.checkpoint.path, weights=self.checkpoint.weights)
         if Path(self.checkpoint.path).is_file():
             source['sha256'] = file_hash(self.checkpoint.path)
-        calibration = None if self._batches is None else dict(num_images=sum(map(count_images, self._batches)))
+        calibration = None
+        if self.calibration is not None:
+            calibration = dict(num_images=sum(map(count_images, self.calibration.batches())))
         return dict(
             subnet_settings=subnet.to_dict(), number=json_number(self.space.index(subnet)), source=source,
             checkpoint=dict(bytes=(folder / CHECKPOINT).stat().st_size, sha256=file_hash(folder / CHECKPOINT)),

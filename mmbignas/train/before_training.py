@@ -11,16 +11,11 @@ import torch
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, Hook, ParamSchedulerHook
 from torch import Tensor
 
-from mmbignas.data.calibration_images import (
-    DEFAULT_IMAGES,
-    calibration_dataloader,
-    check_dataloader,
-    load_calibration_images,
-)
+from mmbignas.data.calibration_images import DEFAULT_IMAGES, CalibrationImages
 from mmbignas.registry import HOOKS
 from mmbignas.supernet import calibrate_bn
 from mmbignas.utils.random_states import preserved_rng
-from mmbignas.utils.rules import integer, must_be
+from mmbignas.utils.rules import must_be
 
 BEFORE = 'metrics_before_training'  # in the message hub, and so in the checkpoints
 STEERING = (EarlyStoppingHook, ParamSchedulerHook)  # to them it would be one more epoch without progress
@@ -32,7 +27,7 @@ class CalibrateFirstHook(Hook):
 
     The supernet's statistics are a mixture of those of all its subnets. It is done once, not after a resume: from then
     on the statistics are those that training keeps. See :func:`~mmbignas.supernet.calibrate_bn` for what is done and
-    :func:`~mmbignas.data.calibration_images.load_calibration_images` for the choice of images.
+    :class:`~mmbignas.data.calibration_images.CalibrationImages` for the choice of images.
 
     Args:
         num_images: number of images, over all processes. Where the data set has fewer, all of them.
@@ -44,17 +39,13 @@ class CalibrateFirstHook(Hook):
     """
 
     def __init__(self, num_images: int = DEFAULT_IMAGES, dataloader: Mapping[str, Any] | None = None) -> None:
-        self.num_images = integer(1).check(num_images, 'CalibrateFirstHook.num_images')
-        if dataloader is not None:
-            check_dataloader(dataloader, 'CalibrateFirstHook.dataloader')
-        self.dataloader = dataloader
+        self.images = CalibrationImages(num_images, dataloader, 'CalibrateFirstHook')
 
     def before_train(self, runner: Any) -> None:
         """Calibrate, unless training goes on."""
         if runner.iter > 0:
             return
-        dataloader = calibration_dataloader(self.dataloader, runner.cfg, 'CalibrateFirstHook.dataloader')
-        batches, begin = load_calibration_images(dataloader, self.num_images, runner.logger.info), time.time()
+        batches, begin = self.images.resolve(runner.cfg).load(runner.logger.info), time.time()
         calibrate_bn(runner.model, batches)
         runner.logger.info(f'BN calibration before training: {time.time() - begin:.1f} s')
 

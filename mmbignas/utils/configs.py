@@ -47,7 +47,8 @@ def _typo(error: KeyError | TypeError) -> str | None:
     if not built:
         return None
     if isinstance(error, KeyError):
-        return text.split('. ')[0] if _TYPE.search(text) else None
+        found = _TYPE.search(text)  # MMCV forgets which type it was, but not of which part
+        return text.split('. ')[0] + (f' ({frames[-1].name})' if 'find None' in text else '') if found else None
     if text == _NO_OPTIMIZER:
         return 'optim_wrapper.optimizer.type is not in the optimizer registry'
     passed_on = frames[built[-1] + 1:]

@@ -1,11 +1,13 @@
 """Files and folders that get their names when they are complete."""
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mmbignas.errors import ConfigError
 from mmbignas.utils.rules import must_be
@@ -122,6 +124,19 @@ def check_new_file(path: str | Path, suffixes: str | tuple[str, ...], overwrite:
     if not path.absolute().parent.is_dir():
         raise ConfigError(f'{path}: its folder does not exist; give a file in a folder that exists')
     return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file that any program can read; it appears when it is complete.
+
+    Args:
+        path: the file; one that is there is replaced.
+        content: plain data without numbers that are not finite; of anything else, what ``str`` makes of it.
+
+    Raises:
+        ConfigError: when it cannot be written.
+    """
+    write_file(path, (json.dumps(content, indent=2, default=str, allow_nan=False) + '\n').encode())
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -25,7 +25,7 @@ from mmengine.structures import InstanceData
 
 from mmbignas.analysis import draw_subnets
 from mmbignas.analysis.figures import COLOURS
-from mmbignas.data.calibration_images import load_calibration_images
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.supernet import Supernet, calibrate_bn, load_weights, read_checkpoint, subnet_config, subnet_state_dict
 from tests.small_models import scramble
 
@@ -209,7 +209,7 @@ def test_tool(monkeypatch: Any, capsys: Any, tmp_path: Path, folder: Path, calib
         load_weights(model, read_checkpoint(folder / 'model.pth'))
         Supernet(model).apply(subnet)
         if calibrate:
-            calibrate_bn(model, load_calibration_images(cfg.train_dataloader, calibrate))
+            calibrate_bn(model, CalibrationImages(calibrate, cfg.train_dataloader).load())
         plain = MODELS.build(subnet_config(cfg.model, model, subnet)).eval()
         plain.load_state_dict(subnet_state_dict(model, plain))
         for number, (sample, image) in enumerate(zip(samples, images, strict=True)):
