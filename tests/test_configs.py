@@ -172,33 +172,37 @@ MISTAKES = {
         'model = dict(bbox_head=dict(cls_tower=dict(width=[8])))',
         ['BigRetinaHead.cls_tower', 'width', 'depth, out_channel, kernel_size']),
     'unknown key of a space': (
-        BACKBONE.format(WIDTHS.format('step=8')), ['BigResNet.out_channel.space', 'step', "'stride'"]),
+        BACKBONE.format(WIDTHS.format('step=8')), ['BigResNet.out_channel.space', 'step', 'stride=...']),
     'min over max': (
         BACKBONE.format(WIDTHS.format('min=[8, 8, 16, 96, 64]')),
-        ['BigResNet.out_channel.space', 'min 96', 'max 64', 'stage 3']),
+        ['BigResNet.out_channel.space.min must be <= max, 64, in stage 3, got 96']),
     'stride misses max': (
         BACKBONE.format(WIDTHS.format('stride=[8, 8, 12, 16, 32]')),
-        ['BigResNet.out_channel.space.stride', '12', 'min 16', 'max 32', 'stage 2']),
+        ['BigResNet.out_channel.space.stride must be a divisor of 16 in stage 2, from 16 to 32, got 12']),
     'no stride': (
-        BACKBONE.format(WIDTHS.format('stride=0')), ['BigResNet.out_channel.space.stride', 'greater than 0', 'got 0']),
+        BACKBONE.format(WIDTHS.format('stride=0')),
+        ['BigResNet.out_channel.space.stride must be a number > 0', 'got 0']),
     'too few minima': (
         BACKBONE.format(WIDTHS.format('min=[8, 8, 16, 32]')),
-        ['BigResNet.out_channel.space.min', '4 values', '5 stages', '[8, 8, 16, 32]']),
+        ['BigResNet.out_channel.space.min', 'one value per stage (5)', 'got [8, 8, 16, 32]']),
     'too few values': (
-        BACKBONE.format('kernel_size=[3, 3, 3]'), ['BigResNet.kernel_size', '3 values', 'allowed: 5']),
+        BACKBONE.format('kernel_size=[3, 3, 3]'),
+        ['BigResNet.kernel_size must be a list of one value per stage (5)', 'got (3, 3, 3)']),
     'an even kernel': (
-        BACKBONE.format('kernel_size=[3, 3, 4, 3, 3]'), ['BigResNet.kernel_size', '4', 'odd']),
+        BACKBONE.format('kernel_size=[3, 3, 4, 3, 3]'),
+        ['BigResNet.kernel_size[2] must be an odd integer >= 1, got 4']),
     'an order that cannot be kept': (
         BACKBONE.format('out_channel=dict(space=dict(max=[16, 16, 32, 64, 64], min=[8, 8, 16, 32, 64]), '
                         'sample_strategy=dict(_delete_=True, name="ordered_stage_wise", '
                         'kwargs=dict(min_slope=2, start_stage=2)))'),
-        ['BigResNet.out_channel', 'ordered_stage_wise', '64', 'stage 4', '2 and 1000 times']),
+        ['BigResNet.out_channel', 'ordered_stage_wise', 'stage 4', '2 to 1000 times', 'got 64']),
     'depth of the stem': (
-        BACKBONE.format('depth=dict(space=dict(max=[2, 2, 2, 2, 2]))'), ['BigResNet.depth', '[1, 2]', 'allowed: 1']),
+        BACKBONE.format('depth=dict(space=dict(max=[2, 2, 2, 2, 2]))'),
+        ['BigResNet.depth must be 1 in stage 0', 'got [1, 2]']),
     'settings outside the space': (
         TRAIN.format('sample_strategy=["max", "min", "random", dict(backbone=dict(depth=[1, 1, 1, 1, 7], '
                      'out_channel=[8, 8, 16, 32, 64]))]'),
-        ['train_cfg.sample_strategy[3]', 'backbone.depth', '7 in stage 4', '[1, 2]']),
+        ['train_cfg.sample_strategy[3]: backbone.depth must be one of [1, 2] in stage 4, got 7']),
     'settings of an unknown element': (
         VAL.format('subnets=["max", dict(backbone=dict(width=[1]))]'),
         ['val_cfg.subnets[1]', 'backbone', 'width', 'depth, out_channel, kernel_size, expand_ratio']),

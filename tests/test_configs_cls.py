@@ -149,7 +149,7 @@ SMALL = {'train_cfg.max_epochs': 1, 'train_dataloader.num_workers': 0, 'val_data
 MISTAKES = {
     'a group width that does not fit': (
         {'model.backbone.group_width': [8, 8, 8, 8, 24]},
-        ['BigRegNet.group_width', '24 in stage 4', '128', 'divisors']),
+        ['BigRegNet.group_width must be a divisor of', '128', 'in stage 4, got 24']),
     'an unknown interpolation': (
         {'train_cfg.interpolation_type': 'lanczos'}, ['train_cfg.interpolation_type', "'lanczos'", 'bicubic']),
     'a resolution below the stride': (
@@ -219,5 +219,5 @@ def test_without_a_mistake_it_trains(monkeypatch: Any, capsys: Any, tmp_path: Pa
 def test_settings_of_another_image_size_are_refused() -> None:
     cfg = load('mobilenet_evaluate_subnet')
     space = Supernet(model_of('mobilenet_evaluate_subnet')).space.with_image_sizes([[192, 192], [224, 224]])
-    with pytest.raises(ConfigError, match=r'image_size: \[288, 288\] is not allowed; allowed: \[\[192, 192\]'):
+    with pytest.raises(ConfigError, match=r'image_size must be one of \[\[192, 192\], .*, got \[288, 288\]'):
         parse_choices(cfg.test_cfg.subnets[3:], space, 'test_cfg.subnets')

@@ -219,5 +219,5 @@ def test_the_script_that_checks_a_supernet(config: Config, monkeypatch: pytest.M
 
 def test_a_width_that_has_no_half_is_refused(config: Config) -> None:
     config.model.backbone.out_channel = [16, 25, 40]
-    with pytest.raises(ConfigError, match=r'GhostNet.out_channel: \[25\] in stage 1 .*even widths'):
+    with pytest.raises(ConfigError, match=r'GhostNet.out_channel must be even widths in stage 1, got \[25\]'):
         build_model(config)

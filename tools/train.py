@@ -9,8 +9,9 @@ from mmbignas import ConfigError
 from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
 from mmbignas.data.check_data import check_files
 from mmbignas.train import ResumeHook, StopHook
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import build_runner
+from mmbignas.utils.rules import must_be
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,8 +47,8 @@ def use_amp(cfg: Config) -> None:
     if own == 'BFloat16OptimWrapper':
         return
     if own not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ConfigError(f'--amp is not allowed with optim_wrapper.type={own}, which it would replace; allowed: '
-                          'OptimWrapper, AmpOptimWrapper, BFloat16OptimWrapper')
+        raise must_be('optim_wrapper.type', 'OptimWrapper, AmpOptimWrapper or BFloat16OptimWrapper with --amp, which '
+                      'would replace it', own)
     if torch.cuda.is_available():
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

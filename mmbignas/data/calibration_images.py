@@ -8,7 +8,7 @@ from mmengine.structures import BaseDataElement
 
 from mmbignas.data.check_data import check_dataset_files
 from mmbignas.data.fixed_images import load_fixed_images
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.rules import Rule, integer, must_be
 
 DEFAULT_IMAGES = 2048

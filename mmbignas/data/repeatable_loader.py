@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from mmbignas.errors import ConfigError
 from mmbignas.utils.random_states import OwnRandomness, mixed_seed, seed_cpu
+from mmbignas.utils.rules import must_be
 
 
 class Draw(NamedTuple):
@@ -41,9 +41,8 @@ class RepeatableLoader(DataLoader):
 
     def __init__(self, loader: DataLoader, rank: int, keep_sampler_seed: bool) -> None:
         if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
-            raise ConfigError(f'train_dataloader: {type(loader.dataset).__name__} without numbered batches is not '
-                              'allowed, a resumed run could not find its place in it; allowed: data sets with '
-                              '__getitem__ and __len__, with a batch_size or a batch_sampler')
+            raise must_be('train_dataloader.dataset', 'a data set with __getitem__ and __len__, in batches, so that a '
+                          'resumed run finds its place in it', type(loader.dataset).__name__)
         options = {name: getattr(loader, name) for name in (
             'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context',
             'generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'in_order')

@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmbignas.data.calibration_images import DEFAULT_IMAGES, CalibrationImages
-from mmbignas.distill.job import IN_PLACE, DistillJob, places, set_aside
+from mmbignas.distill.job import IN_PLACE, DistillJob, places, set_aside, without_output
 from mmbignas.distill.recorder import OutputRecorder, Outputs, data_samples_of
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
 from mmbignas.space import ModuleSpace
 from mmbignas.supernet import Supernet, calibrate_bn, load_weights, model_config, read_checkpoint
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.models import unwrapped
 from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import check_keys, integer, must_be, text
 
 TEACHER_KEYS = ('config', 'checkpoint', 'num_images')
 
@@ -48,10 +48,9 @@ class TeacherSource:
             ConfigError: for one that is not.
         """
         if isinstance(self.config, str) and not Path(self.config).is_file():
-            raise ConfigError(f'{key}.config: {self.config} does not exist; allowed: a config file, or the config of a '
-                              'model')
+            raise ConfigError(f'{key}.config: config file not found: {self.config}')
         if '://' not in self.checkpoint and not Path(self.checkpoint).is_file():
-            raise ConfigError(f'{key}: checkpoint not found: {self.checkpoint}')
+            raise ConfigError(f'{key}.checkpoint: checkpoint not found: {self.checkpoint}')
 
     def build(self, key: str) -> nn.Module:
         """Build the network, on the CPU, in eval mode, with parameters that take no gradients.
@@ -162,8 +161,7 @@ class TeacherDistillation:
                                            ('teacher_mimic_name', job.teacher_names, self._taught, 'the teacher')):
             for name in names:
                 if not found.get(name):
-                    raise ConfigError(f'{job.key}.{field}: {name!r} of {whose} has no output in a forward pass; '
-                                      'allowed: modules that every forward pass calls')
+                    raise without_output(f'{job.key}.{field}', name, f'a forward pass of {whose}')
 
 
 def parse_teachers(cfg: Any, key: str) -> dict[str, Teacher]:
@@ -183,22 +181,18 @@ def parse_teachers(cfg: Any, key: str) -> dict[str, Teacher]:
         return dict(teacher=_parse_teacher(cfg, key))
     for name in cfg:
         if not isinstance(name, str) or name == IN_PLACE or '/' in name:
-            raise ConfigError(f'{key}: {name!r} is not allowed as the name of a teacher; allowed: names without "/", '
-                              f'but {IN_PLACE!r}, which is the largest subnet')
+            raise must_be(f'the name of a teacher in {key}', f"a name without '/', other than {IN_PLACE}, the largest "
+                          'subnet', name)
     return {name: _parse_teacher(own, f'{key}.{name}') for name, own in cfg.items()}
 
 
 def _parse_teacher(cfg: Any, key: str) -> Teacher:
-    if not isinstance(cfg, Mapping) or set(cfg) - set(TEACHER_KEYS) or not {'config', 'checkpoint'} <= set(cfg):
-        raise ConfigError(f'{key}: expected a dict with config and checkpoint, optionally num_images, got {cfg!r}')
-    config, checkpoint = cfg['config'], cfg['checkpoint']
+    check_keys(cfg, key, TEACHER_KEYS, TEACHER_KEYS[:2])
+    config, checkpoint, num_images = (cfg.get(name, DEFAULT_IMAGES) for name in TEACHER_KEYS)
     if not (isinstance(config, str) or isinstance(config, Mapping) and 'type' in config):
-        raise ConfigError(f'{key}.config: {config!r} is not allowed; allowed: a config file, or the config of a model, '
-                          'a dict with type')
-    if not isinstance(checkpoint, str):
-        raise ConfigError(f'{key}.checkpoint: {checkpoint!r} is not allowed; allowed: a file, or an address that '
-                          'MMEngine knows to load')
-    num_images = check_count(cfg.get('num_images', DEFAULT_IMAGES), f'{key}.num_images')
+        raise must_be(f'{key}.config', 'a config file, or the config of a model, a dict with type', config)
+    text('a file, or an address that MMEngine knows to load').check(checkpoint, f'{key}.checkpoint')
+    integer(1).check(num_images, f'{key}.num_images')
     return Teacher(TeacherSource(config, checkpoint), num_images, key)
 
 
@@ -225,7 +219,7 @@ class Teacher:
         Raises:
             ConfigError: for a config or checkpoint that cannot be used, or images that are preprocessed in another way.
         """
-        model: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         with preserved_rng():
             teacher = self.source.build(self.key)
         teacher.to(next(model.parameters()).device)
@@ -243,9 +237,7 @@ class Teacher:
         ours, theirs = (_preprocessing(own.data_preprocessor) for own in (model, teacher))
         for name, value in ours.items():
             if value != theirs[name]:
-                raise ConfigError(f'{self.key}.config: data_preprocessor has {name} {theirs[name]}, but that of the '
-                                  f'model has {value}; allowed: teachers of images that are preprocessed like those '
-                                  'of the model')
+                raise must_be(f'{self.key}.config: data_preprocessor.{name}', f"{value}, as the model's", theirs[name])
 
 
 def _is_supernet(model: nn.Module) -> bool:

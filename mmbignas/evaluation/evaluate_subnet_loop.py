@@ -22,10 +22,9 @@ from mmbignas.latency import Latency, build_backend, measure_latency
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import subnet_config
-from mmbignas.utils.checks import errors_below
 from mmbignas.utils.files import write_json
 from mmbignas.utils.random_states import preserved_rng
-from mmbignas.utils.rules import METRIC_NAME, check_keys, integer, must_be
+from mmbignas.utils.rules import METRIC_NAME, check_keys, errors_below, integer, must_be
 from mmbignas.utils.units import format_macs, format_params
 
 LATENCY: dict[str, Any] = dict(backend='torch', device='cpu', threads=1, batch_size=1)

@@ -13,8 +13,7 @@ from mmbignas.evaluation.results import Progress
 from mmbignas.evaluation.scorer import stage_of
 from mmbignas.evaluation.survey import SubnetCosts, SubnetSurvey
 from mmbignas.registry import LOOPS
-from mmbignas.utils.checks import errors_below
-from mmbignas.utils.rules import integer
+from mmbignas.utils.rules import errors_below, integer
 
 
 @LOOPS.register_module()

@@ -16,8 +16,7 @@ from mmbignas.evaluation.survey import SubnetCosts, SubnetSurvey, SurveyRun
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet
 from mmbignas.supernet import file_hash
-from mmbignas.utils.checks import errors_below
-from mmbignas.utils.rules import check_options, integer, text
+from mmbignas.utils.rules import check_options, errors_below, integer, text
 
 PREDICTOR: Mapping[str, int] = {}  # its defaults
 WAIT_SECONDS = 1.
@@ -131,9 +130,10 @@ class SubnetSearchLoop(BaseLoop):
                            identity={} if run is None else run.identity, **self._settings)
 
     def _say_where(self, storage: Any, count: int) -> None:
-        from mmbignas.search.storage import shown
+        from mmbignas.search.storage import dashboard_address
 
-        self.runner.logger.info(f'the study has {count} subnets; to look at it: optuna-dashboard {shown(storage)}')
+        self.runner.logger.info(f'the study has {count} subnets; to look at it: optuna-dashboard '
+                                f'{dashboard_address(storage)}')
 
     def _finished(self) -> list[dict[str, Any]]:
         """What is known of each evaluated subnet, in the order in which they were proposed."""

@@ -27,7 +27,7 @@ from mmbignas.evaluation.scorer import SubnetEval, SubnetScorer, stage_of
 from mmbignas.latency import LatencyPredictor, LatencyTable
 from mmbignas.space import ImageSize, Subnet, json_number
 from mmbignas.supernet import Supernet
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import buffers_of_the_first
 from mmbignas.utils.rules import METRIC_NAME, boolean, check_options, integer
 from mmbignas.utils.units import parse_amount

@@ -10,6 +10,7 @@ import numpy as np
 
 from mmbignas.errors import ConfigError
 from mmbignas.utils.files import replacing
+from mmbignas.utils.rules import shown
 
 SECTIONS = ('identity', 'blocks', 'times', 'networks', 'fit')
 
@@ -72,8 +73,8 @@ class LatencyTable:
         for key in {**table.identity, **new.identity}:
             found, expected = table.identity.get(key), new.identity.get(key)
             if found != expected:
-                raise ConfigError(f'{path}: was measured with {key} {found!r}, now it is {expected!r}; allowed: the '
-                                  'same as before, or another file')
+                raise ConfigError(f'{path}: was measured with {key} {shown(found)}, now it is {shown(expected)}; give '
+                                  'the same as before, or another file')
         return table
 
     def save(self) -> None:

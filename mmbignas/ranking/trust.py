@@ -31,7 +31,7 @@ from mmbignas.space import IMAGE_SIZE, json_number
 from mmbignas.supernet import Supernet, file_hash, subnet_config
 from mmbignas.supernet.build import build_model
 from mmbignas.utils.adaptations import exact_metrics
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.files import write_file, write_json
 from mmbignas.utils.rules import integer, must_be, one_of
 from mmbignas.utils.units import format_macs, format_params

@@ -20,7 +20,7 @@ Ways = dict[State, int]
 
 
 class DepthNumbers(ABC):
-    """A range of numbers from 0, cut into one interval a depth; the depths are in lexicographic order."""
+    """A range of numbers from 0, cut into one interval per depth; the depths are in lexicographic order."""
 
     @property
     @abstractmethod
@@ -193,7 +193,7 @@ def count_depths(depths: Variants, block_wise: Sequence[Element]) -> DepthNumber
 
     Args:
         depths: the set of depths.
-        block_wise: the elements that have one value a block.
+        block_wise: the elements that have one value per block.
     """
     if not block_wise:
         return PlainDepths(depths)

@@ -1,12 +1,12 @@
-"""Models: without their wrappers, and with their training flags kept."""
+"""Models without their wrappers, with their training flags kept, and the tensors that they put out."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 from mmengine.model import is_model_wrapper
-from torch import nn
+from torch import Tensor, nn
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -33,3 +33,18 @@ def training_flags_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags.items():
             module.training = training
+
+
+def tensors_in(data: Any) -> list[Tensor]:
+    """The tensors in nested sequences and mappings, in order.
+
+    Args:
+        data: a tensor, a sequence or mapping of such data, or anything else, which has none.
+    """
+    if isinstance(data, Tensor):
+        return [data]
+    if isinstance(data, Mapping):
+        data = data.values()
+    elif not isinstance(data, Sequence) or isinstance(data, (str, bytes)):
+        return []
+    return [tensor for item in data for tensor in tensors_in(item)]

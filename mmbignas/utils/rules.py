@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral, Real
 from reprlib import Repr
@@ -82,6 +83,15 @@ def check_options(owner: str, options: Mapping[str, Any], rules: Mapping[str, Ru
     """
     for name, rule in rules.items():
         rule.check(options[name], f'{owner}.{name}')
+
+
+@contextmanager
+def errors_below(key: str) -> Iterator[None]:
+    """Put the place of a dict in the config before the keys that errors name."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f'{key}.{error}') from None
 
 
 def check_keys(value: Any, key: str, known: Collection[str], needed: Collection[str] = ()) -> Any:

@@ -5,7 +5,6 @@ import copy
 import json
 import os
 import random
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ from mmbignas.ops import DynamicLayer
 from mmbignas.supernet import Supernet, calibrate_bn, subnet_config, subnet_state_dict
 from tests.distributed import run_processes
 from tests.evaluation.test_subnet_val_loop import Detections, detection_loader, loop_of
-from tests.runs import MMDET_TOOLS, python, records_of
+from tests.runs import MMDET_TOOLS, launch, python, records_of
 from tests.small_models import big_retina_head, build, retinanet, scramble
 from tests.toy import TellingMetric, ToyModel, build_runner
 
@@ -429,16 +428,11 @@ def without_time(folder: Path) -> Any:
 def test_tools(workspace: Path, whole: Path, tested: list, evaluated: Path) -> None:
     """This package's tool, in one and in two processes, and MMDetection's: the same, and that of ``SubnetValLoop``."""
     checkpoint = whole / 'epoch_2.pth'
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    launch = ('-m', 'torch.distributed.run', '--nproc-per-node', 2, '--master-port', port)
-    commands = dict(
-        ours=('tools/test.py', evaluated, checkpoint), mmdet=(MMDET_TOOLS / 'test.py', evaluated, checkpoint),
-        two=(*launch, 'tools/test.py', evaluated, checkpoint, '--launcher', 'pytorch'))
-    outputs = {name: python(*command, '--work-dir', workspace / f'evaluated_{name}')
-               for name, command in commands.items()}
-    records = {name: without_time(workspace / f'evaluated_{name}') for name in commands}
+    runs = dict(ours=(python, 'tools/test.py'), mmdet=(python, MMDET_TOOLS / 'test.py'), two=(launch, 'tools/test.py'))
+    outputs = {name: run(tool, evaluated, checkpoint, '--work-dir', workspace / f'evaluated_{name}',
+                         *(['--launcher', 'pytorch'] if run is launch else []))
+               for name, (run, tool) in runs.items()}
+    records = {name: without_time(workspace / f'evaluated_{name}') for name in runs}
     assert records['mmdet'] == records['ours']
     assert records['ours']['checkpoint'] == str(checkpoint)
     metrics = [own[key] for own in records['ours']['subnets'] for key in ('metrics', 'metrics_calib')]

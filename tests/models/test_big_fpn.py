@@ -84,12 +84,12 @@ def test_wrong_inputs_are_refused() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], list[str]]] = [
-    (dict(num_outs=2), ['BigFPN.num_outs', '2', '3']),
-    (dict(add_extra_convs='on_lateral'), ['BigFPN.add_extra_convs', "'on_lateral'", "'on_output'", "'on_input'"]),
+    (dict(num_outs=2), ['BigFPN.num_outs must be an integer >= 3, the number of inputs, got 2']),
+    (dict(add_extra_convs='on_lateral'), ['BigFPN.add_extra_convs', 'one of on_output, on_input', "'on_lateral'"]),
     (dict(depth=[3, 4]), ['BigFPN.depth', '[3, 4]', '[3, 5]']),
     (dict(depth=element([3, 5], [3, 6], 1)), ['BigFPN.depth', '[3, 5]']),
     (dict(depth=3), ['BigFPN.depth', '3', '[3, 5]']),
-    (dict(out_channel=[16]), ['BigFPN.out_channel', '1 values', '2 (one a stage)']),
+    (dict(out_channel=[16]), ['BigFPN.out_channel', 'one value per stage (2)', '(16,)']),
     (dict(out_channel=16), ['BigFPN.out_channel', '16', 'list of numbers']),
     (dict(out_channel=element([8, 8], [16, 24], 8, 'net_wise')), ['BigFPN.out_channel', "'net_wise'"]),
     (dict(out_channel=element([8, 8], [16, 16], 8, 'block_wise')), ['BigFPN.out_channel', 'kernel_size']),

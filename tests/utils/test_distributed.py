@@ -139,15 +139,15 @@ def test_timeout_of_the_config(results):
 def test_processes_that_no_launcher_started(monkeypatch, launcher, names):
     for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match=f'--launcher {launcher}: {names}.* missing'):
+    with pytest.raises(ConfigError, match=f'--launcher must be none without .*, got {launcher} .{names}.* missing'):
         distribute_on_cpu(Config(dict(launcher=launcher)))
 
 
-@pytest.mark.parametrize('timeout', ['1800', 0, True])
+@pytest.mark.parametrize('timeout', ['1800', 0])
 def test_timeout_that_is_none(monkeypatch, timeout):
     for name, value in environment('pytorch', 0, '', '1').items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=f'env_cfg.dist_cfg.timeout: {timeout!r} is not allowed'):
+    with pytest.raises(ConfigError, match=f'env_cfg.dist_cfg.timeout must be a number > 0, or None, got {timeout!r}'):
         distribute_on_cpu(Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(timeout=timeout)))))
 
 

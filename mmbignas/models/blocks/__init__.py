@@ -6,7 +6,7 @@ from mmbignas.models.blocks.linear_block import LinearTower
 from mmbignas.models.blocks.regnet_bottleneck import BigRegNetBottleneck
 from mmbignas.models.blocks.squeeze_excite import SqueezeExcite
 from mmbignas.models.blocks.stem import BigStem
-from mmbignas.models.blocks.widths import middle_width, middle_widths
+from mmbignas.models.layers import middle_width, middle_widths
 
 __all__ = ['BigBasicBlock', 'BigFinalConv', 'BigInvertedBottleneck', 'BigRegNetBottleneck', 'BigStem', 'ConvTower',
            'LinearTower', 'SqueezeExcite', 'middle_width', 'middle_widths']

@@ -14,7 +14,7 @@ from mmbignas.space import ModuleSpace
 
 
 class TowerLayer(nn.Module):
-    """One convolution for all levels, one normalisation a level, ReLU.
+    """One convolution for all levels, one normalisation per level, ReLU.
 
     Args:
         in_channels: greatest input width.
@@ -38,7 +38,7 @@ class TowerLayer(nn.Module):
         set_active(self.conv, out_channel, kernel_size)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """Map one tensor ``(N, C, H, W)`` a level to ``(N, out_channel, H, W)`` a level."""
+        """Map one tensor ``(N, C, H, W)`` per level to ``(N, out_channel, H, W)`` per level."""
         with shared_weights(self.conv):
             return [F.relu(bn(self.conv(x)), inplace=True) for x, bn in zip(feats, self.bns, strict=True)]
 
@@ -86,7 +86,7 @@ class ConvTower(SearchableBlocks, nn.Sequential):
                 yield layer, 0, index
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """Map one tensor ``(N, C, H, W)`` a level to ``(N, out_channel, H, W)`` a level."""
+        """Map one tensor ``(N, C, H, W)`` per level to ``(N, out_channel, H, W)`` per level."""
         outputs = list(feats)
         for layer in self:
             if getattr(layer, 'is_active', True):
