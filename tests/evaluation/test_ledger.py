@@ -10,12 +10,12 @@ import pytest
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.utils import register_all_modules
-from tests.processes import PIPE, Process
 
 from mmbignas.errors import ConfigError
 from mmbignas.evaluation.identity import annotation_hashes, config_hash, dataset_hash, model_hash, space_hash
 from mmbignas.evaluation.ledger import Ledger, only_run
 from mmbignas.space import ModuleSpace, SearchSpace
+from tests.processes import PIPE, Process
 from tests.toy import ToyDataset, ToyModel
 
 IDENTITY = dict(supernet='a', space='b', data='c')

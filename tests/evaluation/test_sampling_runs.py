@@ -13,8 +13,8 @@ from mmengine.config import Config
 from optuna.trial import TrialState
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from tests.processes import launch, start_group
 
+from tests.processes import launch, start_group
 from tests.runs import MMDET_TOOLS, python
 
 SAMPLE = """
