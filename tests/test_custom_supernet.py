@@ -6,7 +6,6 @@ import os
 import random
 import runpy
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +28,8 @@ from mmbignas.ops import DynamicLayer
 from mmbignas.supernet import Supernet, calibrate_bn, subnet_config, subnet_state_dict
 from mmbignas.supernet.build import build_model
 from tests.models.same_network import check_buffers, check_parameters
-from tests.runs import ROOT, records_of
+from tests.processes import environment
+from tests.runs import ROOT, python, records_of
 from tests.small_models import scramble
 
 pytest.importorskip('mmpretrain')
@@ -40,12 +40,8 @@ PLAIN_LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.PReLU)
 
 def tool(project: Path, name: str, *args: Any, code: int = 0) -> str:
     """Run a tool of the repository in the folder of the project, as its owner does; return what it wrote."""
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(['.', str(ROOT)]), 'OMP_NUM_THREADS': '1',
-                   'PYTHONWARNINGS': 'ignore'}
-    done = subprocess.run([sys.executable, str(ROOT / name), *map(str, args)], env=environment, cwd=project,
-                          timeout=240, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == code, done.stdout[-3000:]
-    return done.stdout
+    env = environment(PYTHONPATH=os.pathsep.join(['.', str(ROOT)]))
+    return python(ROOT / name, *args, env=env, cwd=project, code=code)
 
 
 @pytest.fixture(scope='module')

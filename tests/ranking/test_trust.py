@@ -6,7 +6,6 @@ import random
 import re
 import runpy
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from mmbignas.evaluation.identity import space_hash
 from mmbignas.ranking.chosen_subnets import check_space, choose_spread, find_ledger, read_ledger
 from mmbignas.ranking.trust import TrustCheck, _scaled
 from mmbignas.supernet.build import build_model
+from tests.processes import environment
 from tests.runs import ROOT, assert_same_state, python
 
 METRIC = 'coco/bbox_mAP'
@@ -269,14 +269,8 @@ def test_each_sees_images_of_its_own_size(workspace, tmp_path):
 
 
 def run_tool(workspace, code=0):
-    environment = {**os.environ, 'PYTHONPATH': f'{ROOT}:{workspace}', 'OMP_NUM_THREADS': '1',
-                   'PYTHONWARNINGS': 'ignore'}
-    command = [sys.executable, 'tools/trust.py', workspace / 'config.py', workspace, '--count', '3', '--epochs', '2',
-               '--out', workspace / 'out']
-    done = subprocess.run(command, cwd=ROOT, env=environment, timeout=240, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == code, done.stdout[-3000:]
-    return done.stdout
+    return python('tools/trust.py', workspace / 'config.py', workspace, '--count', 3, '--epochs', 2, '--out',
+                  workspace / 'out', env=environment(PYTHONPATH=f'{ROOT}:{workspace}'), code=code)
 
 
 @pytest.fixture(scope='module')

@@ -55,7 +55,7 @@ def test_anything_else_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize('value', ['200GFLOPs', '200 gflops', '200GFLOP', '1 FLOPs'])
 def test_flops_are_ambiguous(value: str) -> None:
-    with pytest.raises(ConfigError, match=f"key must be .*, not FLOPs: a multiply-add is one to some .*, got '{value}'"):
+    with pytest.raises(ConfigError, match=f"key must be .*, not FLOPs: a multiply-add is one to .*, got '{value}'"):
         parse_amount(value, 'key')
 
 

@@ -177,12 +177,11 @@ def _alpha_divergence(log_p: Tensor, log_q: Tensor, alpha: float, log_clip: floa
         ``p`` and ``q`` agree.
     """
     p, q, log_ratio = log_p.exp(), log_q.exp(), log_p - log_q
+    # The differences p - q sum to 0; with them, errors in the logarithms are of second order.
     if alpha == 1:
-        return (p * log_ratio).sum(1), p - q
-    if alpha == 0:
-        return -(q * log_ratio).sum(1), q * log_ratio
-    factors = q * torch.expm1((alpha * log_ratio).clamp(max=log_clip)) / alpha
-    return factors.sum(1) / (alpha - 1), factors
+        return (p * log_ratio - (p - q)).sum(1), p - q
+    factors = q * torch.expm1((alpha * log_ratio).clamp(max=log_clip)) / alpha if alpha else q * log_ratio
+    return (factors - (p - q)).sum(1) / (alpha - 1), factors
 
 
 def _mean(student: ModuleOutputs, teacher: ModuleOutputs, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
