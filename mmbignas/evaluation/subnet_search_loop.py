@@ -75,9 +75,9 @@ class SubnetSearchLoop(BaseLoop):
         key = f'{stage_of(runner, dataloader)}_cfg'
         check_options(key, locals(), RULES)
         self.subnet_count, self.storage, self.study_name, self.lut_path = subnet_count, storage, study_name, lut_path
-        self.objectives = [metric1, 'macs'] if objectives is None else objectives
-        self._settings = dict(constraints=constraints, sampler=DEFAULT_SAMPLER if sampler is None else sampler,
-                              predictor=predictor, stale_after=stale_after, seed=seed)
+        self.objectives: Sequence[str] = [str(metric1), 'macs'] if objectives is None else objectives
+        self._settings: dict[str, Any] = dict(constraints=constraints, predictor=predictor, stale_after=stale_after,
+                                              seed=seed, sampler=DEFAULT_SAMPLER if sampler is None else sampler)
         costs = SubnetCosts(runner.model, image_size, lut_path, key)
         from optuna.storages import InMemoryStorage
 
