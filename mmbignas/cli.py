@@ -19,8 +19,8 @@ from mmbignas.utils.rules import must_be
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool; end it with one line and exit code 2 for an error that its user can mend.
 
-    Of several processes, the line names the one that it comes from, and what torchrun says at the end has the error of
-    the first process that failed.
+    With several processes, the line names the one that it comes from, and torchrun's last lines have the error of the
+    first process that failed.
 
     Args:
         main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError` and those that

@@ -69,9 +69,6 @@ def parse_args() -> argparse.Namespace:
 def check_args(args: argparse.Namespace) -> None:
     """Check files and numbers before anything slow.
 
-    Args:
-        args: The parsed command line.
-
     Raises:
         ConfigError: An image or the folder of the picture is not there, or a number or the device is not allowed.
     """
@@ -106,7 +103,7 @@ def class_names(checkpoint: Checkpoint, cfg: Config, count: int) -> list[str]:
     """Names of the classes: of the checkpoint, else of the config's data set, else numbers.
 
     Args:
-        checkpoint: Of a run, which usually has them.
+        checkpoint: The checkpoint of a run usually has them.
         cfg: The config.
         count: How many classes the model has.
     """
@@ -157,7 +154,7 @@ def title_lines(name: str, cost: Cost, size: tuple[int, int]) -> list[str]:
     """What stands above a column, but for the latency.
 
     Args:
-        name: Of the subnet.
+        name: Name of the subnet.
         cost: What it costs.
         size: Height and width in pixels, for which it costs that.
     """

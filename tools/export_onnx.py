@@ -49,9 +49,6 @@ def parse_args() -> argparse.Namespace:
 def check_options(args: argparse.Namespace) -> str:
     """Refuse what cannot be written, before anything is built.
 
-    Args:
-        args: The parsed command line.
-
     Returns:
         str: The suffix of the file.
 

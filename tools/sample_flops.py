@@ -42,10 +42,6 @@ def parse_args() -> argparse.Namespace:
 def read_arguments(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of SampleFlops: those of the config, and over them the options that were given.
 
-    Args:
-        cfg: The config.
-        args: The parsed command line.
-
     Raises:
         ConfigError: There is no image size, or one that is not a pair.
     """

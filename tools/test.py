@@ -37,10 +37,6 @@ def parse_args() -> argparse.Namespace:
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     """Write the options of testing into the config.
 
-    Args:
-        cfg: The config, changed in place.
-        args: The parsed command line.
-
     Raises:
         ConfigError: There is no checkpoint, or an option does not fit the config.
     """

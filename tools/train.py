@@ -37,9 +37,6 @@ def parse_args() -> argparse.Namespace:
 def use_amp(cfg: Config) -> None:
     """Train with mixed precision: MMEngine's way on a GPU, in bfloat16 on a CPU, where that one does not run.
 
-    Args:
-        cfg: The config, changed in place.
-
     Raises:
         ConfigError: The config has an optimizer wrapper of another kind.
     """
@@ -60,10 +57,6 @@ def use_amp(cfg: Config) -> None:
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     """Write the options of training into the config.
-
-    Args:
-        cfg: The config, changed in place.
-        args: The parsed command line.
 
     Raises:
         ConfigError: An option does not fit the config or the machine.

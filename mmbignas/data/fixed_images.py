@@ -124,7 +124,26 @@ class ShareOfBatches(Sampler[list[int]]):
         return iter(list(self.batches)[rank::world_size])
 
 
-class SeededImages(Dataset):
+class WrappedDataset(Dataset):
+    """A data set within another, which has its length and attributes.
+
+    Args:
+        dataset: the inner one.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset':  # not set yet while the object is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class SeededImages(WrappedDataset):
     """A data set each of whose items has its own seed for random augmentations.
 
     So an item does not depend on the worker that loads it or on what was loaded before. It sets the global random
@@ -135,15 +154,7 @@ class SeededImages(Dataset):
     """
 
     def __init__(self, dataset: Any) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not set yet while the object is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+        super().__init__(DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset)
 
     def __getitem__(self, index: int) -> Any:
         seed_cpu(SEED + index)

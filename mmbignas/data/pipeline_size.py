@@ -117,7 +117,7 @@ def image_steps(cfg: Mapping[str, Any]) -> dict[str, Any] | None:
         dict: of the pipeline, ``scale`` ``[width, height]`` in pixels and ``keep_ratio``, or ``scale`` in pixels and
         ``edge`` (``short``, ``long``, ``width``, ``height``), the one that becomes so long; beside either
         ``interpolation`` and ``backend`` (``cv2`` or ``pillow``) as MMCV has them; ``center_crop``
-        ``[width, height]``, the middle of the image after that. Of a preprocessor that resizes, ``then``, see
+        ``[width, height]``, the middle of the image after that. ``then``, for a preprocessor that resizes, see
         :func:`~mmbignas.export.network.describe`. ``None`` where the config says nothing of it.
     """
     steps: dict[str, Any] = {}

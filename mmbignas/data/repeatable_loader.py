@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from mmbignas.data.fixed_images import WrappedDataset
 from mmbignas.utils.random_states import OwnRandomness, mixed_seed, seed_cpu
 from mmbignas.utils.rules import must_be
 
@@ -154,20 +155,12 @@ class NumberedBatches(BatchSampler):
             yield [Draw(index, mixed_seed(self.seed, self.rank, number, place)) for place, index in enumerate(batch)]
 
 
-class SeededDraws(Dataset):
+class SeededDraws(WrappedDataset):
     """A data set that seeds the augmentations of each image; otherwise, it is the one that it wraps.
 
     Args:
         dataset: the data set.
     """
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not set yet while the object is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Hooks such as MMDetection's PipelineSwitchHook replace the data set's pipeline.
@@ -175,9 +168,6 @@ class SeededDraws(Dataset):
             object.__setattr__(self, name, value)
         else:
             setattr(self.dataset, name, value)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, Draw):

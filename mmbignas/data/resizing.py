@@ -18,7 +18,7 @@ from mmbignas.registry import MODELS
 from mmbignas.utils.models import unwrapped
 from mmbignas.utils.rules import must_be, one_of
 
-# Of the modes of torch.nn.functional.interpolate, those for images.
+# The modes of torch.nn.functional.interpolate that are for images.
 INTERPOLATIONS = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
 ANTIALIASED = ('bilinear', 'bicubic')
 GROUND_TRUTH = ('gt_instances', 'ignored_instances', 'proposals')
@@ -50,7 +50,7 @@ def at_resolution(model: nn.Module, image_size: Sequence[int] | None,
     already stays as it is, to the last bit: image sizes that suit a pipeline are its ``Resize`` scale, padded, and
     smaller ones. Images without boxes have to become exactly of that size, from larger ones.
 
-    Of a detector's samples ``img_shape``, ``pad_shape``, ``batch_input_shape`` and ``scale_factor`` follow, so boxes
+    ``img_shape``, ``pad_shape``, ``batch_input_shape`` and ``scale_factor`` of a detector's samples follow, so boxes
     are predicted at their places in the original image. Boxes and masks of the ground truth are scaled in training
     only: in evaluation they belong to the original image, or to nothing that is looked at.
 

@@ -13,9 +13,9 @@ from mmbignas.distill.losses.soft_labels import (
 )
 from mmbignas.distill.parsing import parse_jobs
 from mmbignas.distill.recorder import OutputRecorder, Outputs, data_samples_of
-from mmbignas.distill.teacher import TeacherDistillation, TeacherSource
+from mmbignas.distill.teacher import Teacher, TeacherDistillation
 
 __all__ = ['Adapters', 'AlphaDivergenceLoss', 'DenseBoxLoss', 'DenseGIoULoss', 'DenseKLLoss', 'DistillHook',
            'DistillJob', 'FeatureMSELoss', 'GuidedSoftLabelLoss', 'IN_PLACE', 'OutputRecorder', 'Outputs',
-           'SoftBCELoss', 'SoftCrossEntropyLoss', 'SoftLabelLoss', 'TeacherDistillation', 'TeacherSource',
+           'SoftBCELoss', 'SoftCrossEntropyLoss', 'SoftLabelLoss', 'Teacher', 'TeacherDistillation',
            'check_replaced', 'data_samples_of', 'parse_jobs', 'places', 'set_aside']

@@ -105,7 +105,7 @@ class DistillHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return
         for own in self.teachers.values():
-            own.source.check_files(own.key)
+            own.check_files()
         self._check_names(runner)
         adapters = {name: job.adapters for name, job in self.jobs.items() if job.adapters is not None}
         if not adapters:

@@ -34,7 +34,7 @@ def nms_keep(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int)
         boxes: ``(N, M, 4)``, ``[x1, y1, x2, y2]`` with ``x1 <= x2`` and ``y1 <= y2``.
         scores: ``(N, M)``; those of 0 and less are not boxes.
         iou_threshold: a box that overlaps a better one by more is dropped.
-        max_keep: at most so many, the best, stay of an image.
+        max_keep: at most this many boxes per image stay, the best ones.
 
     Returns:
         Tensor: ``(N, M)``, bool.

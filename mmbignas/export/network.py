@@ -90,7 +90,7 @@ def check_plain(model: nn.Module) -> None:
 
 
 def trace(network: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool) -> torch.export.ExportedProgram:
-    """The graph of a network, without what it tells about the machine that made it.
+    """The graph of a network, without traces of the machine that made it.
 
     Args:
         network: in eval mode.

@@ -56,7 +56,7 @@ class SubnetExporter:
         cfg: config of the supernet's run.
         checkpoint: its checkpoint.
         image_size: ``[height, width]`` in pixels, of the images that MACs are counted for; a list of such sizes to
-            choose from where the supernet was trained in several. Of a list with a single one, all subnets see images
+            choose from where the supernet was trained in several. With a list of a single one, all subnets see images
             of that size.
         calibration: calibrates the BN statistics of each subnet first; ``None`` leaves those of the supernet, which
             suit no subnet.

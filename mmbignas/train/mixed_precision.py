@@ -48,10 +48,6 @@ class ChannelsLastHook(Hook):
     """
 
     def before_run(self, runner: Any) -> None:
-        """Convert the weights; feature maps follow them.
-
-        Args:
-            runner: the runner.
-        """
+        """Convert the weights; feature maps follow them."""
         model = unwrapped(runner.model)
         model.to(memory_format=torch.channels_last)

@@ -247,12 +247,7 @@ class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
         super().run_epoch()
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Train all subnets of one iteration.
-
-        Args:
-            idx: number of the batch in the epoch.
-            data_batch: a batch from the dataloader.
-        """
+        """Train all subnets of one iteration."""
         self._train_iter(idx, data_batch)
 
 
@@ -275,9 +270,5 @@ class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
         return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
-        """Train all subnets of one iteration.
-
-        Args:
-            data_batch: a batch from the dataloader.
-        """
+        """Train all subnets of one iteration."""
         self._train_iter(self._iter, data_batch)

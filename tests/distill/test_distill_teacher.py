@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmbignas.distill import DistillHook, TeacherSource
+from mmbignas.distill import DistillHook, Teacher
 from mmbignas.errors import ConfigError
 from mmbignas.supernet import Supernet, calibrate_bn
 from tests.distributed import run_processes
@@ -365,8 +365,8 @@ def test_a_data_preprocessor_beside_the_model(tmp_path, teacher):
     for name, own, mean in (('beside', '', [1, 2, 3]), ('both', ", data_preprocessor=dict(type='ImgDataPreprocessor', "
                                                                 'mean=[7, 8, 9], std=[4, 5, 6])', [7, 8, 9])):
         (tmp_path / f'{name}.py').write_text(beside.format(own))
-        source = TeacherSource(str(tmp_path / f'{name}.py'), teacher[0]['checkpoint'])
-        assert source.build('teacher').data_preprocessor.mean.flatten().tolist() == mean
+        source = Teacher(str(tmp_path / f'{name}.py'), teacher[0]['checkpoint'])
+        assert source.load().data_preprocessor.mean.flatten().tolist() == mean
 
 
 def test_a_teacher_of_another_scope_than_the_run(tmp_path):
@@ -378,7 +378,7 @@ def test_a_teacher_of_another_scope_than_the_run(tmp_path):
     model = MODELS.build(dict(Config.fromfile(str(tmp_path / 'teacher.py')).model, _scope_='mmpretrain'))
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'teacher.pth')
     init_default_scope('mmdet')
-    built = TeacherSource(str(tmp_path / 'teacher.py'), str(tmp_path / 'teacher.pth')).build('teacher')
+    built = Teacher(str(tmp_path / 'teacher.py'), str(tmp_path / 'teacher.pth')).load()
     assert type(built).__module__.startswith('mmpretrain.')
 
 

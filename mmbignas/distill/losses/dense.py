@@ -129,7 +129,7 @@ class DenseGIoULoss(nn.Module):
         return total / weight.clamp(min=1)
 
     def _giou(self, x: Tensor, y: Tensor) -> Tensor:
-        """Of deltas ``(n, 4)``."""
+        """GIoU of the boxes of deltas ``(n, 4)``."""
         from mmdet.structures.bbox import bbox_overlaps
         anchors = y.new_tensor([0., 0., 1., 1.]).expand(len(y), BOX_DIM)
         ours, theirs = (self.bbox_coder.decode(anchors, deltas) for deltas in (x, y))

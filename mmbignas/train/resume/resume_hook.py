@@ -25,9 +25,6 @@ class ResumeHook(Hook):
     def before_run(self, runner: Any) -> None:
         """Set both up; MMEngine loads the checkpoint right after this.
 
-        Args:
-            runner: the runner.
-
         Raises:
             ConfigError: in a run that is to be resumed, where none of its checkpoints can be read.
         """

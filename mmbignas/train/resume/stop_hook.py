@@ -49,11 +49,7 @@ class StopHook(Hook):
         self._before: dict[signal.Signals, Any] = {}
 
     def before_train(self, runner: Any) -> None:
-        """Listen from now on.
-
-        Args:
-            runner: the runner.
-        """
+        """Listen from now on."""
         if threading.current_thread() is not threading.main_thread():
             runner.logger.warning('StopHook: only the main thread of a process can listen to signals, so none is '
                                   'heeded in this training')
@@ -85,11 +81,7 @@ class StopHook(Hook):
         raise SystemExit(128 + received)
 
     def after_train(self, runner: Any) -> None:
-        """Listen no longer.
-
-        Args:
-            runner: the runner.
-        """
+        """Listen no longer."""
         for own, handler in self._before.items():
             signal.signal(own, handler)
         self._before = {}

@@ -99,8 +99,8 @@ class SkipNonFiniteHook(Hook):
     def _flags(self, optim_wrapper: Any) -> list[bool]:
         """Whether the loss of each pass, and at last the gradient, is not finite in some process."""
         values = [loss.float() for loss in self._losses]
-        # Of all that is trained, adapters of distillation too. They are averaged already, so a bad one is bad in every
-        # process.
+        # Everything that is trained, adapters of distillation too. Gradients are averaged already, so a bad one is bad
+        # in every process.
         gradients = [parameter.grad for group in optim_wrapper.param_groups for parameter in group['params']
                      if parameter.grad is not None]
         norms = [] if hasattr(optim_wrapper, 'loss_scaler') else [
