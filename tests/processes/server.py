@@ -26,8 +26,8 @@ import warnings
 from pathlib import Path
 
 PACKAGES = ['torch', 'torch.multiprocessing', 'mmcv.ops', 'mmengine.runner', 'mmdet.apis', 'mmdet.datasets',
-            'mmdet.utils', 'mmpretrain', 'pytest', 'hypothesis', 'optuna', 'sklearn.gaussian_process',
-            'matplotlib.pyplot']
+            'mmdet.utils', 'mmpretrain.apis', 'mmpretrain.datasets', 'mmpretrain.models', 'pytest', 'hypothesis',
+            'optuna', 'sklearn.gaussian_process', 'matplotlib.pyplot']
 SLEEP = 1.  # seconds between two looks at the owner
 
 
