@@ -1,11 +1,15 @@
 # What a developer types. `make` alone lists the targets.
 #
 #   PYTHON=...       use this environment, as it is: nothing is built or installed (default: .venv, built when missing)
+#   WORKERS=...      processes that run the tests (default: 2)
 #   BASE_PYTHON=...  the Python 3.11 that .venv is built with (default: python3.11)
 
 VENV := .venv
 PYTHON ?= $(VENV)/bin/python
 BASE_PYTHON ?= python3.11
+WORKERS ?= 2
+# Whole files of tests go to the workers in the order of tests/conftest.py.
+PYTEST = $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 HAS_LINTERS = $(PYTHON) -c 'import mypy, ruff' 2>/dev/null
 
 # The package is used from this folder, also in an environment where it is not installed.
@@ -14,7 +18,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-onedl demo demo-cls demo-full test lint clean
+.PHONY: help env env-onedl demo demo-cls demo-full test test-fast has-pytest lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -45,10 +49,18 @@ demo-cls: env ## the whole process for a classifier, on scikit-learn's handwritt
 test: env ## lint, then run all tests
 	@if $(HAS_LINTERS); then $(MAKE) --no-print-directory lint; \
 	    else echo "make test: LINT SKIPPED, $(PYTHON) has no ruff or no mypy ($(PYTHON) -m pip install ruff mypy)"; fi
-	@$(PYTHON) -c 'import pytest' 2>/dev/null || \
-	    { echo "make test: error: $(PYTHON) has no pytest ($(PYTHON) -m pip install pytest pytest-timeout)" >&2; exit 1; }
-	@echo "make test: pytest"
-	@$(PYTHON) -m pytest
+	@$(MAKE) --no-print-directory has-pytest
+	@echo "make test: pytest, $(WORKERS) workers"
+	@$(PYTEST)
+
+test-fast: env has-pytest ## the tests that are not slow: no builds, no whole runs of the tools
+	@echo "make test-fast: pytest, $(WORKERS) workers"
+	@$(PYTEST) -m 'not slow'
+
+has-pytest:
+	@$(PYTHON) -c 'import filelock, pytest, pytest_timeout, xdist' 2>/dev/null || \
+	    { echo "make: error: $(PYTHON) has no pytest, or not all that the tests need of it" \
+	           "($(PYTHON) -m pip install -c constraints.txt filelock pytest pytest-timeout pytest-xdist)" >&2; exit 1; }
 
 lint: env ## ruff and mypy
 	@$(HAS_LINTERS) || \

@@ -53,7 +53,8 @@ setup(
     install_requires=['numpy'],
     extras_require={
         # seaborn: MMDetection's analyze_logs.py, which the tests run on the logs of exported networks.
-        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit', 'seaborn', *ONNX, *SEARCH],
+        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'pytest-xdist', 'filelock', 'hypothesis', 'pre-commit',
+                'seaborn', *ONNX, *SEARCH],
         'onnx': ONNX,
         'search': SEARCH,
     },
