@@ -1,0 +1,85 @@
+"""A Sphinx extension that writes one API page per room of the package, so that no page names a file.
+
+A room is a package: ``mmbignas.space``, ``mmbignas.train.watch``, ... Its page has what the room exports, under the
+name that one imports it by, then what its modules define besides. The pages lie in ``reference/api`` and are written
+anew by each build.
+"""
+import importlib
+import inspect
+import pkgutil
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FOLDER = Path('reference', 'api')
+
+
+def modules_of(package: ModuleType) -> list[ModuleType]:
+    """All public modules and packages directly within a package, in alphabetical order."""
+    names = [info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith('_')]
+    return [importlib.import_module(f'{package.__name__}.{name}') for name in sorted(names)]
+
+
+def first_line(module: ModuleType) -> str:
+    """What a module says that it is for."""
+    return (inspect.getdoc(module) or '').partition('\n')[0]
+
+
+def defined_in(module: ModuleType, exported: set[int]) -> list[str]:
+    """The public classes and functions that a module defines and its room does not export.
+
+    Args:
+        module: the module.
+        exported: ``id`` of each object that the room exports.
+    """
+    return [name for name, value in vars(module).items()
+            if not name.startswith('_') and (inspect.isclass(value) or inspect.isfunction(value))
+            and value.__module__ == module.__name__ and id(value) not in exported]
+
+
+def room_page(room: ModuleType) -> str:
+    """The page of a room, in reStructuredText."""
+    title = room.__name__
+    exported = {id(getattr(room, name)): name for name in getattr(room, '__all__', ())}
+    lines = [title, '=' * len(title), '', f'.. automodule:: {title}', '   :no-index:', '']
+    for name in exported.values():
+        value = getattr(room, name)
+        kind = 'class' if inspect.isclass(value) else 'function' if inspect.isfunction(value) else None
+        if inspect.isclass(value) and issubclass(value, BaseException):
+            kind = 'exception'
+        if kind is not None and not isinstance(value, ModuleType):
+            lines += [f'.. auto{kind}:: {title}.{name}', *['   :members:'] * (kind != 'function'), '']
+    for module in modules_of(room):
+        names = [] if hasattr(module, '__path__') else defined_in(module, set(exported))
+        if names:
+            lines += [module.__name__, '-' * len(module.__name__), '',
+                      f'.. automodule:: {module.__name__}', f'   :members: {", ".join(names)}', '']
+    return '\n'.join(lines)
+
+
+def rooms_of(package: ModuleType) -> list[ModuleType]:
+    """A package and all packages within it."""
+    inner = [module for module in modules_of(package) if hasattr(module, '__path__')]
+    return [package, *(room for module in inner for room in rooms_of(module))]
+
+
+def write_pages(app: Any) -> None:
+    """Write the page of each room, and a list of them."""
+    folder = Path(app.srcdir) / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    rooms = rooms_of(importlib.import_module('mmbignas'))
+    for room in rooms:
+        (folder / f'{room.__name__}.rst').write_text(room_page(room))
+    rows = ''.join(f'   * - :doc:`{room.__name__}`\n     - {first_line(room)}\n' for room in rooms)
+    toctree = ''.join(f'   {room.__name__}\n' for room in rooms)
+    (folder / 'index.rst').write_text(
+        'API\n===\n\nOne page per room of the package, from its docstrings.\n\n.. list-table::\n\n' + rows +
+        '\n.. toctree::\n   :hidden:\n\n' + toctree)
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register the extension."""
+    app.connect('builder-inited', write_pages)
+    return dict(version='1', parallel_read_safe=True)
