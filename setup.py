@@ -9,6 +9,7 @@ from setuptools.command.editable_wheel import editable_wheel
 ROOT = Path(__file__).parent
 ONNX = ['onnx', 'onnxruntime', 'onnxscript']  # export to ONNX, latency with ONNX Runtime
 SEARCH = ['optuna', 'plotly', 'scikit-learn']  # search, pages of results, predicted accuracy, rank correlations
+DOCS = ['sphinx', 'myst-nb', 'furo', 'nbclient', 'ipykernel']  # make docs, and the test of the notebook
 
 
 def read_version() -> str:
@@ -53,7 +54,9 @@ setup(
     install_requires=['numpy'],
     extras_require={
         # seaborn: MMDetection's analyze_logs.py, which the tests run on the logs of exported networks.
-        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit', 'seaborn', *ONNX, *SEARCH],
+        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit', 'seaborn', *ONNX, *SEARCH,
+                *DOCS],
+        'docs': DOCS,
         'onnx': ONNX,
         'search': SEARCH,
     },
