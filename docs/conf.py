@@ -31,3 +31,6 @@ html_theme = 'furo'
 html_title = f'mmbignas {release}'
 html_copy_source = False
 pygments_style = 'default'
+highlight_language = 'none'  # of blocks without a language: output, mostly
+html_static_path = ['_static']
+html_css_files = ['wide.css']

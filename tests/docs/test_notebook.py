@@ -25,7 +25,7 @@ def test_whole_process(monkeypatch):
     calibrated = dict(re.findall(r'^(max|middle|min) .*recalibrated ([\d.]+)$', text, re.MULTILINE))
     assert len(calibrated) == 3
     assert all(float(value) > 0.01 for value in calibrated.values())  # untrained networks have 0.000
-    assert len(re.findall(r'^subnet +\d+ .* mAP [\d.]+', text, re.MULTILINE)) == 8
+    assert len(re.findall(r'^subnet +\d+ .*, mAP [\d.]+', text, re.MULTILINE)) == 8
     assert text.count('<- the best') == 1
     assert "['certificate.json', 'checkpoint.pth', 'config.py']" in text
     assert 'bit for bit: True' in text
