@@ -56,7 +56,7 @@ setup(
         # seaborn: MMDetection's analyze_logs.py, which the tests run on the logs of exported networks.
         'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit', 'seaborn', *ONNX, *SEARCH,
                 *DOCS],
-        'docs': DOCS,
+        'docs': [*DOCS, *ONNX, *SEARCH],  # the API pages import everything
         'onnx': ONNX,
         'search': SEARCH,
     },

@@ -26,32 +26,39 @@ def first_line(module: ModuleType) -> str:
     return (inspect.getdoc(module) or '').partition('\n')[0]
 
 
-def defined_in(module: ModuleType, exported: set[int]) -> list[str]:
-    """The public classes and functions that a module defines and its room does not export.
+def defined_in(module: ModuleType, written: set[int]) -> list[str]:
+    """The public classes and functions that a module defines and that have no place yet.
 
     Args:
         module: the module.
-        exported: ``id`` of each object that the room exports.
+        written: ``id`` of each object that has one.
     """
     return [name for name, value in vars(module).items()
             if not name.startswith('_') and (inspect.isclass(value) or inspect.isfunction(value))
-            and value.__module__ == module.__name__ and id(value) not in exported]
+            and value.__module__ == module.__name__ and id(value) not in written]
 
 
-def room_page(room: ModuleType) -> str:
-    """The page of a room, in reStructuredText."""
+def room_page(room: ModuleType, written: set[int]) -> str:
+    """The page of a room, in reStructuredText.
+
+    Args:
+        room: the room.
+        written: ``id`` of each object that has a place on an earlier page; those of this page are added.
+    """
     title = room.__name__
-    exported = {id(getattr(room, name)): name for name in getattr(room, '__all__', ())}
+    exported = {id(getattr(room, name)): name for name in getattr(room, '__all__', ())
+                if id(getattr(room, name)) not in written}
+    written.update(exported)
     lines = [title, '=' * len(title), '', f'.. automodule:: {title}', '   :no-index:', '']
     for name in exported.values():
         value = getattr(room, name)
         kind = 'class' if inspect.isclass(value) else 'function' if inspect.isfunction(value) else None
         if inspect.isclass(value) and issubclass(value, BaseException):
             kind = 'exception'
-        if kind is not None and not isinstance(value, ModuleType):
+        if kind is not None:
             lines += [f'.. auto{kind}:: {title}.{name}', *['   :members:'] * (kind != 'function'), '']
     for module in modules_of(room):
-        names = [] if hasattr(module, '__path__') else defined_in(module, set(exported))
+        names = [] if hasattr(module, '__path__') else defined_in(module, written)
         if names:
             lines += [module.__name__, '-' * len(module.__name__), '',
                       f'.. automodule:: {module.__name__}', f'   :members: {", ".join(names)}', '']
@@ -70,8 +77,9 @@ def write_pages(app: Any) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rooms = rooms_of(importlib.import_module('mmbignas'))
+    written: set[int] = set()
     for room in rooms:
-        (folder / f'{room.__name__}.rst').write_text(room_page(room))
+        (folder / f'{room.__name__}.rst').write_text(room_page(room, written))
     rows = ''.join(f'   * - :doc:`{room.__name__}`\n     - {first_line(room)}\n' for room in rooms)
     toctree = ''.join(f'   {room.__name__}\n' for room in rooms)
     (folder / 'index.rst').write_text(
