@@ -12,7 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sphinx.util.logging import getLogger
+from sphinx.util.nodes import make_refnode
+
 FOLDER = Path('reference', 'api')
+logger = getLogger(__name__)
 
 
 def modules_of(package: ModuleType) -> list[ModuleType]:
@@ -87,7 +91,43 @@ def write_pages(app: Any) -> None:
         '\n.. toctree::\n   :hidden:\n\n' + toctree)
 
 
+def resolve(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """Resolve what a docstring refers to by its name alone, or by the file that it is in.
+
+    A class is documented under the room that exports it, so Sphinx does not find such references by itself. One to
+    something of this package that does not exist is a warning.
+    """
+    target = node.get('reftarget', '')
+    if node.get('refdomain') != 'py' or not target:
+        return None
+    objects = env.get_domain('py').objects
+    last = target.rpartition('.')[2]
+    names = [name for name, entry in objects.items() if not entry.aliased and name.rpartition('.')[2] == last]
+    path = target.split('.')[:-1]
+    if target.startswith('mmbignas.'):  # the room has to be right
+        names = [name for name in names if name.split('.')[:2] == path[:2]] or [
+            name for name in names if name.rpartition('.')[0].rpartition('.')[2] == path[-1]]
+    elif path:
+        names = [name for name in names if name.endswith(f'.{target}')]
+    if len(names) == 1:
+        entry = objects[names[0]]
+        return make_refnode(app.builder, node['refdoc'], entry.docname, entry.node_id, content, names[0])
+    if target.startswith('mmbignas.') and not exists(target):
+        logger.warning('%s does not exist', target, location=node)
+    return None
+
+
+def exists(name: str) -> bool:
+    """Whether there is something of this name, such as a module or a constant, which have no entries of their own."""
+    try:
+        pkgutil.resolve_name(name)
+    except (AttributeError, ImportError):
+        return False
+    return True
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register the extension."""
     app.connect('builder-inited', write_pages)
+    app.connect('missing-reference', resolve)
     return dict(version='1', parallel_read_safe=True)
