@@ -1,4 +1,4 @@
-"""The example of docs/tutorials/custom_supernet.md, a project outside the package: trained, sampled, evaluated and exported."""
+"""The example of docs/tutorials/custom_supernet.md, a project of its own: trained, sampled, evaluated, exported."""
 from __future__ import annotations
 
 import json
