@@ -18,7 +18,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-onedl demo demo-cls demo-full test test-fast has-pytest lint clean
+.PHONY: help env env-onedl demo demo-cls demo-full test test-fast has-pytest lint docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,13 @@ lint: env ## ruff and mypy
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
 
+docs: env ## build the documentation in docs/_build/html; warnings are errors
+	@$(PYTHON) -c 'import furo, myst_nb, sphinx' 2>/dev/null || \
+	    { echo "make docs: error: $(PYTHON) has no sphinx, no myst-nb or no furo ($(PYTHON) -m pip install '.[docs]')" >&2; exit 1; }
+	@echo "make docs: sphinx"
+	@$(PYTHON) -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean: ## remove caches and build outputs; the environments stay
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build docs/reference/api .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +

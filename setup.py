@@ -9,6 +9,7 @@ from setuptools.command.editable_wheel import editable_wheel
 ROOT = Path(__file__).parent
 ONNX = ['onnx', 'onnxruntime', 'onnxscript']  # export to ONNX, latency with ONNX Runtime
 SEARCH = ['optuna', 'plotly', 'scikit-learn']  # search, pages of results, predicted accuracy, rank correlations
+DOCS = ['sphinx', 'myst-nb', 'furo', 'nbclient', 'ipykernel']  # make docs, and the test of the notebook
 
 
 def read_version() -> str:
@@ -54,7 +55,8 @@ setup(
     extras_require={
         # seaborn: MMDetection's analyze_logs.py, which the tests run on the logs of exported networks.
         'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'pytest-xdist', 'filelock', 'hypothesis', 'pre-commit',
-                'seaborn', *ONNX, *SEARCH],
+                'seaborn', *ONNX, *SEARCH, *DOCS],
+        'docs': [*DOCS, *ONNX, *SEARCH],  # the API pages import everything
         'onnx': ONNX,
         'search': SEARCH,
     },

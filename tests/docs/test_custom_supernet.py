@@ -1,4 +1,4 @@
-"""The example of docs/custom_supernet.md, a project outside the package: trained, sampled, evaluated and exported."""
+"""The example of docs/tutorials/custom_supernet.md, a project of its own: trained, sampled, evaluated, exported."""
 from __future__ import annotations
 
 import json
@@ -33,7 +33,7 @@ from tests.runs import ROOT, python, records_of
 from tests.small_models import scramble
 
 pytest.importorskip('mmpretrain')
-PROJECT = ROOT / 'docs' / 'custom_supernet'
+PROJECT = ROOT / 'docs' / 'tutorials' / 'custom_supernet'
 SHORT = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=10']
 PLAIN_LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.PReLU)
 
