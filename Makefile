@@ -1,11 +1,11 @@
 # What a developer types. `make` alone lists the targets.
 #
 #   PYTHON=...       use this environment, as it is: nothing is built or installed (default: .venv, built when missing)
-#   BASE_PYTHON=...  the Python 3.11 that .venv is built with (default: python3.11)
+#   BASE_PYTHON=...  the Python 3.10 to 3.13 that .venv is built with (default: python3, else the newest there is)
 
 VENV := .venv
 PYTHON ?= $(VENV)/bin/python
-BASE_PYTHON ?= python3.11
+BASE_PYTHON ?=
 HAS_LINTERS = $(PYTHON) -c 'import mypy, ruff' 2>/dev/null
 
 # The package is used from this folder, also in an environment where it is not installed.
@@ -14,7 +14,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-onedl demo demo-cls demo-full test lint clean
+.PHONY: help env env-onedl demo demo-cls demo-full test lint wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,13 @@ lint: env ## ruff and mypy
 	@echo "make lint: ruff check, mypy"
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
+
+wheel: env ## build an sdist and a wheel in dist/
+	@$(PYTHON) -c 'import build' 2>/dev/null || \
+	    { echo "make wheel: error: $(PYTHON) has no build ($(PYTHON) -m pip install build)" >&2; exit 1; }
+	@$(PYTHON) -m build --no-isolation --outdir dist . >/dev/null
+	@rm -rf mmbignas.egg-info
+	@ls dist
 
 clean: ## remove caches and build outputs; the environments stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
