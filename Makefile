@@ -58,9 +58,9 @@ lint: env ## ruff and mypy
 	@$(PYTHON) -m mypy
 
 wheel: env ## build an sdist and a wheel in dist/
-	@$(PYTHON) -c 'import build' 2>/dev/null || \
+	@$(PYTHON) -c 'import build.__main__' 2>/dev/null || \
 	    { echo "make wheel: error: $(PYTHON) has no build ($(PYTHON) -m pip install build)" >&2; exit 1; }
-	@$(PYTHON) -m build --no-isolation --outdir dist . >/dev/null
+	@messages=$$($(PYTHON) -m build --no-isolation --outdir dist . 2>&1) || { echo "$$messages" >&2; exit 1; }
 	@rm -rf mmbignas.egg-info
 	@ls dist
 

@@ -48,7 +48,7 @@ command -v c++ >/dev/null ||
 [ -f "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ||
     fail "$python has no Python.h; mmcv's operators have to be compiled (Debian: apt install python3-dev)"
 
-say "building $venv with $("$python" --version): about TIMES; compiling mmcv is skipped where pip has its wheel cached"
+say "building $venv with $("$python" --version): about 6 minutes on two cores; compiling mmcv is skipped where pip has its wheel cached"
 rm -rf "$venv"
 "$python" -m venv "$venv"
 export PATH="$venv/bin:$PATH"  # torch looks for ninja here; without it the compile runs on one core
