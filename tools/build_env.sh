@@ -99,9 +99,10 @@ PYTHON
 say "2/5 $mmcv with its operators (this is the long one)"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+export CFLAGS="${CFLAGS:-} -g0"  # debug symbols double the time
 build_mmcv() {  # [OPTION...] of pip
-    # nproc says what OMP_NUM_THREADS says, and that is about the tests. Debug symbols would double the time.
-    MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(env -u OMP_NUM_THREADS nproc)} CFLAGS="${CFLAGS:-} -g0${header:+ -include $header}" \
+    # nproc says what OMP_NUM_THREADS says, and that is about the tests.
+    MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(env -u OMP_NUM_THREADS nproc)} CFLAGS="$CFLAGS${header:+ -include $header}" \
         "${install[@]}" --no-build-isolation "$@" "$mmcv"
 }
 mmcv_works() {
