@@ -2,11 +2,11 @@
 #
 #   PYTHON=...       use this environment, as it is: nothing is built or installed (default: .venv, built when missing)
 #   WORKERS=...      processes that run the tests (default: 2)
-#   BASE_PYTHON=...  the Python 3.11 that .venv is built with (default: python3.11)
+#   BASE_PYTHON=...  the Python 3.10 to 3.13 that .venv is built with (default: python3, else the newest there is)
 
 VENV := .venv
 PYTHON ?= $(VENV)/bin/python
-BASE_PYTHON ?= python3.11
+BASE_PYTHON ?=
 WORKERS ?= 2
 # Whole files of tests go to the workers in the order of tests/conftest.py.
 PYTEST = $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -18,7 +18,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-onedl demo demo-cls demo-full test test-fast has-pytest lint docs clean
+.PHONY: help env env-onedl demo demo-cls demo-full test test-fast has-pytest lint docs wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,13 @@ docs: env ## build the documentation in docs/_build/html; warnings are errors
 	@echo "make docs: sphinx"
 	@$(PYTHON) -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+wheel: env ## build an sdist and a wheel in dist/
+	@$(PYTHON) -c 'import build.__main__' 2>/dev/null || \
+	    { echo "make wheel: error: $(PYTHON) has no build ($(PYTHON) -m pip install build)" >&2; exit 1; }
+	@messages=$$($(PYTHON) -m build --no-isolation --outdir dist . 2>&1) || { echo "$$messages" >&2; exit 1; }
+	@rm -rf mmbignas.egg-info
+	@ls dist
 
 clean: ## remove caches and build outputs; the environments stay
 	rm -rf build dist docs/_build docs/reference/api .mypy_cache .pytest_cache .ruff_cache .hypothesis
