@@ -46,10 +46,10 @@ demo-cls: env ## the whole process for a classifier, on scikit-learn's handwritt
 	@echo "make demo-cls: $(PYTHON) tools/demo.py --cls"
 	@$(PYTHON) tools/demo.py --cls
 
-test: env ## lint, then run all tests
+test: env ## lint, build the documentation, then run all tests
 	@if $(HAS_LINTERS); then $(MAKE) --no-print-directory lint; \
 	    else echo "make test: LINT SKIPPED, $(PYTHON) has no ruff or no mypy ($(PYTHON) -m pip install ruff mypy)"; fi
-	@$(MAKE) --no-print-directory has-pytest
+	@$(MAKE) --no-print-directory docs has-pytest
 	@echo "make test: pytest, $(WORKERS) workers"
 	@$(PYTEST)
 
