@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import tempfile
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ def _hands_out(config: pytest.Config) -> bool:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption('--seconds', metavar='FILE', help='write the seconds that each file of tests takes to a JSON file')
+    parser.addoption('--seconds', metavar='FILE', help='write the CPU seconds of each file of tests to a JSON file')
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,13 +71,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                                  str(item.path)))
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _times[report.nodeid.split('::')[0].removeprefix('tests/')] += report.duration
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Count what each file of tests takes, with the processes that it starts."""
+    before = _cpu_seconds()
+    result = yield
+    _times[item.nodeid.split('::')[0].removeprefix('tests/')] += _cpu_seconds() - before
+    return result
+
+
+def _cpu_seconds() -> float:
+    from tests.processes import Process
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime + Process.cpu_seconds
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collect what a worker of pytest-xdist has counted."""
+    for name, seconds in getattr(node, 'workeroutput', {}).get('seconds', {}).items():
+        _times[name] += seconds
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption('seconds')
-    if path and not hasattr(session.config, 'workerinput'):
+    if hasattr(session.config, 'workeroutput'):
+        session.config.workeroutput['seconds'] = dict(_times)
+    elif path:
         ordered = sorted(_times.items(), key=lambda own: -own[1])
         Path(path).write_text(json.dumps({name: round(value, 1) for name, value in ordered}, indent=1) + '\n')
 

@@ -34,7 +34,7 @@ def draw_accuracy(sample: AccuracySample, path: str | Path, cost: str = 'macs') 
     drawn where the cost is MACs.
 
     Args:
-        sample: the subnets, one at least.
+        sample: the subnets, at least one.
         path: PNG file to write; it appears when it is complete.
         cost: ``macs``, ``params`` or, where it is known, ``latency_ms``.
 
@@ -73,7 +73,7 @@ def check_sample(sample: AccuracySample, cost: str = 'macs') -> None:
         ConfigError: for no subnets, or a cost that is not known of any.
     """
     if not sample.subnets:
-        raise must_be('subnets', 'one at least', sample.subnets)
+        raise must_be('subnets', 'a non-empty list', sample.subnets)
     one_of(sample.costs()).check(cost, 'cost')
 
 

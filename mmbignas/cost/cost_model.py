@@ -67,7 +67,7 @@ class CostModel:
         image_sizes: height and width in pixels of each resolution, ascending.
 
     Raises:
-        ConfigError: for sizes that are none, or a model that cannot be run on the shape of an image alone, such as a
+        ConfigError: for invalid sizes, or a model that cannot be run on the shape of an image alone, such as a
             two-stage detector, or that hides its operations, as ``nn.MultiheadAttention`` does.
 
     Attributes:
@@ -76,7 +76,7 @@ class CostModel:
 
     def __init__(self, model: nn.Module, image_sizes: Sequence[Sequence[int]]) -> None:
         if len(image_sizes) == 0:
-            raise must_be('image_size', 'a list of [height, width] in pixels, one at least', image_sizes)
+            raise must_be('image_size', 'a non-empty list of [height, width] in pixels', image_sizes)
         self._shadow = Shadow(model)
         self.space = self._shadow.supernet.space.with_image_sizes(image_sizes)
         settings = UnitSettings(self._shadow)

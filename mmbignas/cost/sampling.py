@@ -29,10 +29,10 @@ class SubnetSampling:
     """Which subnets to draw.
 
     Args:
-        count: how many. Of a space that has no more, all are walked through, whatever the mode.
+        count: how many. If the space has no more, all are walked through, whatever the mode.
         mode: ``random``: drawn by the strategies of the space's elements; ``uniform``: each subnet with the same
-            probability; ``traverse``: ``count`` of them evenly spaced in the order of their numbers, of which those
-            in the range are kept.
+            probability; ``traverse``: ``count`` of them evenly spaced in the order of their numbers; those in the
+            range are kept.
         flops_range: ``[low, high]`` of the MACs, see :func:`~mmbignas.utils.units.parse_range`; ``None`` for no limit.
 
     Raises:

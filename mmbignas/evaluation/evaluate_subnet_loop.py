@@ -24,7 +24,7 @@ from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import subnet_config
 from mmbignas.utils.files import write_json
 from mmbignas.utils.random_states import preserved_rng
-from mmbignas.utils.rules import METRIC_NAME, check_keys, errors_below, integer, must_be
+from mmbignas.utils.rules import METRIC_NAME, check_keys, check_options, errors_below, integer, must_be
 from mmbignas.utils.units import format_macs, format_params
 
 LATENCY: dict[str, Any] = dict(backend='torch', device='cpu', threads=1, batch_size=1)
@@ -69,16 +69,14 @@ class EvaluateSubnetLoop(SubnetValLoop):
         self._amounts = SubnetCosts(runner.model, image_size, None, self._key)
         self.conditions: dict[str, Any] = {}  # of the latency
         self.latency = None if latency is None else self._read_latency(latency, runner)
-        self.metrics = {name: METRIC_NAME.check(metric, f'{self._key}.{name}')
-                        for name, metric in dict(metric1=metric1, metric2=metric2).items()}
+        check_options(self._key, locals(), dict(metric1=METRIC_NAME, metric2=METRIC_NAME))
+        self.metric1, self.metric2 = metric1, metric2
         super().__init__(runner, dataloader, evaluator, subnets, calib_bn, fp16,
                          None if is_one_size(image_size) else image_size, interpolation_type)
         self.subnets = {_name(own): own.subnet for own in self.evals}
         self.costs = {subnet: self._amounts.cost_model(subnet) for subnet in self.subnets.values()}
         self.latencies: dict[Subnet, Latency] | None = None  # of the first process, once they are measured
-        self._first: str | None = None  # of the metrics that are numbers, as far as it is known
-        self._wanted = WantedMetrics({f'{self._key}.{name}': metric for name, metric in self.metrics.items()
-                                      if metric is not None}, self.scorer)
+        self._wanted = WantedMetrics({f'{self._key}.metric1': metric1, f'{self._key}.metric2': metric2}, self.scorer)
 
     def _read_latency(self, latency: Any, runner: Any) -> dict[str, Any]:
         """The settings of the measurement, complete and checked."""
@@ -133,9 +131,10 @@ class EvaluateSubnetLoop(SubnetValLoop):
         self._entries[_name(subnet_eval)][key] = json_metrics(metrics)
         self._write()
         try:
-            self._first = self._wanted.see(number_metrics(metrics))
+            first = self._wanted.see(number_metrics(metrics))
         except ConfigError as error:
             raise ConfigError(f'{error}; what was evaluated is in {self._file()}') from None
+        self.metric1 = self.metric1 or first
 
     def _file(self) -> Path:
         return Path(self.runner.log_dir, 'evaluation.json')
@@ -150,8 +149,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
     @master_only
     def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> None:
         """Log one table, a line a subnet."""
-        chosen = [self.metrics['metric1'] or self._first, self.metrics['metric2']]
-        columns = [(name, calib_bn) for name in dict.fromkeys(chosen) if name
+        columns = [(name, calib_bn) for name in dict.fromkeys([self.metric1, self.metric2]) if name
                    for calib_bn in sorted({own.calib_bn for own in self.evals})]
         sizes, latencies = self._amounts.space.image_sizes, self.latencies or {}
         rows = [['subnet', *['image size'] * (len(sizes) > 1), 'MACs', 'parameters', *['latency ms'] * bool(latencies),

@@ -92,7 +92,7 @@ class WantedMetrics:
     COCO's evaluation gives no metric at all where nothing was detected, so a metric that is missing may still come.
 
     Args:
-        wanted: place in the config -> name of a metric.
+        wanted: place in the config -> name of a metric, or ``None``.
         scorer: evaluates subnets. MMDetection's and MMPretrain's metrics are tried out at once; of one's own, only the
             prefix is known.
 
@@ -100,10 +100,10 @@ class WantedMetrics:
         ConfigError: when a wanted metric cannot come, with what can.
     """
 
-    def __init__(self, wanted: Mapping[str, str], scorer: Any) -> None:
-        self.wanted, self._metrics = dict(wanted), scorer.evaluator.metrics
-        self._seen: dict[str, None] = {}
-        if not wanted:
+    def __init__(self, wanted: Mapping[str, str | None], scorer: Any) -> None:
+        self.wanted = {key: name for key, name in wanted.items() if name is not None}
+        self._metrics, self._seen = scorer.evaluator.metrics, dict[str, None]()
+        if not self.wanted:
             return
         names = scorer.trial([metric for metric in self._metrics if _is_of_library(metric)])
         open_ones = [metric for metric in self._metrics if not _is_of_library(metric) or not _said(metric, names)]

@@ -71,7 +71,7 @@ class SubnetScorer:
         interpolation_type: how images are resized, one of :data:`~mmbignas.data.resizing.INTERPOLATIONS`.
         many: for loops that compare many subnets. Metrics then have all their digits, also where MMDetection rounds; no
             hooks are called around batches; after the first subnet nothing is logged, as it is the same each time; and
-            the workers of the dataloader live as long as it. The following are for these loops alone.
+            the workers of the dataloader live as long as it.
         parallel: with several processes, ``images``: all evaluate the same subnet, each its share of the images; or
             ``subnet``: each evaluates subnets of its own.
         val_images: evaluate on so many images, a fixed choice that depends on ``seed`` alone; ``None`` for all.
@@ -112,13 +112,13 @@ class SubnetScorer:
         if isinstance(dataloader, dict):
             check_dataset_files(dataloader.get('dataset'), f'{stage}_dataloader.dataset')
         check_dataset_files(evaluator, f'{stage}_evaluator')  # COCO's has an ann_file of its own
-        alone: Any = Alone() if many else nullcontext
+        alone: Any = Alone() if parallel == 'subnet' or sample_with_finetune else nullcontext
         self.own_world = alone if parallel == 'subnet' else nullcontext
         self.finetuning = None if sample_with_finetune is False else BriefFinetuning(
             sample_with_finetune, runner, f'{key}.sample_with_finetune', alone)
         self._part, self._quiet = False, False
         with self.own_world():
-            if many:
+            if many or val_images is not None:
                 dataloader, chosen = with_chosen_images(dataloader, val_images, seed, f'{key}.val_images')
                 self._part = chosen is not None
             built = ValLoop(runner, dataloader, evaluator, fp16)  # MMEngine's way from configs to data and metrics

@@ -75,9 +75,9 @@ class SubnetSearchLoop(BaseLoop):
         key = f'{stage_of(runner, dataloader)}_cfg'
         check_options(key, locals(), RULES)
         self.subnet_count, self.storage, self.study_name, self.lut_path = subnet_count, storage, study_name, lut_path
-        self.objectives = [metric1, 'macs'] if objectives is None else objectives
-        self._settings = dict(constraints=constraints, sampler=DEFAULT_SAMPLER if sampler is None else sampler,
-                              predictor=predictor, stale_after=stale_after, seed=seed)
+        self.objectives: Sequence[str] = [str(metric1), 'macs'] if objectives is None else objectives
+        self._settings: dict[str, Any] = dict(constraints=constraints, predictor=predictor, stale_after=stale_after,
+                                              seed=seed, sampler=DEFAULT_SAMPLER if sampler is None else sampler)
         costs = SubnetCosts(runner.model, image_size, lut_path, key)
         from optuna.storages import InMemoryStorage
 
@@ -130,9 +130,10 @@ class SubnetSearchLoop(BaseLoop):
                            identity={} if run is None else run.identity, **self._settings)
 
     def _say_where(self, storage: Any, count: int) -> None:
-        from mmbignas.search.storage import shown
+        from mmbignas.search.storage import dashboard_address
 
-        self.runner.logger.info(f'the study has {count} subnets; to look at it: optuna-dashboard {shown(storage)}')
+        self.runner.logger.info(f'the study has {count} subnets; to look at it: optuna-dashboard '
+                                f'{dashboard_address(storage)}')
 
     def _finished(self) -> list[dict[str, Any]]:
         """What is known of each evaluated subnet, in the order in which they were proposed."""

@@ -142,9 +142,9 @@ class SubnetSurvey:
             baseline=baseline_flops, large=large_flops).items() if macs is not None}
         self.scorer = SubnetScorer(runner, dataloader, evaluator, calib_bn=calib_bn, only_size=costs.only_size,
                                    many=True, seed=seed, **scoring)
-        wanted = {f'{key}.metric1': metric1, f'{key}.metric2': metric2, **{
-            f'{key}.objectives[{index}]': own for index, own in enumerate(objectives) if own not in COST_NAMES}}
-        self._wanted = WantedMetrics({place: own for place, own in wanted.items() if own is not None}, self.scorer)
+        self._wanted = WantedMetrics({f'{key}.metric1': metric1, f'{key}.metric2': metric2, **{
+            f'{key}.objectives[{index}]': own for index, own in enumerate(objectives) if own not in COST_NAMES}},
+            self.scorer)
 
     @contextmanager
     def running(self, **identity: str) -> Iterator[SurveyRun]:

@@ -157,7 +157,7 @@ class LinearFit(NamedTuple):
 def fit_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Fit ``y = intercept + slope * x`` by the medians of slopes and intercepts (Theil, 1950; Sen, 1968).
 
-    Unlike least squares it does not notice a few points that are far off, be they at an end of the line: those that
+    Unlike least squares it does not notice a few points that are far off, even at an end of the line: those that
     were measured while the machine was busy.
 
     Args:

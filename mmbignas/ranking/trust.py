@@ -154,7 +154,7 @@ class TrustCheck:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / METRICS).exists():
             write_file(folder / CONFIG, self.configs[subnet.number].pretty_text.encode())
-            command = [sys.executable, TRAIN, folder / CONFIG, '--work-dir', folder, '--resume']
+            command = [sys.executable, str(TRAIN), str(folder / CONFIG), '--work-dir', str(folder), '--resume']
             # What can be imported here can be there.
             environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path or os.getcwd() for path in sys.path)}
             with open(folder / LOG, 'a', encoding='utf-8') as log:

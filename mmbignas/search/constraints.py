@@ -1,4 +1,4 @@
-"""Limits of what a subnet may cost, and subnets that keep them."""
+"""Limits on what a subnet may cost, and subnets that keep them."""
 from __future__ import annotations
 
 import math
@@ -27,13 +27,13 @@ class Constraints:
 
     Args:
         limits: any of ``macs``, ``params`` and ``latency_ms`` -> the most that is allowed, or ``[low, high]``, both
-            inclusive, of which either may be ``None``. MACs and parameters as numbers or such as ``'20G'``, latency in
+            inclusive; either may be ``None``. MACs and parameters as numbers or such as ``'20G'``, latency in
             milliseconds.
         space: the search space.
         costs: what a subnet costs: ``macs``, ``params`` and, where it is known, ``latency_ms``.
 
     Raises:
-        ConfigError: for a limit that is none, is on an unknown cost, or that no subnet keeps.
+        ConfigError: for an invalid limit, a limit on an unknown cost, or one that no subnet keeps.
 
     Attributes:
         limits: cost -> lowest and highest value, as numbers.

@@ -150,7 +150,7 @@ def agree(study: Study, settings: Mapping[str, Any], directions: Sequence[str]) 
         directions: ``minimize`` or ``maximize`` of each objective.
 
     Raises:
-        ConfigError: for a study that is about something else, or whose trials are none of a search.
+        ConfigError: for a study that is about something else, or whose trials are not those of a search.
     """
     settings = json.loads(json.dumps(settings))
     # The trials are read first: the process that added one had written down the settings before.

@@ -282,7 +282,7 @@ def metric_of(line: Mapping[str, Any], name: str) -> float:
 
 def _read_objectives(objectives: Sequence[str], costs: Costs) -> tuple[str, ...]:
     known = [name for name in COSTS if costs.get(name) is not None]
-    allowed = f'a list of different names of metrics and of {", ".join(known)}, one at least'
+    allowed = f'a non-empty list of different names of metrics and of {", ".join(known)}'
     rules.list_of(rules.text(), allowed, least=1).check(objectives, 'objectives')
     if len(set(objectives)) < len(objectives) or not {*COSTS} & {*objectives} <= {*known}:
         raise rules.must_be('objectives', allowed, objectives)

@@ -107,7 +107,7 @@ def read_values(name: str, values: Any, key: str) -> tuple[Value, ...]:
         ConfigError: naming key, value and what is allowed.
     """
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise must_be(key, 'a list of numbers, one at least', values)
+        raise must_be(key, 'a non-empty list of numbers', values)
     rule = KERNEL if name == 'kernel_size' else INTEGER if name in INTEGER_ELEMENTS else NUMBER
     for index, value in enumerate(values):
         if not rule.holds(value):

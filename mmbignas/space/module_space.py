@@ -88,7 +88,7 @@ class ModuleSpace:
 
     @property
     def is_supernet(self) -> bool:
-        """Whether some element is given as a space, be it one with a single choice.
+        """Whether some element is given as a space, even one with a single choice.
 
         A module that receives tensors of changing width has to be a supernet even if it has nothing to choose.
         """
@@ -132,7 +132,7 @@ class ModuleSpace:
     def __getitem__(self, number: int) -> dict[str, Values]:
         """The settings with this number, ``0 <= number < size``.
 
-        They are in lexicographic order: by depth, then by the other elements, of which the last varies fastest. The
+        They are in lexicographic order: by depth, then by the other elements, the last of which varies fastest. The
         first are the smallest subnet's, the last the largest's.
         """
         number, rest = divmod(number, self._stage_ways)

@@ -211,8 +211,8 @@ class Strategy:
         if self.name == 'net_wise' and len(set(choices)) > 1:
             raise must_be(f'{key}.space', "the same in every stage for sample_strategy 'net_wise'", stages)
         if self.name == 'net_wise_index' and len({len(stage) for stage in choices} - {1}) > 1:
-            raise must_be(f'{key}.space', "one choice or as many as in the other stages for sample_strategy "
-                          "'net_wise_index'", stages)
+            raise must_be(f'{key}.space', "lists of one length, or of one choice, for sample_strategy 'net_wise_index'",
+                          stages)
         last = len(choices) - 1
         end = last if self.end_stage is None else self.end_stage
         if not 0 <= self.start_stage <= end <= last:

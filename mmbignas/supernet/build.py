@@ -66,7 +66,7 @@ def load_supernet(cfg: Config, checkpoint: Checkpoint) -> Supernet:
 
     Args:
         cfg: The config.
-        checkpoint: Of a run with it.
+        checkpoint: From a run with it.
 
     Raises:
         ConfigError: The config has no model, the model cannot be handled, or the checkpoint is of another architecture.

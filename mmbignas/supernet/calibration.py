@@ -52,7 +52,7 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
     those of all subnets. Every batch normalisation that the subnet uses normalises each batch by the batch's own
     statistics, as in training; everything else (dropout, drop-path, ...) is in eval mode. Its new running statistics
     are the mean and variance of all values that it was given: over batches of any size, over its calls where several
-    pyramid levels share it, and over all processes, of which each brings its own batches, or none. They are pooled in
+    pyramid levels share it, and over all processes, each of which brings its own batches, or none. They are pooled in
     float64 from count, mean and sum of squared deviations, so the variance between batches counts too. As always in
     torch, ``running_var`` is the unbiased estimate: the sum of squared deviations over ``count - 1``.
 

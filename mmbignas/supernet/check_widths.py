@@ -14,7 +14,7 @@ from mmbignas.utils.rules import must_be
 def check_widths(supernet: Supernet) -> None:
     """Make sure that every module takes what the smallest subnet gives it, and needs what the largest does.
 
-    A plain neck behind a searchable backbone, for one, fits the largest subnet alone. A dynamic layer that is wider
+    A plain neck behind a searchable backbone, for example, fits the largest subnet only. A dynamic layer that is wider
     than anything it is given would never train the rest.
 
     Args:

@@ -122,7 +122,7 @@ class SupernetCheckpoint(CheckpointInit):
 
     They are sliced while they are loaded, by name: first channels, smaller kernels with their transforms, the
     normalisation of the very width where every width has its own. The result is, bit for bit, what
-    :func:`~mmbignas.supernet.subnet_state_dict` cuts out of the supernet; for layers of one's own that override
+    :func:`~mmbignas.supernet.subnet_state_dict` cuts out of the supernet; for your own layers that override
     ``subnet_state``, use that. The supernet's running statistics are a mixture of those of all subnets, so calibrate
     them.
 

@@ -45,6 +45,7 @@ class CalibrateFirstHook(Hook):
         """Calibrate, unless training goes on."""
         if runner.iter > 0:
             return
+        # Only now: a test of the same config needs no training data.
         batches, begin = self.images.resolve(runner.cfg).load(runner.logger.info), time.time()
         calibrate_bn(runner.model, batches)
         runner.logger.info(f'BN calibration before training: {time.time() - begin:.1f} s')

@@ -223,8 +223,8 @@ class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
 
     Args:
         max_epochs: number of epochs.
-        sample_subnet_num, sample_strategy, valid_before_train, image_size_list, share_interpolation,
-            interpolation_type, attentive: see :class:`SandwichLoop`.
+        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
+        image_size_list, share_interpolation, interpolation_type, attentive: see :class:`SandwichLoop`.
         val_begin, val_interval, dynamic_intervals: as in MMEngine.
     """
 
@@ -257,8 +257,8 @@ class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
 
     Args:
         max_iters: number of iterations.
-        sample_subnet_num, sample_strategy, valid_before_train, image_size_list, share_interpolation,
-            interpolation_type, attentive: see :class:`SandwichLoop`.
+        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
+        image_size_list, share_interpolation, interpolation_type, attentive: see :class:`SandwichLoop`.
         val_begin, val_interval, dynamic_intervals: as in MMEngine.
     """
 

@@ -33,6 +33,6 @@ def test_without_metrics_and_subnets(tmp_path):
     draw_accuracy(own, tmp_path / 'a.png')
     with pytest.raises(ConfigError, match="cost must be one of macs, params, got 'latency_ms'"):
         draw_accuracy(own, tmp_path / 'b.png', 'latency_ms')
-    with pytest.raises(ConfigError, match=r'subnets must be one at least, got \[\]'):
+    with pytest.raises(ConfigError, match=r'subnets must be a non-empty list, got \[\]'):
         draw_accuracy(AccuracySample([], None, None, {}, (None, None), 4), tmp_path / 'b.png')
     assert not (tmp_path / 'b.png').exists()

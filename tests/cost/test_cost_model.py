@@ -367,7 +367,7 @@ def test_models_refused(model: nn.Module, message: str) -> None:
 
 def test_sizes_and_subnets_refused() -> None:
     model = Own(OwnBlocks())
-    with pytest.raises(ConfigError, match=r'image_size must be a list of .*, one at least, got \[\]'):
+    with pytest.raises(ConfigError, match=r'image_size must be a non-empty list of .*, got \[\]'):
         CostModel(model, [])
     with pytest.raises(ConfigError, match='image_size'):
         CostModel(model, [(20, 0)])

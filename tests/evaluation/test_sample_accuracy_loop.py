@@ -263,7 +263,7 @@ def test_no_detections_count_as_nothing(tmp_path):
     (dict(subnet_sample_mode='all'), "test_cfg.subnet_sample_mode.*'all'"),
     (dict(image_size=None), 'test_cfg.image_size.*None'),
     (dict(metric1=3), 'test_cfg.metric1 must be the name of a metric, .*, got 3'),
-    (dict(baseline_flops='20GFLOPs'), 'test_cfg.baseline_flops: .* is ambiguous'),
+    (dict(baseline_flops='20GFLOPs'), 'test_cfg.baseline_flops must be .*, not FLOPs'),
     (dict(parallel='rank'), "test_cfg.parallel must be one of images, subnet, got 'rank'"),
     (dict(predicted_count=-1), 'test_cfg.predicted_count must be an integer >= 0, got -1'),
     (dict(calib_bn='both'), "test_cfg.calib_bn must be True or False, got 'both'"),

@@ -176,14 +176,14 @@ def test_another_provider_never_takes_over(monkeypatch: pytest.MonkeyPatch, onnx
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     monkeypatch.setattr('onnxruntime.get_available_providers', lambda: ['CUDAExecutionProvider'])
     monkeypatch.setattr('onnxruntime.InferenceSession', lambda model, options, providers: real(model))
-    monkeypatch.setattr('mmbignas.export.onnx.export', lambda module, inputs: onnx_linear)
+    monkeypatch.setattr('mmbignas.latency.onnx_backends.export', lambda module, inputs: onnx_linear)
     with pytest.raises(DependencyError, match='needs CUDAExecutionProvider, which cannot be loaded'):
         build_backend('onnxruntime', 'cuda').prepare(nn.Linear(4, 3), (torch.zeros(2, 4), ))
 
 
 @needs_onnx
 def test_a_network_that_a_provider_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmbignas.export.onnx.export', lambda module, inputs: b'not ONNX')
+    monkeypatch.setattr('mmbignas.latency.onnx_backends.export', lambda module, inputs: b'not ONNX')
     with pytest.raises(ConfigError, match='backend: onnxruntime cannot run the network on cpu'):
         build_backend('onnxruntime').prepare(nn.Linear(4, 3), (torch.zeros(2, 4), ))
 
@@ -197,6 +197,6 @@ def test_a_session_has_the_threads(monkeypatch: pytest.MonkeyPatch, onnx_linear:
         return real(model, options, providers=providers)
 
     monkeypatch.setattr('onnxruntime.InferenceSession', session)
-    monkeypatch.setattr('mmbignas.export.onnx.export', lambda module, inputs: onnx_linear)
+    monkeypatch.setattr('mmbignas.latency.onnx_backends.export', lambda module, inputs: onnx_linear)
     build_backend('onnxruntime', threads=3).prepare(nn.Linear(4, 3), (torch.zeros(2, 4), ))()
     assert seen == [3]

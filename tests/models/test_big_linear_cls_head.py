@@ -14,6 +14,7 @@ from mmbignas import ConfigError
 from mmbignas.ops import DynamicLinear
 from mmbignas.supernet import Supernet, subnet_state_dict
 from mmbignas.supernet.transfer import sliced
+from mmbignas.utils.rules import shown
 from tests.models.same_network import check_same_network
 from tests.small_classifiers import cls_head, hidden_layers, labelled, one_of, width_up_to
 from tests.small_models import build, element, scramble
@@ -135,7 +136,7 @@ def space(**kwargs: Any) -> dict[str, Any]:
 REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     (dict(num_classes=0), ['BigLinearClsHead.num_classes must be an integer >= 1, got 0']),
     (dict(dropout=1), ['BigLinearClsHead.dropout must be a number >= 0 and < 1, got 1']),
-    *((dict(in_channels=value), ['BigLinearClsHead.in_channels must be an integer >= 1, or dict', f'got {value!r}'])
+    *((dict(in_channels=value), ['BigLinearClsHead.in_channels must be an integer >= 1, or', f'got {shown(value)}'])
       for value in (0, [8], {}, space(min=[8]), space(min=8, max=16), space(min=[], max=[]),
                     space(min=[8, 8], max=[16, 16]), space(min=[8], max=[16.5]), dict(space=[8, 16]),
                     dict(**space(min=[8], max=[16]), sample_strategy='net_wise'))),

@@ -39,6 +39,7 @@ class Process:
     """
 
     returncode = None
+    cpu_seconds = 0.  # of all that have ended and were waited for, with what they waited for
 
     def __init__(self, args, *, folder=ROOT, env=None, output=None, errors=None, imported=None):
         request = args if isinstance(args, dict) else dict(arguments=[str(own) for own in args])
@@ -62,17 +63,16 @@ class Process:
         self._connection.sendall(data)
         for file in ours:
             os.close(file)
-        self.pid = self._receive()
+        [self.pid] = self._receive('!i')
 
     def wait(self, timeout=None):
         """Wait for its end and return the exit code; after ``timeout`` seconds, kill it and raise."""
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
                 self.kill()
-                self.returncode = self._receive()
+                self._end()
                 raise subprocess.TimeoutExpired('python', timeout)
-            self.returncode = self._receive()
-            self._connection.close()
+            self._end()
         return self.returncode
 
     def poll(self):
@@ -88,11 +88,16 @@ class Process:
     def kill(self):
         self.send_signal(signal.SIGKILL)
 
-    def _receive(self):
-        data = self._connection.recv(4, socket.MSG_WAITALL)
-        if len(data) < 4:
+    def _end(self):
+        self.returncode, seconds = self._receive('!if')
+        self._connection.close()
+        Process.cpu_seconds += seconds
+
+    def _receive(self, form):
+        data = self._connection.recv(struct.calcsize(form), socket.MSG_WAITALL)
+        if len(data) < struct.calcsize(form):
             raise RuntimeError(f'the server of forked processes has ended: {_folder()}/log')
-        return struct.unpack('!i', data)[0]
+        return struct.unpack(form, data)
 
 
 def python(*args, code=0, timeout=240, cwd=ROOT, env=None, real=False, imported=None, split=False):

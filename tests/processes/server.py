@@ -5,8 +5,8 @@ It is a script, ``server.py FOLDER OWNER``, that listens on two sockets in ``FOL
 mmbignas: what its import registers is missing until they do it themselves. Those from ``mmbignas.sock`` have.
 
 A request is a pickled dict, with files for standard output and standard error beside it. The answers are the process
-id and, later, the exit code, negative for a signal, as ``subprocess`` has it. When the one who asked goes away, the
-process and all others of its process group are killed.
+id and, later, the exit code, negative for a signal, as ``subprocess`` has it, with the seconds of CPU. When the one
+who asked goes away, the process and all others of its process group are killed.
 """
 import contextlib
 import gc
@@ -26,8 +26,8 @@ import warnings
 from pathlib import Path
 
 PACKAGES = ['torch', 'torch.multiprocessing', 'mmcv.ops', 'mmengine.runner', 'mmdet.apis', 'mmdet.datasets',
-            'mmdet.utils', 'mmpretrain', 'pytest', 'hypothesis', 'optuna', 'sklearn.gaussian_process',
-            'matplotlib.pyplot']
+            'mmdet.utils', 'mmpretrain.apis', 'mmpretrain.datasets', 'mmpretrain.models', 'pytest', 'hypothesis',
+            'optuna', 'sklearn.gaussian_process', 'matplotlib.pyplot']
 SLEEP = 1.  # seconds between two looks at the owner
 
 
@@ -73,9 +73,9 @@ def _handle(connection):
     if ended not in select.select([ended, connection], [], [])[0]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    _, status, used = os.wait4(pid, 0)
     with contextlib.suppress(OSError):
-        connection.sendall(struct.pack('!i', code))
+        connection.sendall(struct.pack('!if', os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime))
     os._exit(0)
 
 

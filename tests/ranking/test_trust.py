@@ -364,7 +364,7 @@ def test_a_training_that_fails(workspace, tmp_path):
     """Its last words are passed on."""
     cfg = read(workspace)
     cfg.optim_wrapper.optimizer.type = 'NoOptimizer'
-    with pytest.raises(RuntimeError, match='(?s)exit code 1.*train.log.*TypeError'):
+    with pytest.raises(RuntimeError, match='(?s)exit code 2; .*train.log.*error: optim_wrapper.optimizer.type'):
         TrustCheck(cfg, workspace, 3, epochs=1, log=lambda text: None).run(tmp_path)
     assert not (tmp_path / 'trust.json').exists()
 

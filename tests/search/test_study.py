@@ -55,9 +55,9 @@ def test_objectives() -> None:
 
 
 @pytest.mark.parametrize('objectives, message', [
-    ([], 'objectives must be a list of different names of metrics and of macs, params, one at least, got []'),
-    ('macs', "one at least, got 'macs'"), (['macs', 'macs'], "one at least, got ['macs', 'macs']"),
-    ([1], 'one at least, got [1]'), (['x', 'latency_ms'], "of macs, params, one at least, got ['x', 'latency_ms']")])
+    ([], 'objectives must be a non-empty list of different names of metrics and of macs, params, got []'),
+    ('macs', "macs, params, got 'macs'"), (['macs', 'macs'], "macs, params, got ['macs', 'macs']"),
+    ([1], 'macs, params, got [1]'), (['x', 'latency_ms'], "of macs, params, got ['x', 'latency_ms']")])
 def test_objectives_that_are_refused(objectives: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         open_study(objectives=objectives)

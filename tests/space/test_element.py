@@ -106,9 +106,9 @@ def strategy(name: object, **kwargs: object) -> dict:
 # element, config, the message, which begins with KEY
 REFUSED = [
     # lists of numbers
-    ('x', 8, ' must be a list of numbers, one at least, got 8'),
-    ('x', '88', " must be a list of numbers, one at least, got '88'"),
-    ('x', [], ' must be a list of numbers, one at least, got []'),
+    ('x', 8, ' must be a non-empty list of numbers, got 8'),
+    ('x', '88', " must be a non-empty list of numbers, got '88'"),
+    ('x', [], ' must be a non-empty list of numbers, got []'),
     ('x', [8, '8'], "[1] must be a number > 0, got '8'"),
     ('x', [8, True], '[1] must be a number > 0, got True'),
     ('x', [8, float('nan')], '[1] must be a number > 0, got nan'),
@@ -122,7 +122,7 @@ REFUSED = [
     ('depth', space(max=[2.0, 2]), '.space.max[0] must be an integer >= 1, got 2.0'),
     ('depth', space(stride=0.5), '[0] must be an integer >= 1, got 1.0'),
     ('x', dict(space=dict(dynamic_range=[[1, -1], [1]])), '.space.dynamic_range[0][1] must be a number > 0, got -1'),
-    ('x', dict(space=dict(dynamic_range=[[1], 1])), '.space.dynamic_range[1] must be a list of numbers, one at least, '
+    ('x', dict(space=dict(dynamic_range=[[1], 1])), '.space.dynamic_range[1] must be a non-empty list of numbers, '
      'got 1'),
     # lengths
     ('depth', [1, 2, 3], ' must be a list of one value per stage (2), got [1, 2, 3]'),

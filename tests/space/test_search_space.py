@@ -309,7 +309,7 @@ REFUSED_SETTINGS: list[tuple[Any, str]] = [
     (dict(GOOD, kernel_size=[7, 5, 7]), '.kernel_size must be one of [3, 5] in block 2, got 7'),
     (dict(GOOD, kernel_size=[7, 4, 3]), '.kernel_size[1] must be an odd integer >= 1, got 4'),
     (dict(GOOD, kernel_size=[7, 5, 3, 3]), f'.kernel_size {LENGTHS} or one per block (3), got (7, 5, 3, 3)'),
-    (dict(GOOD, kernel_size=3), '.kernel_size must be a list of numbers, one at least, got 3'),
+    (dict(GOOD, kernel_size=3), '.kernel_size must be a non-empty list of numbers, got 3'),
     (dict(GOOD, kernel_size=[[7], [5], [3]]), '.kernel_size[0] must be an odd integer >= 1, got [7]'),
     (dict(GOOD, out_channel=[8, 8]), '.out_channel must be one of [16, 24, 32] in stage 1, got 8'),
     (dict(GOOD, out_channel=[8, 16, 16]), f'.out_channel {ONE_VALUE} (8, 16, 16)'),

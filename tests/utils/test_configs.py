@@ -54,7 +54,8 @@ def line_of(capsys, build):
 @pytest.mark.parametrize(('build', 'message'), [
     (lambda: MODELS.build(dict(type=Grandchild, numbr=1)), "Grandchild.__init__() got an unexpected keyword argument "
                                                            "'numbr'"),
-    (lambda: MODELS.build(dict(type='BigFPN', in_channel=[1], _scope_='mmbignas')), "BigFPN.__init__() got an un"),
+    (lambda: MODELS.build(dict(type='BigFPN', in_channel=[1], _scope_='mmbignas')),
+     "BigFPN.__init__() got an unexpected"),
     (lambda: MODELS.build(dict(type='mmbignas.BigResNett')), 'mmbignas.BigResNett is not in the mmdet::model registry'),
     (lambda: MODELS.build(dict(type='RetinaNett')), 'RetinaNett is not in the mmdet::model registry'),
     (lambda: HOOKS.build(dict(type='LoggerHook', intervall=1)), "argument 'intervall'"),

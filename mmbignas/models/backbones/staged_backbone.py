@@ -45,7 +45,7 @@ class StagedBackbone(SearchableBlocks, BaseModule):
         last = num_stages - 2
         check_options(key, locals(), dict(
             strides=list_of(integer(1), f'a list of {num_stages} integers >= 1, one per stage', num_stages, num_stages),
-            out_indices=list_of(integer(0, last), f'a list of integers from 0 to {last}, one at least', least=1),
+            out_indices=list_of(integer(0, last), f'a non-empty list of integers from 0 to {last}', least=1),
             with_cp=boolean()))
         self.with_cp = with_cp
         self.strides, self.out_indices = tuple(strides), tuple(out_indices)

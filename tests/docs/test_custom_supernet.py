@@ -1,4 +1,4 @@
-"""The example of docs/custom_supernet.md, a project outside the package: trained, sampled, evaluated and exported."""
+"""The example of docs/tutorials/custom_supernet.md, a project of its own: trained, sampled, evaluated, exported."""
 from __future__ import annotations
 
 import json
@@ -33,7 +33,7 @@ from tests.runs import ROOT, python, records_of
 from tests.small_models import scramble
 
 pytest.importorskip('mmpretrain')
-PROJECT = ROOT / 'docs' / 'custom_supernet'
+PROJECT = ROOT / 'docs' / 'tutorials' / 'custom_supernet'
 SHORT = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=10']
 PLAIN_LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.PReLU)
 
@@ -215,5 +215,5 @@ def test_the_script_that_checks_a_supernet(config: Config, monkeypatch: pytest.M
 
 def test_a_width_that_has_no_half_is_refused(config: Config) -> None:
     config.model.backbone.out_channel = [16, 25, 40]
-    with pytest.raises(ConfigError, match=r'GhostNet.out_channel: \[25\] in stage 1 .*even widths'):
+    with pytest.raises(ConfigError, match=r'GhostNet.out_channel must be even widths in stage 1, got \[25\]'):
         build_model(config)

@@ -1,4 +1,4 @@
-"""The examples in docs/distillation.md are hooks that can be built."""
+"""The examples in docs/howto/distillation.md are hooks that can be built."""
 import re
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from mmengine.registry import HOOKS
 
 from mmbignas import distill
 
-PAGE = (Path(__file__).parent.parent / 'docs' / 'distillation.md').read_text()
+PAGE = (Path(__file__).parents[2] / 'docs' / 'howto' / 'distillation.md').read_text()
 EXAMPLES = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
 
 

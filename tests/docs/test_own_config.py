@@ -1,4 +1,4 @@
-"""The configs of docs/own_config.md, as they stand there: trained for two iterations, evaluated and exported."""
+"""The configs of docs/howto/own_config.md, as they stand there: trained for two iterations, evaluated and exported."""
 from __future__ import annotations
 
 import json
@@ -64,7 +64,7 @@ def at(config: Any, key: str) -> Any:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """With every config of the page, under the name in its first line."""
-    text = (ROOT / 'docs' / 'own_config.md').read_text()
+    text = (ROOT / 'docs' / 'howto' / 'own_config.md').read_text()
     for name, config in re.findall(r'```python\n# (\w+\.py)\n(.*?)```', text, re.DOTALL):
         (tmp_path / name).write_text(config)
     return tmp_path

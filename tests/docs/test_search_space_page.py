@@ -1,4 +1,4 @@
-"""What docs/search_space.md says, against the space that it describes."""
+"""What docs/concepts/search_space.md says, against the space that it describes."""
 from __future__ import annotations
 
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from mmbignas.space import ModuleSpace, SearchSpace
 from mmbignas.space.strategies import STRATEGIES
 
-PAGE = (Path(__file__).parents[2] / 'docs' / 'search_space.md').read_text()
+PAGE = (Path(__file__).parents[2] / 'docs' / 'concepts' / 'search_space.md').read_text()
 
 
 def space_with(strategy: str) -> SearchSpace:
