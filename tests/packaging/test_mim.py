@@ -13,7 +13,7 @@ import pytest
 import torch
 
 MISSING = [package for package in ('pip', 'setuptools', 'wheel', 'mim') if find_spec(package) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f'needs {", ".join(MISSING)}')
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=f'needs {", ".join(MISSING)}')]
 
 ROOT = Path(__file__).parents[2]
 PACKAGED = ('mmbignas', 'tools', 'configs', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE')
