@@ -20,11 +20,15 @@ class CostFigures(Protocol):
 
     Args:
         macs: multiply-adds.
+        ops: all operations, as MMEngine's analysis counts them.
         params: number of parameters.
     """
 
     @property
     def macs(self) -> int: ...
+
+    @property
+    def ops(self) -> int: ...
 
     @property
     def params(self) -> int: ...
