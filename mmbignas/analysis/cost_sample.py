@@ -20,7 +20,7 @@ class CostFigures(Protocol):
 
     Args:
         macs: multiply-adds.
-        ops: all operations, as MMEngine's analysis counts them.
+        ops: operations, those counted as MACs included.
         params: number of parameters.
     """
 
