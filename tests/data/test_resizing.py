@@ -195,9 +195,9 @@ def test_images_without_shapes():
     with pytest.raises(ConfigError, match='no tensor of images'):
         run(model, None, (48, 48))
     model.data_preprocessor = Returning(dict(inputs=images))
-    with pytest.raises(ConfigError, match=r'\[48, 64\] is not allowed with images of \[64, 64\], .* \[48, 48\]'):
+    with pytest.raises(ConfigError, match=r'must be of the ratio .*\[64, 64\] become \[48, 48\].*, got \[48, 64\]'):
         run(model, None, (48, 64))
-    with pytest.raises(ConfigError, match=r'\[96, 96\] is not allowed with images of \[64, 64\]; allowed: sizes up to'):
+    with pytest.raises(ConfigError, match=r'must be at most \[64, 64\], .*, got \[96, 96\]'):
         run(model, None, (96, 96))
 
 

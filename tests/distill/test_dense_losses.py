@@ -201,7 +201,7 @@ def test_quality_focal(beta):
 def test_modules_in_the_wrong_order_or_of_other_levels(loss):
     boxes, logits = torch.randn(2, 8, 4, 4), torch.randn(2, 6, 4, 4)
     for modules in ([[logits], [boxes]], [[boxes], [logits[..., :2]]], [[boxes, boxes], [logits]]):
-        with pytest.raises(ConfigError, match='a loss of boxes is not possible between .* allowed: '):
+        with pytest.raises(ConfigError, match='a loss of boxes needs .*, got '):
             loss(modules, modules)
 
 

@@ -6,7 +6,6 @@ import os
 import random
 import runpy
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,13 +22,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas import ConfigError
-from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.export.subnet_folder import read_back
 from mmbignas.ops import DynamicLayer
 from mmbignas.supernet import Supernet, calibrate_bn, subnet_config, subnet_state_dict
 from mmbignas.supernet.build import build_model
 from tests.models.same_network import check_buffers, check_parameters
-from tests.runs import ROOT, records_of
+from tests.processes import environment
+from tests.runs import ROOT, python, records_of
 from tests.small_models import scramble
 
 pytest.importorskip('mmpretrain')
@@ -40,12 +40,8 @@ PLAIN_LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.PReLU)
 
 def tool(project: Path, name: str, *args: Any, code: int = 0) -> str:
     """Run a tool of the repository in the folder of the project, as its owner does; return what it wrote."""
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(['.', str(ROOT)]), 'OMP_NUM_THREADS': '1',
-                   'PYTHONWARNINGS': 'ignore'}
-    done = subprocess.run([sys.executable, str(ROOT / name), *map(str, args)], env=environment, cwd=project,
-                          timeout=240, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == code, done.stdout[-3000:]
-    return done.stdout
+    env = environment(PYTHONPATH=os.pathsep.join(['.', str(ROOT)]))
+    return python(ROOT / name, *args, env=env, cwd=project, code=code)
 
 
 @pytest.fixture(scope='module')
@@ -183,7 +179,7 @@ def test_calibrated_evaluated_and_exported(project: Path, checkpoint: Path, conf
     supernet.apply(supernet.space.min())
     monkeypatch.chdir(project)
     config.train_dataloader.batch_size = 10
-    calibrate_bn(supernet.model, Calibration.from_config(config).load(lambda text: None))
+    calibrate_bn(supernet.model, CalibrationImages.from_config(config).load(lambda text: None))
     plain, images = read_back(project / 'min'), torch.randn(3, 1, 64, 32)
     check_plain(plain)
     assert 'space' not in (project / 'min' / 'config.py').read_text()
@@ -219,5 +215,5 @@ def test_the_script_that_checks_a_supernet(config: Config, monkeypatch: pytest.M
 
 def test_a_width_that_has_no_half_is_refused(config: Config) -> None:
     config.model.backbone.out_channel = [16, 25, 40]
-    with pytest.raises(ConfigError, match=r'GhostNet.out_channel: \[25\] in stage 1 .*even widths'):
+    with pytest.raises(ConfigError, match=r'GhostNet.out_channel must be even widths in stage 1, got \[25\]'):
         build_model(config)

@@ -225,7 +225,7 @@ def test_what_cannot_work_is_refused_before_training(tmp_path, hooks, kwargs, pa
 
 
 @pytest.mark.parametrize(('arguments', 'parts'), [
-    ((0, ), ['CalibrateFirstHook.num_images', '0', 'integers from 1']),
+    ((0, ), ['CalibrateFirstHook.num_images must be an integer >= 1, got 0']),
     ((8, dict(batch_size=2)), ['CalibrateFirstHook.dataloader', "{'batch_size': 2}", 'a dict with dataset']),
 ])
 def test_bad_arguments(arguments, parts):

@@ -98,8 +98,7 @@ class GhostNet(SearchableBlocks, BaseModule):
         for stage in range(NUM_STAGES):
             widths = [int(width) for width in space.choices('out_channel', stage)]
             if any(width % 2 for width in widths):
-                raise ConfigError(f'GhostNet.out_channel: {widths} in stage {stage} is not allowed; allowed: '
-                                  'even widths')
+                raise ConfigError(f'GhostNet.out_channel must be even widths in stage {stage}, got {widths}')
             blocks = nn.ModuleList()
             for block in range(int(space.choices('depth', stage)[-1])):
                 kernel_sizes = [int(size) for size in space.choices('kernel_size', stage, block)]

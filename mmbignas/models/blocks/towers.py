@@ -1,4 +1,4 @@
-"""The convolutions of a dense head, shared by all pyramid levels, each level with its own normalisation."""
+"""Chains of layers of any depth and width, which heads are made of."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,14 +7,29 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbignas.models.layers import build_conv, build_norm, set_active
+from mmbignas.models.layers import build_activation, build_conv, build_linear, build_norm, set_active
 from mmbignas.models.searchable import SearchableBlocks
-from mmbignas.ops import shared_weights
+from mmbignas.ops import DynamicLinear, shared_weights
 from mmbignas.space import ModuleSpace
 
 
+class Tower(SearchableBlocks, nn.Sequential):
+    """A chain of blocks; searchable, with one stage."""
+
+    def searchable_blocks(self) -> Iterator[tuple[nn.Module, int, int]]:
+        for index, block in enumerate(self):
+            yield block, 0, index
+
+    def forward(self, x: Any) -> Any:
+        """Compute the blocks that the current subnet has, one after the other."""
+        for block in self:
+            if getattr(block, 'is_active', True):
+                x = block(x)
+        return x
+
+
 class TowerLayer(nn.Module):
-    """One convolution for all levels, one normalisation a level, ReLU.
+    """One convolution for all pyramid levels, one normalisation per level, ReLU.
 
     Args:
         in_channels: greatest input width.
@@ -38,13 +53,13 @@ class TowerLayer(nn.Module):
         set_active(self.conv, out_channel, kernel_size)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """Map one tensor ``(N, C, H, W)`` a level to ``(N, out_channel, H, W)`` a level."""
+        """Map one tensor ``(N, C, H, W)`` per level to ``(N, out_channel, H, W)`` per level."""
         with shared_weights(self.conv):
             return [F.relu(bn(self.conv(x)), inplace=True) for x, bn in zip(feats, self.bns, strict=True)]
 
 
-class ConvTower(SearchableBlocks, nn.Sequential):
-    """A chain of :class:`TowerLayer`; searchable, with one stage.
+class ConvTower(Tower):
+    """The convolutions of a dense head: a chain of :class:`TowerLayer`.
 
     Args:
         in_channels: greatest input width.
@@ -81,14 +96,56 @@ class ConvTower(SearchableBlocks, nn.Sequential):
         self._followers.append(follower)
 
     def searchable_blocks(self) -> Iterator[tuple[nn.Module, int, int]]:
-        for tower in (self, *self._followers):
-            for index, layer in enumerate(tower):
-                yield layer, 0, index
+        yield from super().searchable_blocks()
+        for tower in self._followers:
+            yield from tower.searchable_blocks()
 
-    def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """Map one tensor ``(N, C, H, W)`` a level to ``(N, out_channel, H, W)`` a level."""
-        outputs = list(feats)
-        for layer in self:
-            if getattr(layer, 'is_active', True):
-                outputs = layer(outputs)
-        return outputs
+
+class LinearBlock(nn.Module):
+    """A linear layer and an activation.
+
+    Args:
+        in_channels: greatest input width.
+        out_channel: greatest output width.
+        dynamic: whether the block is part of a supernet.
+        act_cfg: as in mmcv.
+    """
+
+    def __init__(self, in_channels: int, out_channel: int, *, dynamic: bool, act_cfg: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.fc = build_linear(in_channels, out_channel, dynamic=dynamic)
+        self.act = build_activation(act_cfg)
+
+    def set_active(self, out_channel: int) -> None:
+        """Compute with this width from now on."""
+        if isinstance(self.fc, DynamicLinear):
+            self.fc.active_out_features = out_channel
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, C)`` to ``(N, out_channel)``."""
+        return self.act(self.fc(x))
+
+
+class LinearTower(Tower):
+    """The hidden layers of a classifier: a chain of :class:`LinearBlock`.
+
+    Args:
+        in_channels: greatest input width.
+        depth, out_channel: elements of the search space, one stage each; ``out_channel`` may differ from block to
+            block.
+        act_cfg: as in mmcv.
+        key: how messages name the tower.
+    """
+
+    def __init__(self, in_channels: int, *, depth: Any, out_channel: Any, act_cfg: Mapping[str, Any],
+                 key: str) -> None:
+        space = ModuleSpace(dict(depth=depth, out_channel=out_channel), num_stages=1, block_elements=('out_channel',),
+                            key=key)
+        blocks = []
+        for block in range(int(space.choices('depth', 0)[-1])):
+            width = int(space.choices('out_channel', 0, block)[-1])
+            blocks.append(LinearBlock(in_channels, width, dynamic=space.is_supernet, act_cfg=act_cfg))
+            in_channels = width
+        super().__init__(*blocks)
+        self.search_space = space
+        self.out_channels = in_channels

@@ -1,6 +1,7 @@
-"""The accuracy before training and after it."""
+"""What comes before the first iteration: BN calibration of one network, and its accuracy."""
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,13 +11,44 @@ import torch
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, Hook, ParamSchedulerHook
 from torch import Tensor
 
-from mmbignas.errors import ConfigError
+from mmbignas.data.calibration_images import DEFAULT_IMAGES, CalibrationImages
 from mmbignas.registry import HOOKS
-from mmbignas.train.calibrate_first_hook import CalibrateFirstHook
+from mmbignas.supernet import calibrate_bn
 from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import must_be
 
 BEFORE = 'metrics_before_training'  # in the message hub, and so in the checkpoints
 STEERING = (EarlyStoppingHook, ParamSchedulerHook)  # to them it would be one more epoch without progress
+
+
+@HOOKS.register_module()
+class CalibrateFirstHook(Hook):
+    """Calibrates the BN statistics before the first iteration, for a subnet that starts from a supernet's weights.
+
+    The supernet's statistics are a mixture of those of all its subnets. It is done once, not after a resume: from then
+    on the statistics are those that training keeps. See :func:`~mmbignas.supernet.calibrate_bn` for what is done and
+    :class:`~mmbignas.data.calibration_images.CalibrationImages` for the choice of images.
+
+    Args:
+        num_images: number of images, over all processes. Where the data set has fewer, all of them.
+        dataloader: the config of a dataloader; its sampler is replaced. Default: ``train_dataloader`` of the config.
+
+    Raises:
+        ConfigError: for a number of images below 1 or a dataloader that is not a config; before the first iteration,
+            for a dataloader that is missing or names files that do not exist.
+    """
+
+    def __init__(self, num_images: int = DEFAULT_IMAGES, dataloader: Mapping[str, Any] | None = None) -> None:
+        self.images = CalibrationImages(num_images, dataloader, 'CalibrateFirstHook')
+
+    def before_train(self, runner: Any) -> None:
+        """Calibrate, unless training goes on."""
+        if runner.iter > 0:
+            return
+        # Only now: a test of the same config needs no training data.
+        batches, begin = self.images.resolve(runner.cfg).load(runner.logger.info), time.time()
+        calibrate_bn(runner.model, batches)
+        runner.logger.info(f'BN calibration before training: {time.time() - begin:.1f} s')
 
 
 @HOOKS.register_module()
@@ -40,11 +72,7 @@ class ValidateFirstHook(Hook):
         self._after: Mapping[str, Any] | None = None
 
     def before_train(self, runner: Any) -> None:
-        """Validate, unless training goes on.
-
-        Args:
-            runner: the runner.
-        """
+        """Validate, unless training goes on."""
         self._check(runner)
         if runner.iter == 0:
             runner.logger.info('Validation before training')
@@ -57,20 +85,11 @@ class ValidateFirstHook(Hook):
         self._after = None
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, Any] | None = None) -> None:
-        """Keep the metrics of the last validation.
-
-        Args:
-            runner: the runner.
-            metrics: name -> value.
-        """
+        """Keep the metrics of the last validation."""
         self._after = metrics or {}
 
     def after_train(self, runner: Any) -> None:
-        """Log the metrics of the first and the last validation.
-
-        Args:
-            runner: the runner.
-        """
+        """Log the metrics of the first and the last validation."""
         info = runner.message_hub.runtime_info
         if self._after is None or BEFORE not in info:
             return  # nothing was validated since, or the run was begun without this hook
@@ -84,13 +103,11 @@ class ValidateFirstHook(Hook):
 
     def _check(self, runner: Any) -> None:
         if runner.val_loop is None:
-            raise ConfigError('ValidateFirstHook: val_cfg None is not allowed; allowed: val_cfg, val_dataloader and '
-                              'val_evaluator')
+            raise must_be('val_cfg', 'a validation loop with ValidateFirstHook', None)
         for hook in runner.hooks[runner.hooks.index(self):]:
             if isinstance(hook, (CalibrateFirstHook, CheckpointHook)):
-                raise ConfigError(f'ValidateFirstHook.priority: {self.priority!r} is not allowed, since '
-                                  f'{type(hook).__name__} (priority {hook.priority!r}) would come after it; allowed: '
-                                  "a lower one, such as 'LOWEST', which is the default")
+                raise must_be('ValidateFirstHook.priority', f'lower than that of {type(hook).__name__} '
+                              f"({hook.priority!r}), such as 'LOWEST', the default", self.priority)
 
 
 @contextmanager
