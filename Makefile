@@ -11,6 +11,7 @@ WORKERS ?= 2
 # Whole files of tests go to the workers in the order of tests/conftest.py.
 PYTEST = $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 HAS_LINTERS = $(PYTHON) -c 'import mypy, ruff' 2>/dev/null
+HAS_SPHINX = $(PYTHON) -c 'import furo, myst_nb, sphinx' 2>/dev/null
 
 # The package is used from this folder, also in an environment where it is not installed.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -46,10 +47,13 @@ demo-cls: env ## the whole process for a classifier, on scikit-learn's handwritt
 	@echo "make demo-cls: $(PYTHON) tools/demo.py --cls"
 	@$(PYTHON) tools/demo.py --cls
 
-test: env ## lint, build the documentation, then run all tests
-	@if $(HAS_LINTERS); then $(MAKE) --no-print-directory lint; \
-	    else echo "make test: LINT SKIPPED, $(PYTHON) has no ruff or no mypy ($(PYTHON) -m pip install ruff mypy)"; fi
-	@$(MAKE) --no-print-directory docs has-pytest
+test: env has-pytest ## lint, build the documentation, then run all tests
+	@checks=; \
+	if $(HAS_LINTERS); then checks=lint; \
+	    else echo "make test: LINT SKIPPED, $(PYTHON) has no ruff or no mypy ($(PYTHON) -m pip install ruff mypy)"; fi; \
+	if $(HAS_SPHINX); then checks="$$checks docs"; \
+	    else echo "make test: DOCS SKIPPED, $(PYTHON) has no sphinx, no myst-nb or no furo ($(PYTHON) -m pip install '.[docs]')"; fi; \
+	test -z "$$checks" || $(MAKE) --no-print-directory -j 2 $$checks
 	@echo "make test: pytest, $(WORKERS) workers"
 	@$(PYTEST)
 
@@ -70,7 +74,7 @@ lint: env ## ruff and mypy
 	@$(PYTHON) -m mypy
 
 docs: env ## build the documentation in docs/_build/html; warnings are errors
-	@$(PYTHON) -c 'import furo, myst_nb, sphinx' 2>/dev/null || \
+	@$(HAS_SPHINX) || \
 	    { echo "make docs: error: $(PYTHON) has no sphinx, no myst-nb or no furo ($(PYTHON) -m pip install '.[docs]')" >&2; exit 1; }
 	@echo "make docs: sphinx"
 	@$(PYTHON) -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html

@@ -137,5 +137,5 @@ def check_left_over(checkpoint: Mapping[str, Any], trained: Iterable[AdapterTrai
     known = {name for own in trained if own is not None for name in own.adapters}
     left = {name.partition('.')[0] for name in checkpoint.get(STATE, {})} - known
     if left:
-        raise must_be('DistillHook.jobs', 'those that the checkpoint to resume from was trained with, with adapters '
-                      f'{", ".join(sorted(left))}', sorted(known))
+        raise must_be('DistillHook.jobs', 'those that the checkpoint to resume from was trained with, adapters '
+                      f'{sorted(left)}', sorted(known))

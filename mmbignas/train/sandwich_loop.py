@@ -114,7 +114,7 @@ class SandwichLoop(BaseLoop):
             check_same_length(self.dataloader)
         if get_world_size() > 1:
             _ensure_hook(runner, SameOnAllRanksHook)
-        if valid_before_train and runner.cfg.get('val_cfg') is not None:
+        if valid_before_train and runner._val_loop is not None:
             _ensure_hook(runner, ValidateFirstHook)
 
     def _read_sizes(self, image_size_list: Any, interpolation: Any) -> list[tuple[int, int]]:

@@ -97,7 +97,7 @@ def test_refused(root, name):
     named = message.split(': ')[1].split(' does not exist')[0]
     assert named.endswith(path)
     assert not os.path.exists(os.path.expanduser(named))
-    assert 'give an existing path' in message
+    assert 'does not exist (paths are relative to data_root' in message
 
 
 def run_cfg(folder, **changes):

@@ -270,7 +270,7 @@ def test_images_that_cannot_be_of_that_size(tmp_path: Path, sizes: list, message
     (dict(image_size_list=[]), r'train_cfg.image_size_list must be a list of .*, or None, got \[\]'),
     (dict(image_size_list=[[4, 4], [4, 0]]), r'train_cfg.image_size_list must be height and width .*, got \[4, 0\]'),
     (dict(image_size_list=[4, 6]), r'train_cfg.image_size_list must be a list of .*, got \[4, 6\]'),
-    (dict(image_size_list=[[4, 4], [4, 4]]), r'image_size: \[4, 4\] is given twice'),
+    (dict(image_size_list=[[4, 4], [4, 4]]), r'image_size must be a list of different .*, got \[\(4, 4\), \(4, 4\)\]'),
     (dict(interpolation_type='lanczos'), "train_cfg.interpolation_type must be one of nearest, .*, got 'lanczos'"),
     (dict(share_interpolation='yes'), "train_cfg.share_interpolation must be True or False, got 'yes'"),
 ])

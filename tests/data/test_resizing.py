@@ -306,10 +306,10 @@ def test_a_wrapped_model(monkeypatch):
 
 
 @pytest.mark.parametrize(('model', 'image_size', 'interpolation', 'parts'), [
-    (Model(pad_size_divisor=32), (60, 64), 'bicubic', ['image_size: 60 64', 'multiples of 32']),
-    (Model(pad_size_divisor=32), 64, 'bicubic', ['image_size: 64']),
-    (Model(pad_size_divisor=32), (64, 64), 'lanczos', ["interpolation: 'lanczos'", *INTERPOLATIONS]),
-    (nn.Module(), (64, 64), 'bicubic', ['image_size: [64, 64]', 'no data_preprocessor']),
+    (Model(pad_size_divisor=32), (60, 64), 'bicubic', ['got (60, 64)', 'multiples of 32']),
+    (Model(pad_size_divisor=32), 64, 'bicubic', ['got 64']),
+    (Model(pad_size_divisor=32), (64, 64), 'lanczos', ["interpolation must be one of", *INTERPOLATIONS]),
+    (nn.Module(), (64, 64), 'bicubic', ['image_size must be None', 'no data_preprocessor']),
 ])
 def test_bad_arguments(model, image_size, interpolation, parts):
     with pytest.raises(ConfigError) as error, at_resolution(model, image_size, interpolation):

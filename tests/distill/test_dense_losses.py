@@ -207,7 +207,7 @@ def test_modules_in_the_wrong_order_or_of_other_levels(loss):
 
 @pytest.mark.parametrize(('make', 'parts'), [
     (lambda: DenseKLLoss(beta=.5), ['DenseKLLoss.beta', '0.5', 'from 1 to 10']),
-    (lambda: DenseKLLoss(score_thr=1), ['DenseKLLoss.score_thr', '1', 'below 1']),
+    (lambda: DenseKLLoss(score_thr=1), ['DenseKLLoss.score_thr', '1', '>= 0 and < 1']),
     (lambda: DenseBoxLoss(score_thr=-.1), ['DenseBoxLoss.score_thr', '-0.1']),
     (lambda: DenseGIoULoss('a'), ['DenseGIoULoss.score_thr', "'a'"])])
 def test_bad_values(make, parts):

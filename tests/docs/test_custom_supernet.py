@@ -160,6 +160,7 @@ def test_costs_are_those_of_the_exported_networks(project: Path, config: Config)
         assert (line['macs'], line['params']) == costs_by_analysis(plain)
 
 
+@pytest.mark.slow
 def test_calibrated_evaluated_and_exported(project: Path, checkpoint: Path, config: Config,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
     """The written network is the calibrated subnet, and as good, alone in MMEngine's own loop."""
@@ -187,6 +188,7 @@ def test_calibrated_evaluated_and_exported(project: Path, checkpoint: Path, conf
         assert torch.equal(supernet.model.eval()(images, mode='tensor'), plain(images, mode='tensor'))
 
 
+@pytest.mark.slow
 def test_sample_of_accuracies(project: Path, checkpoint: Path, config: Config) -> None:
     text = tool(project, 'tools/test.py', 'ghost_digits_sample_accuracy.py', checkpoint, '--work-dir', 'sampled',
                 '--cfg-options', 'test_cfg.subnet_count=4', 'test_cfg.predicted_count=0', SHORT[-1])

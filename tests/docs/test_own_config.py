@@ -22,6 +22,7 @@ from tests.models.same_network import check_plain_layers
 from tests.runs import ROOT, python, records_of
 
 pytest.importorskip('mmpretrain')
+pytestmark = pytest.mark.slow
 COUNTS = dict(train=4, test=2)
 SHORT = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'custom_hooks.0.num_images=4', 'test_cfg.latency=None',
          *(f'{part}_dataloader.{key}' for part in ('train', 'val', 'test')

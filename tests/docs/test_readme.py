@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from mmengine.config import Config
 
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.build import build_model
+from tests.processes import python
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text()
@@ -89,10 +88,8 @@ def test_the_diff_makes_a_supernet(tmp_path):
 def run(code: str, folder: Path) -> str:
     """Run an example in a process of its own, as a reader does, where it finds the configs."""
     (folder / 'configs').symlink_to(ROOT / 'configs')
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=folder, capture_output=True, text=True,
-                          timeout=240, env={'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PATH': ''})
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    output, _ = python('-c', code, cwd=folder, split=True)
+    return output
 
 
 def test_readme_example(tmp_path):

@@ -425,6 +425,7 @@ def without_time(folder: Path) -> Any:
     return record
 
 
+@pytest.mark.slow
 def test_tools(workspace: Path, whole: Path, tested: list, evaluated: Path) -> None:
     """This package's tool, in one and in two processes, and MMDetection's: the same, and that of ``SubnetValLoop``."""
     checkpoint = whole / 'epoch_2.pth'

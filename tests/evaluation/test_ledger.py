@@ -20,6 +20,7 @@ from tests.toy import ToyDataset, ToyModel
 
 IDENTITY = dict(supernet='a', space='b', data='c')
 WRITER = """
+import sys
 from mmbignas.evaluation.ledger import Ledger
 ledger = Ledger(sys.argv[1], dict(supernet='a', space='b', data='c'))
 for number in range(int(sys.argv[2]), 10**9, 2):

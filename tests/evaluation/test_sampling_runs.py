@@ -17,6 +17,8 @@ from pycocotools.cocoeval import COCOeval
 from tests.processes import launch, start_group
 from tests.runs import MMDET_TOOLS, python
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = """
 _base_ = {base!r}
 test_cfg = dict(_delete_=True, type='mmbignas.SampleAccuracyLoop', image_size=[64, 64], subnet_count={count},

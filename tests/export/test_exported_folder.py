@@ -15,6 +15,8 @@ from mmbignas.supernet import Supernet, load_weights, read_checkpoint
 from tests.models.same_network import tensors
 from tests.runs import MMDET_TOOLS, ROOT, launch, mim_name, python
 
+pytestmark = pytest.mark.slow
+
 ANALYSIS = MMDET_TOOLS / 'analysis_tools'
 TRAIN_ONE = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_begin=9', 'custom_hooks.0.type=EMAHook']
 

@@ -49,7 +49,7 @@ def run(monkeypatch, tool, *args):
         ('test.py missing.py x.pth', 'config file not found: missing.py'),
         ('test.py CONFIG', 'has no load_from'),
         ('test.py CONFIG missing.pth', 'checkpoint not found: missing.pth'),
-        ('test.py CONFIG CONFIG --out x.json', '--out x.json: the file name must end'),
+        ('test.py CONFIG CONFIG --out x.json', '--out must be a file that ends in .pkl or .pickle, got'),
         ('export_subnet.py missing.py x.pth --subnet max --out new', 'config file not found: missing.py'),
         ('draw_subnets.py missing.py x.pth --images CONFIG --out x.png --device cpu', 'config file not found'),
         ('export_onnx.py CONFIG x.pth --out x.onnx --image-size 64 64', 'has no model (keys: optim_wrapper, default_'),

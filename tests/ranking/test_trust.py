@@ -292,6 +292,7 @@ def finished(workspace):
     return numbers, outputs
 
 
+@pytest.mark.slow
 def test_goes_on_after_kill(workspace, finished):
     numbers, (first, second) = finished
     begun = [re.findall(r'^(\d)/3: subnet (\d+)', output, re.MULTILINE) for output in (first, second)]
@@ -304,6 +305,7 @@ def test_goes_on_after_kill(workspace, finished):
         assert [path.name for path in (out / f'subnet{number}').glob('*.pth')] == ['epoch_2.pth']
 
 
+@pytest.mark.slow
 def test_trainings_are_ordinary_ones(workspace, finished):
     """The one that was interrupted too: MMEngine's training, from the same config, and its validation."""
     number = finished[0][1]
@@ -323,6 +325,7 @@ def test_trainings_are_ordinary_ones(workspace, finished):
         assert round(found[name], 3) == pytest.approx(value)
 
 
+@pytest.mark.slow
 def test_result(workspace, finished):
     numbers, (_, output) = finished
     out, known = workspace / 'out', {own.number: own for own in read_ledger(workspace / 'ledger.jsonl')}
@@ -336,12 +339,14 @@ def test_result(workspace, finished):
     assert 'Kendall tau' in output and 'n = 3' in output and (out / 'trust.png').stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_finished_run_only_says_so(workspace, finished):
     checks = [TrustCheck(read(workspace), workspace, 3, epochs=2, log=lambda text: None) for _ in range(2)]
     comparison = checks[0].run(workspace / 'out')
     assert comparison.report() in finished[1][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('arguments', 'part'), [
     (dict(epochs=3), 'max_epochs'), (dict(epochs=2, seed=1), 'seed'), (dict(epochs=2, count=4), 'choice of subnets'),
     (dict(epochs=2, metric='coco/bbox_mAP_50'), 'metric')])
@@ -350,6 +355,7 @@ def test_another_check_in_the_same_folder_is_refused(workspace, finished, argume
         TrustCheck(read(workspace), workspace, **{'count': 3, **arguments}).run(workspace / 'out')
 
 
+@pytest.mark.slow
 def test_another_config_or_ledger_in_the_same_folder_is_refused(workspace, finished, tmp_path):
     cfg = read(workspace)
     cfg.optim_wrapper.optimizer.lr = 1.
@@ -360,6 +366,7 @@ def test_another_config_or_ledger_in_the_same_folder_is_refused(workspace, finis
         TrustCheck(read(workspace), tmp_path, 3, epochs=2).run(workspace / 'out')
 
 
+@pytest.mark.slow
 def test_a_training_that_fails(workspace, tmp_path):
     """Its last words are passed on."""
     cfg = read(workspace)

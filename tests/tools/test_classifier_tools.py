@@ -17,6 +17,7 @@ from mmengine.registry import DefaultScope
 from tests.runs import ROOT, mim_name, python, records_of
 
 mmpretrain = pytest.importorskip('mmpretrain')
+pytestmark = pytest.mark.slow
 
 PRETRAIN_TOOLS = Path(mmpretrain.__file__).parent / '.mim' / 'tools'
 ANALYSIS, VISUALIZATION = PRETRAIN_TOOLS / 'analysis_tools', PRETRAIN_TOOLS / 'visualization'

@@ -3,11 +3,14 @@ import json
 import signal
 from importlib.util import find_spec
 
+import pytest
 import torch
 
 import mmbignas  # noqa: F401  (torch.load then reads the checkpoints)
 from tests.processes import free_port
 from tests.runs import MMDET_TOOLS, assert_same_state, mim_name, passes_of, python, records_of
+
+pytestmark = pytest.mark.slow
 
 
 def test_training(whole):

@@ -87,7 +87,7 @@ def run(*args, code=0, **kwargs):
     if ranks is not None:
         port = free_port()
         inputs = [(args, dict(kwargs, port=port, rank=rank, **own)) for rank, own in enumerate(ranks)]
-    found = call(train, inputs, timeout=60)
+    found = call(train, inputs)
     assert [own for own, _, _ in found] == [code] * len(inputs), found
 
 
