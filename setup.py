@@ -24,8 +24,8 @@ def read_version() -> str:
 class EditableWheel(editable_wheel):
     """Editable install that mim finds: its metadata say that the package lies in this folder.
 
-    mim joins the folder of the metadata, which is ``site-packages``, with the first line of ``top_level.txt``, and looks
-    for ``.mim/tools`` and ``.mim/configs`` there. So the first line is an absolute path, which leaves nothing of the
+    mim joins the folder of the metadata, which is ``site-packages``, with the first line of ``top_level.txt``, and
+    looks for ``.mim/tools`` and ``.mim/configs`` there. So the first line is an absolute path, which leaves nothing of the
     join. (onedl-mim goes by the ``direct_url.json`` that pip writes.)
     """
 

@@ -135,7 +135,7 @@ done
 
 say "4/5 lint, test and docs tools, ONNX, search"
 "${install[@]}" ruff mypy build pytest pytest-timeout pytest-xdist hypothesis seaborn onnx onnxruntime onnxscript \
-    optuna plotly scikit-learn
+    optuna plotly scikit-learn sphinx myst-parser myst-nb furo nbclient nbformat ipykernel
 
 say "5/5 this package, editable"
 "${install[@]}" --no-deps --no-build-isolation --editable "$root"

@@ -189,6 +189,7 @@ def editable(request, source, tmp_path):
     return python, source
 
 
+@pytest.mark.timeout(600)
 def test_mim_trains_and_tests_with_an_editable_install(editable, tmp_path):
     python, repository = editable
     folder = tmp_path / 'elsewhere'
@@ -217,7 +218,8 @@ def test_an_editable_install_has_no_copies(editable):
     """What runs is this folder's code, and pip knows all that it has to remove."""
     python, repository = editable
     code = 'import importlib.util as u; print(u.find_spec("mmbignas").origin)'
-    done = subprocess.run([python, '-c', code], env=clean_environment(), cwd='/', capture_output=True, text=True, check=True)
+    done = subprocess.run([python, '-c', code], env=clean_environment(), cwd='/', check=True, capture_output=True,
+                          text=True)
     assert done.stdout.strip() == str(repository / 'mmbignas/__init__.py')
     [site] = python.parents[1].glob('lib/python3*/site-packages')
     assert not (site / 'mmbignas').exists()
