@@ -10,6 +10,7 @@ from setuptools.command.editable_wheel import editable_wheel
 ROOT = Path(__file__).resolve().parent
 ONNX = ['onnx', 'onnxruntime', 'onnxscript']  # export to ONNX, latency with ONNX Runtime
 SEARCH = ['optuna', 'plotly', 'scikit-learn']  # search, pages of results, predicted accuracy, rank correlations
+DOCS = ['sphinx', 'myst-nb', 'furo', 'nbclient', 'ipykernel']  # make docs, and the test of the notebook
 
 
 def read_version() -> str:
@@ -25,8 +26,8 @@ class EditableWheel(editable_wheel):
     """Editable install that mim finds: its metadata say that the package lies in this folder.
 
     mim joins the folder of the metadata, which is ``site-packages``, with the first line of ``top_level.txt``, and
-    looks for ``.mim/tools`` and ``.mim/configs`` there. So the first line is an absolute path, which leaves nothing of the
-    join. (onedl-mim goes by the ``direct_url.json`` that pip writes.)
+    looks for ``.mim/tools`` and ``.mim/configs`` there. So the first line is an absolute path, which leaves nothing of
+    the join. (onedl-mim goes by the ``direct_url.json`` that pip writes.)
     """
 
     def run(self) -> None:
@@ -60,7 +61,9 @@ setup(
     install_requires=['numpy'],
     extras_require={
         # seaborn: MMDetection's analyze_logs.py, which the tests run on the logs of exported networks.
-        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'hypothesis', 'pre-commit', 'seaborn', *ONNX, *SEARCH],
+        'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'pytest-xdist', 'filelock', 'hypothesis', 'pre-commit',
+                'seaborn', *ONNX, *SEARCH, *DOCS],
+        'docs': [*DOCS, *ONNX, *SEARCH],  # the API pages import everything
         'onnx': ONNX,
         'search': SEARCH,
     },

@@ -6,8 +6,8 @@ The floor is what a config that names classes of these three takes: importing th
 Against it stand ``import mmbignas`` alone, which imports what it needs of them, and the floor with ``import mmbignas``
 after it. Each case is a fresh process, and the cases alternate; a first round, which fills the disk's cache, is not
 counted. Seconds are CPU seconds from the start of the process to the end of the imports, so a busy machine disturbs
-them little. The packages that ``import mmbignas`` brings beyond the floor's are listed too, which should be its own
-alone; ``python -X importtime -c 'import mmbignas'`` shows the way to each.
+them little. Below the table are the packages that ``import mmbignas`` brings beyond the floor's, which should be its
+own alone; ``python -X importtime -c 'import mmbignas'`` shows the way to each.
 """
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ PACKAGES = "\nimport sys; print(*sorted({name.partition('.')[0] for name in sys.
 def output(code: str) -> str:
     """The last line that a fresh process prints."""
     command = [sys.executable, '-W', 'ignore', '-c', code]
-    done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=common.ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True, check=True)
     return done.stdout.splitlines()[-1]
 
 
@@ -48,7 +49,8 @@ def main() -> None:
 
     times = common.interleave({name: lambda code=code: seconds(code) for name, code in CASES.items()}, rounds)
     for name, values in times.items():
-        print(f'{name:18}  {common.statistics.median(values):6.2f} s  ({min(values):.2f} to {max(values):.2f})')
+        print(f'{name:18}  {common.statistics.median(values):6.2f} s  ({min(values):.2f} to {max(values):.2f})',
+              flush=True)
     extra = {name: [ours - floor for ours, floor in zip(values, times['floor'], strict=True)]
              for name, values in times.items() if name != 'floor'}
     packages = {name: set(output(code + PACKAGES).split()) for name, code in CASES.items()}

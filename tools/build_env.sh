@@ -134,8 +134,9 @@ done
     fail "pip's indexes offer no CPU build of torchvision 0.28.0 beside that of torch (TORCH_INDEX_URL=... adds one)"
 
 say "4/5 lint, test and docs tools, ONNX, search"
-"${install[@]}" ruff mypy build pytest pytest-timeout pytest-xdist hypothesis seaborn onnx onnxruntime onnxscript \
-    optuna plotly scikit-learn sphinx myst-parser myst-nb furo nbclient nbformat ipykernel
+"${install[@]}" ruff mypy build pytest pytest-timeout pytest-xdist filelock hypothesis seaborn \
+    onnx onnxruntime onnxscript optuna plotly scikit-learn \
+    sphinx myst-parser myst-nb furo nbclient nbformat ipykernel
 
 say "5/5 this package, editable"
 "${install[@]}" --no-deps --no-build-isolation --editable "$root"

@@ -60,7 +60,7 @@ def write_page(sample: AccuracySample, path: str | Path, command: Callable[[Eval
     The buttons choose cost and metric. Fronts, marks and the ten best near each mark are drawn.
 
     Args:
-        sample: the subnets, one at least.
+        sample: the subnets, at least one.
         path: HTML file to write, some 5 MB, most of which is plotly's script; it appears when it is complete.
         command: gives the command for a subnet.
         title: of the page; ``None`` for the number of subnets.
@@ -163,7 +163,7 @@ def _metrics(subnet: EvaluatedSubnet, sample: AccuracySample) -> str:
 
 
 def _settings(subnet: EvaluatedSubnet) -> list[str]:
-    """A line a module."""
+    """One line per module."""
     return [f'{path}: ' + ', '.join(f'{name} {" ".join(map(str, values))}' for name, values in elements.items())
             for path, elements in subnet.settings.items() if path != IMAGE_SIZE]
 

@@ -45,7 +45,7 @@ class EvaluatedSubnet:
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> EvaluatedSubnet:
-        """Of a line of a ledger: a dict with these names, but for the settings, which are ``subnet_settings``."""
+        """From a line of a ledger: a dict with these names, except that the settings are ``subnet_settings``."""
         height, width = line['image_size']
         return cls(int(line['number']), line['subnet_settings'], (height, width), line['macs'], line['params'],
                    line.get('latency_ms'), line['metrics'])
@@ -78,7 +78,7 @@ class AccuracySample:
     space_size: int
 
     def costs(self) -> list[str]:
-        """The costs that subnets can be compared by; latency where it is known of one at least."""
+        """The costs that subnets can be compared by; latency if it is known for at least one."""
         return [name for name in COST_NAMES if name != 'latency_ms' or any(own.latency_ms is not None
                                                                       for own in self.subnets)]
 
@@ -91,7 +91,7 @@ class AccuracySample:
         return replace(self, subnets=[own for own in self.subnets if own.image_size == image_size])
 
     def best(self) -> EvaluatedSubnet | None:
-        """The subnet with the best ``metric1``, of several the one with the fewest MACs; ``None`` if there is none."""
+        """The subnet with the best ``metric1`` and, among equals, the fewest MACs; ``None`` without subnets."""
         return next(iter(self._best_first(self.subnets)), None)
 
     def near(self, macs: int, percent: int = 1) -> list[EvaluatedSubnet]:
@@ -106,7 +106,7 @@ class AccuracySample:
         return self.near(macs, percent)[:count]
 
     def nearest(self, macs: int) -> EvaluatedSubnet | None:
-        """The subnet whose MACs are nearest to these, of several the best; ``None`` if there is no subnet."""
+        """The subnet whose MACs are nearest to these and, among equals, the best; ``None`` without subnets."""
         return min(self._best_first(self.subnets), key=lambda own: abs(own.macs - macs), default=None)
 
     def front(self, cost: str, metric: str | None = None) -> list[EvaluatedSubnet]:
@@ -177,7 +177,7 @@ class AccuracySample:
         return f'subnet {subnet.number}, {format_macs(subnet.macs)}{metric}'
 
     def _table(self, rows: Sequence[Sequence[Any]], *more: str) -> str:
-        """A table with a row a subnet, which comes first in each row, and further columns."""
+        """A table with one row per subnet, which comes first in each row, and further columns."""
         columns = [('subnet', lambda own: str(own.number)), ('MACs', lambda own: format_macs(own.macs)),
                    ('parameters', lambda own: format_params(own.params))]
         if 'latency_ms' in self.costs():
@@ -190,7 +190,7 @@ class AccuracySample:
                            *[[cell(own) for _, cell in columns] + rest for own, *rest in rows]]).table
 
     def _size_table(self) -> str:
-        """A table with a row an image size."""
+        """A table with one row per image size."""
         rows = [['image size', 'subnets', 'on its front', 'on the front of all', 'best',
                  *(f'best near {name}' for name in self.marks)]]
         on_front = Counter(own.image_size for own in self.front('macs'))
@@ -203,7 +203,7 @@ class AccuracySample:
         return AsciiTable(rows).table
 
     def write_csv(self, path: str | Path) -> None:
-        """Write a table with a row a subnet: its costs, all its metrics as they are, and its settings.
+        """Write a table with one row per subnet: its costs, all its metrics as they are, and its settings.
 
         ``pareto`` is 1 for the subnets on the front of MACs and ``metric1``, ``best_near_<mark>`` the place, from 1, of
         the best ten within 1 % of a mark. A metric that a subnet lacks is an empty cell.

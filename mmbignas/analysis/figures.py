@@ -13,7 +13,7 @@ from mmbignas.space import ImageSize
 from mmbignas.utils.files import replacing
 from mmbignas.utils.units import format_macs
 
-# Inches, and dots an inch: 700 pixels wide in a README, sharp on a dense screen too.
+# In inches, and dots per inch: 700 pixels wide in a README, sharp on a dense screen too.
 WIDTH, HEIGHT, LEGEND_LINE, DPI = 7.0, 3.7, 0.22, 160
 FONT_SIZES: dict[Any, Any] = {'font.size': 10, 'axes.titlesize': 11, 'axes.labelsize': 11, 'legend.fontsize': 10}
 MACS_LABEL = 'MACs (multiply-adds of convolutions and linear layers)'  # a prefix comes before it

@@ -15,6 +15,7 @@ from mmbignas.cost.settings import UnitSettings
 from mmbignas.cost.shadow import Shadow
 from mmbignas.errors import ConfigError
 from mmbignas.space import Subnet
+from mmbignas.utils.rules import must_be, shown
 
 TRIAL_SUBNETS = 3
 
@@ -66,7 +67,7 @@ class CostModel:
         image_sizes: height and width in pixels of each resolution, ascending.
 
     Raises:
-        ConfigError: for sizes that are none, or a model that cannot be run on the shape of an image alone, such as a
+        ConfigError: for invalid sizes, or a model that cannot be run on the shape of an image alone, such as a
             two-stage detector, or that hides its operations, as ``nn.MultiheadAttention`` does.
 
     Attributes:
@@ -75,7 +76,7 @@ class CostModel:
 
     def __init__(self, model: nn.Module, image_sizes: Sequence[Sequence[int]]) -> None:
         if len(image_sizes) == 0:
-            raise ConfigError('image_size: at least one [height, width] in pixels is needed')
+            raise must_be('image_size', 'a non-empty list of [height, width] in pixels', image_sizes)
         self._shadow = Shadow(model)
         self.space = self._shadow.supernet.space.with_image_sizes(image_sizes)
         settings = UnitSettings(self._shadow)
@@ -87,8 +88,8 @@ class CostModel:
     def _size(self, subnet: Subnet) -> tuple[int, int]:
         size = subnet.image_size or self._only
         if size not in self._programs:
-            raise ConfigError(f'image_size: {size and list(size)} is not allowed; allowed: '
-                              f'{[list(known) for known in self._programs]}')
+            raise must_be('image_size', f'one of {shown([list(known) for known in self._programs])}',
+                          size and list(size))
         return size
 
     def __call__(self, subnet: Subnet) -> Cost:

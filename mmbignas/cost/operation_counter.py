@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from mmbignas.errors import ConfigError
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 Operand = Callable[[int, str], Any]
 Handler = Callable[[Operand, Any], int]

@@ -82,7 +82,7 @@ class Segment:
 class Program:
     """The forward pass of every subnet on images of one size.
 
-    It is written down once, for the largest subnet. Any other subnet takes the same steps, but for blocks beyond its
+    It is written down once, for the largest subnet. Any other subnet takes the same steps, except for blocks beyond its
     depth, which hand on what they are given. A step's cost follows from its settings and the shapes of its inputs; it
     is measured when it is met for the first time and looked up from then on, as is the sum over a segment.
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from mmbignas.cost.operation_counter import OperationCounter, on_shapes
 from mmbignas.cost.shadow import Shadow
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 Shape = tuple[int, ...]
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from mmbignas.errors import ConfigError
 from mmbignas.utils.files import replacing
+from mmbignas.utils.rules import shown
 
 SECTIONS = ('identity', 'blocks', 'times', 'networks', 'fit')
 
@@ -72,8 +73,8 @@ class LatencyTable:
         for key in {**table.identity, **new.identity}:
             found, expected = table.identity.get(key), new.identity.get(key)
             if found != expected:
-                raise ConfigError(f'{path}: was measured with {key} {found!r}, now it is {expected!r}; allowed: the '
-                                  'same as before, or another file')
+                raise ConfigError(f'{path}: was measured with {key} {shown(found)}, now it is {shown(expected)}; give '
+                                  'the same as before, or another file')
         return table
 
     def save(self) -> None:
@@ -156,7 +157,7 @@ class LinearFit(NamedTuple):
 def fit_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Fit ``y = intercept + slope * x`` by the medians of slopes and intercepts (Theil, 1950; Sen, 1968).
 
-    Unlike least squares it does not notice a few points that are far off, be they at an end of the line: those that
+    Unlike least squares it does not notice a few points that are far off, even at an end of the line: those that
     were measured while the machine was busy.
 
     Args:

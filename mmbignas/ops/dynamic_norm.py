@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributed.nn import functional as dist_functional
 from torch.nn import functional as F
 
-from mmbignas.errors import ConfigError
 from mmbignas.ops.dynamic_layer import DynamicLayer
 from mmbignas.registry import MODELS
+from mmbignas.utils.rules import integer, list_of
 
 
 @MODELS.register_module()
@@ -72,9 +72,8 @@ class SwitchableBatchNorm2d(DynamicBatchNorm2d):
 
     def __init__(self, num_features: int, widths: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(num_features, **kwargs)
-        if any(not 0 < width <= num_features for width in widths):
-            raise ConfigError(f'SwitchableBatchNorm2d.widths: {list(widths)} is not allowed; allowed: 1 to '
-                              f'{num_features}')
+        list_of(integer(1, num_features), f'a list of integers from 1 to {num_features}').check(
+            widths, 'SwitchableBatchNorm2d.widths')
         self.narrow = nn.ModuleDict({
             str(width): nn.BatchNorm2d(width, **kwargs) for width in sorted(set(widths)) if width != num_features})
 
@@ -105,7 +104,7 @@ class SwitchableBatchNorm2d(DynamicBatchNorm2d):
 class DynamicSyncBatchNorm2d(DynamicBatchNorm2d):
     """:class:`DynamicBatchNorm2d` whose batch statistics are those of all processes together.
 
-    The statistics go through differentiable all-reduces, two a call: first count and sum, then the squared distances
+    The statistics go through differentiable all-reduces, two per call: first count and sum, then the squared distances
     from the common mean, which unlike ``E[x^2] - E[x]^2`` does not cancel. So it works with every back end (NCCL,
     gloo), on CPU, and with batches of different sizes. With one process, or in eval mode, it is
     :class:`DynamicBatchNorm2d`.

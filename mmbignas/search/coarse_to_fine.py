@@ -12,9 +12,11 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mmbignas.search.encoding import element_of
+from mmbignas.utils.rules import check_options, integer, number
 
 Params = dict[str, Any]
 MAX_GRID_DRAWS = 50
+RULES = dict(levels=integer(2), coarse=integer(1), more=number(0, below=1), near=number(0, 1))
 
 
 class CoarseToFineSampler(BaseSampler):
@@ -39,11 +41,7 @@ class CoarseToFineSampler(BaseSampler):
 
     def __init__(self, search_space: Mapping[str, BaseDistribution], *, levels: int = 3, coarse: int = 20,
                  more: float = 0.3, near: float = 0.5, seed: int | None = None) -> None:
-        for name, value, least in (('levels', levels, 2), ('coarse', coarse, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f'{name} must be an integer from {least}, got {value!r}')
-        if not 0 <= more < 1 or not 0 <= near <= 1:
-            raise ValueError(f'more must be in [0, 1) and near in [0, 1], got {more} and {near}')
+        check_options('sampler', locals(), RULES)
         self._search_space = dict(search_space)
         self._choices = {name: _choices(distribution) for name, distribution in search_space.items()}
         self._elements = sorted({element_of(name) for name in search_space})

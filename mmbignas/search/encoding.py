@@ -7,11 +7,11 @@ from typing import Any
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from mmbignas.space import Genome, ModuleSpace, SearchSpace, Subnet
-from mmbignas.space.strategies import Chain, OneIndex, Value, Values
+from mmbignas.space.strategies import Chain, Value, Values
 
 
 class Encoding:
-    """The genes of a space as Optuna's parameters, one a gene, by the gene's name.
+    """The genes of a space as Optuna's parameters, one per gene, by the gene's name.
 
     Numbers that are evenly spaced are parameters on the real values, so that Optuna's dashboard shows widths and
     depths. What is not evenly spaced or no number (rows of a net-wise index, image sizes) is an index into its choices:
@@ -36,8 +36,6 @@ class Encoding:
         parameters = [_parameter(gene.choices) for gene in self.genome.genes]
         self._values = [values for values, _ in parameters]
         self.distributions = {name: distribution for name, (_, distribution) in zip(self._names, parameters)}
-        self._places = {(gene.module, gene.element, gene.stage, gene.block): number
-                        for number, gene in enumerate(self.genome.genes)}
 
     def params(self, subnet: Subnet) -> dict[str, Value]:
         """The parameters of a subnet, without those of blocks that its depth leaves out."""
@@ -78,24 +76,16 @@ class Encoding:
         """Make the genes of a module obey its ordering rules."""
         depth: Values | None = None
         for name, element in space.elements.items():
-            variants = space.variants(name, depth)
-            if isinstance(variants, OneIndex):
-                number = self._places.get((path, name, None, None))
-                values = variants.rows[vector[number] if number is not None else 0]
-            else:
-                assert isinstance(variants, Chain)
-                numbers = [self._places.get((path, name, *place)) for place in
-                           _places(len(variants.choices), depth if element.per_block else None)]
-                values = tuple(choices[vector[number]] if number is not None and len(choices) > 1 else choices[0]
-                               for choices, number in zip(variants.choices, numbers))
-                if variants.explain(values) is not None:
-                    ascending = element.strategy is not None and element.strategy.name == 'ordered_block_wise'
-                    values = nearest(variants, sorted(values) if ascending else values)
-                    for number, choices, value in zip(numbers, variants.choices, values):
-                        if number is not None:
-                            vector[number] = choices.index(value)
+            variants, places = space.variants(name, depth), self.genome.places(path, name, depth)
+            values = tuple(choices[vector[number] if number is not None else 0] for number, choices in places)
+            if isinstance(variants, Chain) and variants.explain(values) is not None:
+                ascending = element.strategy is not None and element.strategy.name == 'ordered_block_wise'
+                values = nearest(variants, sorted(values) if ascending else values)
+                for (number, choices), value in zip(places, values):
+                    if number is not None:
+                        vector[number] = choices.index(value)
             if name == 'depth':
-                depth = values
+                depth = values if isinstance(variants, Chain) else values[0]
 
 
 def element_of(name: str) -> str:
@@ -119,13 +109,6 @@ def nearest(chain: Chain, targets: Sequence[Value]) -> Values:
         options = chain.options(position, values[-1] if values else None)
         values.append(min((value for value in options if value in own), key=lambda value: abs(value - target)))
     return tuple(values)
-
-
-def _places(count: int, depth: Values | None) -> list[tuple[int, int | None]]:
-    """Stage and block of each position of an element."""
-    if depth is None:
-        return [(stage, None) for stage in range(count)]
-    return [(stage, block) for stage, blocks in enumerate(depth) for block in range(int(blocks))]
 
 
 def _parameter(choices: Sequence[Any]) -> tuple[tuple[Value, ...], BaseDistribution]:

@@ -3,14 +3,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from mmbignas.errors import ConfigError
 from mmbignas.search.accuracy_predictor import AccuracyPredictor
 from mmbignas.search.constraints import COSTS, Costs
 from mmbignas.space import SearchSpace, Subnet
+from mmbignas.utils.rules import check_keys, integer
 
 DEFAULTS = dict(candidates=100, min_subnets=30)
 
@@ -34,8 +33,8 @@ class Guide:
 
     def __init__(self, config: Mapping[str, int], space: SearchSpace, costs: Callable[[Subnet], Costs],
                  objectives: Sequence[str]) -> None:
-        settings = _read(config)
-        self.candidates, self._least = settings['candidates'], settings['min_subnets']
+        settings = {**DEFAULTS, **check_keys(config, 'predictor', DEFAULTS)}
+        self.candidates, self._least = (integer(2).check(settings[name], f'predictor.{name}') for name in DEFAULTS)
         self._space, self._costs, self._objectives = space, costs, objectives
         # Less is better, in all of them.
         self._signs = np.array([1. if name in COSTS else -1. for name in objectives])
@@ -88,13 +87,3 @@ def beaten(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     not_greater = np.all(others[None] <= points[:, None], axis=2)
     less = np.any(others[None] < points[:, None], axis=2)
     return np.any(not_greater & less, axis=1)
-
-
-def _read(config: Mapping[str, Any]) -> dict[str, int]:
-    allowed = f'allowed: dict({", ".join(DEFAULTS)}), integers from 2'
-    if not isinstance(config, Mapping) or set(config) - set(DEFAULTS):
-        raise ConfigError(f'predictor: {config!r} is not allowed; {allowed}')
-    for key, value in config.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 2:
-            raise ConfigError(f'predictor.{key}: {value!r} is not allowed; {allowed}')
-    return {**DEFAULTS, **config}

@@ -31,7 +31,7 @@ def is_here(owner: str) -> bool:
 
 
 def is_gone(owner: str) -> bool:
-    """Whether a process of this host is not there any more. Of a process elsewhere nothing is known: ``False``.
+    """Whether a process of this host has ended; ``False`` for a process elsewhere, of which nothing is known.
 
     Args:
         owner: what :func:`this_process` returned in that process.

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from mmbignas.errors import ConfigError
 from mmbignas.search.constraints import COSTS, Constraints, Costs
 from mmbignas.search.encoding import Encoding
 from mmbignas.search.guide import Guide
@@ -28,6 +26,7 @@ from mmbignas.search.proposals import Direction, Drawing, Drawn
 from mmbignas.search.samplers import DEFAULT_SAMPLER, SamplerRecipe
 from mmbignas.search.storage import agree, check_storage, open_storage
 from mmbignas.space import SearchSpace, Subnet
+from mmbignas.utils import rules
 
 # Attributes of a trial.
 SUBNET, OWNER, HEARTBEAT, CLAIM, LINE, FAILED = 'subnet', 'owner', 'heartbeat', 'claim', 'line', 'failed'
@@ -96,7 +95,8 @@ class SubnetStudy:
                  predictor: Mapping[str, int] | None = None, name: str = 'subnets',
                  identity: Mapping[str, Any] | None = None, stale_after: float = 600.) -> None:
         check_storage(storage)
-        _check_settings(name, stale_after)
+        rules.text('a string that is not empty').check(name, 'study_name')
+        rules.number(above=0).check(stale_after, 'stale_after')
         self.space, self.costs, self.stale_after = space, costs, stale_after
         self.objectives = _read_objectives(objectives, costs(space.min()))
         self.constraints = Constraints(constraints, space, costs)
@@ -280,21 +280,10 @@ def metric_of(line: Mapping[str, Any], name: str) -> float:
     return float(value) if value is not None and math.isfinite(value) else 0.
 
 
-def _check_settings(name: Any, stale_after: Any) -> None:
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f'study_name: {name!r} is not allowed; allowed: a text that is not empty')
-    if (isinstance(stale_after, bool) or not isinstance(stale_after, Real) or not math.isfinite(stale_after)
-            or stale_after <= 0):
-        raise ConfigError(f'stale_after: {stale_after!r} is not allowed; allowed: seconds, greater than 0')
-
-
 def _read_objectives(objectives: Sequence[str], costs: Costs) -> tuple[str, ...]:
     known = [name for name in COSTS if costs.get(name) is not None]
-    if (isinstance(objectives, str) or not isinstance(objectives, Sequence) or not objectives
-            or not all(isinstance(name, str) for name in objectives) or len(set(objectives)) < len(objectives)):
-        raise ConfigError(f'objectives: {objectives!r} is not allowed; allowed: a list of different names, of metrics '
-                          f'and of {", ".join(known)}')
-    for name in objectives:
-        if name in COSTS and name not in known:
-            raise ConfigError(f'objectives: {name} is not known here; allowed: metrics, {", ".join(known)}')
+    allowed = f'a non-empty list of different names of metrics and of {", ".join(known)}'
+    rules.list_of(rules.text(), allowed, least=1).check(objectives, 'objectives')
+    if len(set(objectives)) < len(objectives) or not {*COSTS} & {*objectives} <= {*known}:
+        raise rules.must_be('objectives', allowed, objectives)
     return tuple(objectives)

@@ -20,7 +20,7 @@ Ways = dict[State, int]
 
 
 class DepthNumbers(ABC):
-    """A range of numbers from 0, cut into one interval a depth; the depths are in lexicographic order."""
+    """A range of numbers from 0, cut into one interval per depth; the depths are in lexicographic order."""
 
     @property
     @abstractmethod
@@ -103,7 +103,7 @@ class ChainedDepths(DepthNumbers):
                     following = [table[-1][after] for after in self.depths.options(stage + 1, depth)]
                     rest = {state: sum(own[state] for own in following) for state in rest}
                 for block in reversed(range(int(depth))):
-                    rest = _step_back(rest, self._values(stage if block else stage - 1), self.free_ways[stage])
+                    rest = _step(rest, self._values(stage if block else stage - 1), self.free_ways[stage], back=True)
                 ways[depth] = rest
             table.append(ways)
         return table[::-1]
@@ -156,34 +156,23 @@ def _is_ordered(element: Element) -> bool:
     return element.strategy is not None and element.strategy.name == 'ordered_block_wise'
 
 
-def _step(ways: Ways, values: Sequence[Values], factor: int) -> Ways:
-    """One block on: every ordered element takes each of its values that is not less than its last one."""
+def _step(ways: Ways, values: Sequence[Values], factor: int, *, back: bool = False) -> Ways:
+    """One block on: every ordered element takes each of its values that is not less than its last one.
+
+    Args:
+        ways: in how many ways each state before the block is reached; going back, in how many ways one can go on from
+            each state after it.
+        values: of each ordered element, in the block; going back, before it.
+        factor: ways to draw the other elements of the block.
+        back: go one block back.
+    """
     for axis, choices in enumerate(values):
         moved: Ways = {}
         for state, count in ways.items():
             for value in choices:
-                if value >= state[axis]:
+                if value == state[axis] or (value < state[axis]) == back:
                     after = (*state[:axis], value, *state[axis + 1:])
                     moved[after] = moved.get(after, 0) + count
-        ways = moved
-    return {state: count * factor for state, count in ways.items()}
-
-
-def _step_back(ways: Ways, before: Sequence[Values], factor: int) -> Ways:
-    """One block back: in how many ways to go on from each state before it, given those from each state after it.
-
-    Args:
-        ways: from each state after the block.
-        before: what each ordered element may have been last.
-        factor: ways to draw the other elements of the block.
-    """
-    for axis, choices in enumerate(before):
-        moved: Ways = {}
-        for state, count in ways.items():
-            for value in choices:
-                if value <= state[axis]:
-                    earlier = (*state[:axis], value, *state[axis + 1:])
-                    moved[earlier] = moved.get(earlier, 0) + count
         ways = moved
     return {state: count * factor for state, count in ways.items()}
 
@@ -193,7 +182,7 @@ def count_depths(depths: Variants, block_wise: Sequence[Element]) -> DepthNumber
 
     Args:
         depths: the set of depths.
-        block_wise: the elements that have one value a block.
+        block_wise: the elements that have one value per block.
     """
     if not block_wise:
         return PlainDepths(depths)

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmbignas.errors import ConfigError
 from mmbignas.ops import DynamicSyncBatchNorm2d, SwitchableBatchNorm2d
 from mmbignas.supernet.supernet import live_modules
+from mmbignas.utils.models import unwrapped
 
 
 class BNState:
@@ -52,7 +52,7 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
     those of all subnets. Every batch normalisation that the subnet uses normalises each batch by the batch's own
     statistics, as in training; everything else (dropout, drop-path, ...) is in eval mode. Its new running statistics
     are the mean and variance of all values that it was given: over batches of any size, over its calls where several
-    pyramid levels share it, and over all processes, of which each brings its own batches, or none. They are pooled in
+    pyramid levels share it, and over all processes, each of which brings its own batches, or none. They are pooled in
     float64 from count, mean and sum of squared deviations, so the variance between batches counts too. As always in
     torch, ``running_var`` is the unbiased estimate: the sum of squared deviations over ``count - 1``.
 
@@ -67,10 +67,10 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
             ``model`` in mode ``tensor``.
 
     Raises:
-        ConfigError: when there is no batch, or a batch normalisation of the subnet was given fewer than two values a
-            channel.
+        ConfigError: when there is no batch, or a batch normalisation of the subnet was given fewer than two values
+            per channel.
     """
-    model = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
+    model = unwrapped(model)
     norms = _live_norms(model)
     layers = [layer for own in norms.values() for layer in own]
     if not layers:
@@ -86,7 +86,7 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
         state.restore()
     moments = {layer: record.pooled() for layer, record in records.items()}
     if _pool_processes(list(moments.values()), num_batches) == 0:
-        raise ConfigError('BN calibration has no data; it needs at least one image')
+        raise ConfigError('BN calibration has no data; give it at least one image')
     _check_counts({name: max(int(moments[layer][0].max()) for layer in own) for name, own in norms.items()})
     for layer, (count, mean, squares) in moments.items():
         var = squares / (count - 1).clamp(min=1)
@@ -162,7 +162,7 @@ def _attributes(module: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
 
 
 class _Record:
-    """What a normalisation was given: rows count, mean and sum of squared deviations, a column a channel.
+    """What a normalisation was given: rows count, mean and sum of squared deviations, one column per channel.
 
     Args:
         layer: the normalisation; its running statistics are those of its last call.
@@ -208,7 +208,7 @@ def _recording(norms: Iterable[_BatchNorm], records: Mapping[_BatchNorm, _Record
         x = inputs[0]
         if x.numel() != x.shape[1]:
             return
-        # torch refuses to normalise one value a channel (a 1x1 feature of one image) by its own statistics. These
+        # torch refuses to normalise one value per channel (a 1x1 feature of one image) by its own statistics. These
         # are the value itself and 0, and eval mode makes the same of them.
         layer = layer_of(module, x)
         mean, var = _statistics(layer)
@@ -259,8 +259,8 @@ def _pool_processes(moments: list[Tensor], num_batches: int) -> int:
 
 
 def _check_counts(counts: Mapping[str, int]) -> None:
-    """Refuse statistics that do not exist; ``counts`` has the values a channel of each normalisation."""
-    for few, what in ((0, 'no data'), (1, 'a single value a channel')):
+    """Refuse statistics that do not exist; ``counts`` has each normalisation's values per channel."""
+    for few, what in ((0, 'no data'), (1, 'a single value per channel')):
         names = [name for name, count in counts.items() if count == few]
         if names:
             raise ConfigError(f'BN calibration gave {what} to {", ".join(names)}; every batch normalisation of the '

@@ -11,6 +11,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import must_be, one_of
 
 WEIGHTS = ('ema', 'training')
 NAMED = 3  # weights in a message about many
@@ -55,10 +56,9 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
             not have.
     """
     path = str(path)
-    if weights not in (None, *WEIGHTS):
-        raise ConfigError(f'weights: {weights!r} is not allowed; allowed: {", ".join(WEIGHTS)} or None')
+    one_of(WEIGHTS).or_none().check(weights, 'weights')
     if '://' not in path and not Path(path).is_file():
-        raise ConfigError(f'checkpoint not found: {path}')
+        raise ConfigError(f'checkpoint not found: {path}; give an existing file')
     try:
         content = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     except Exception as error:  # of many kinds, by file and by what is broken
@@ -67,7 +67,7 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
                           f'{reason[:300]})') from error
     state = content.get('state_dict', content) if isinstance(content, Mapping) else None
     if not state or not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(f'{path}: holds no weights; allowed: a state dict, alone or as state_dict')
+        raise ConfigError(f'{path}: holds no weights; give a state dict, alone or as state_dict')
     if weights is None and 'ema_state_dict' in content:
         weights = 'ema'
     if weights is not None:
@@ -81,8 +81,8 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
 def _averaged_or_not(content: Mapping[str, Any], weights: str, path: str) -> Mapping[str, Tensor]:
     """The averaged or the trained weights of a run with ``EMAHook``, which swaps them when it writes a checkpoint."""
     if 'ema_state_dict' not in content:
-        raise ConfigError(f'weights: {weights!r} is not allowed with {path}, which has no averaged weights beside the '
-                          'trained ones; allowed: checkpoints of a run with EMAHook')
+        raise must_be('weights', f'None for {path}, which, unlike checkpoints of a run with EMAHook, has no averaged '
+                      'weights beside the trained ones', weights)
     if weights == 'ema':
         return content['state_dict']
     prefix = 'module.'

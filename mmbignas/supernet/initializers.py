@@ -14,13 +14,14 @@ from mmbignas.errors import ConfigError
 from mmbignas.registry import WEIGHT_INITIALIZERS
 from mmbignas.supernet.checkpoint import Checkpoint, listed, read_checkpoint
 from mmbignas.supernet.transfer import layer_of, overlap, sliced
+from mmbignas.utils.rules import must_be
 
 
 class CheckpointInit(ABC):
     """An ``init_cfg`` that takes weights from a checkpoint of a network with the same names and other shapes.
 
     It stands at the model, or at a part of it together with ``prefix``; in a list of several it has to be the last.
-    Like MMEngine's ``Pretrained`` it has the last word: no ``init_cfg`` below it comes after it.
+    Like MMEngine's ``Pretrained`` it comes last: no ``init_cfg`` of a module below runs after it.
 
     Args:
         checkpoint: a file, or an address that MMEngine knows to load.
@@ -57,11 +58,11 @@ class CheckpointInit(ABC):
         source = {name.removeprefix(self.prefix): value for name, value in checkpoint.state_dict.items()
                   if name.startswith(self.prefix)}
         if not source:
-            raise ConfigError(f'{type(self).__name__}.prefix: {self.prefix!r} begins no name in {checkpoint.path}')
+            raise must_be(f'{type(self).__name__}.prefix', f'the beginning of names in {checkpoint.path}', self.prefix)
         paths = dict(module.named_modules())
         for path in self.exclude:
             if path not in paths:
-                raise ConfigError(f'{type(self).__name__}.exclude: the model has no module {path!r}')
+                raise must_be(f'{type(self).__name__}.exclude', 'paths of modules of the model', path)
         target = module.state_dict()
         self._check_classes(module, checkpoint, source, target)
         _initialize_children(module)
@@ -83,8 +84,8 @@ class CheckpointInit(ABC):
         if isinstance(cfgs, (list, tuple)):
             names = [str(getattr(cfg['type'], '__name__', cfg['type'])).rpartition('.')[2] for cfg in cfgs]
             if names[-1] != type(self).__name__ or 'Pretrained' in names:
-                raise ConfigError(f'init_cfg: {", ".join(names)} is not allowed, since another one would write over '
-                                  f'the weights of {type(self).__name__}; allowed: that one last, without Pretrained')
+                raise must_be('init_cfg', f'a list with {type(self).__name__} last and no Pretrained, which would '
+                              'write over its weights', names)
 
     def _check_classes(self, module: nn.Module, checkpoint: Checkpoint, source: Mapping[str, Tensor],
                        target: Mapping[str, Tensor]) -> None:
@@ -95,15 +96,15 @@ class CheckpointInit(ABC):
             if not isinstance(count, int) or count == len(classes) or isinstance(child, RPNHead):
                 continue
             below = [name for name in target if name.startswith(f'{path}.'.lstrip('.')) and name in source]
-            # Outputs of these are so many for each class, perhaps with one more for the background.
+            # These have so many outputs per class, perhaps counting the background as one more.
             layers = [layer_of(name, target)[0] for name in below if target[name].dim() and any(
                 target[name].shape[0] * (len(classes) + extra) == source[name].shape[0] * (count + extra)
                 for extra in (0, 1))]
             if layers and not any(self._excluded(layer) for layer in layers):
                 names = list(dict.fromkeys(layers))
-                raise ConfigError(f'{path}.num_classes: {count} is not allowed with {checkpoint.path}, which has '
-                                  f'{len(classes)} classes ({listed(classes)}); allowed: {len(classes)}, or the layers '
-                                  f'that predict classes in {type(self).__name__}.exclude, out of {listed(names)}')
+                raise ConfigError(f'{path}.num_classes must be {len(classes)}, as {checkpoint.path} has these classes '
+                                  f'({listed(classes)}), got {count}; for other classes, give the layers that predict '
+                                  f'them as {type(self).__name__}.exclude, out of {listed(names)}')
 
 
 def _initialize_children(module: nn.Module) -> None:
@@ -121,7 +122,7 @@ class SupernetCheckpoint(CheckpointInit):
 
     They are sliced while they are loaded, by name: first channels, smaller kernels with their transforms, the
     normalisation of the very width where every width has its own. The result is, bit for bit, what
-    :func:`~mmbignas.supernet.subnet_state_dict` cuts out of the supernet; for layers of one's own that override
+    :func:`~mmbignas.supernet.subnet_state_dict` cuts out of the supernet; for your own layers that override
     ``subnet_state``, use that. The supernet's running statistics are a mixture of those of all subnets, so calibrate
     them.
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmbignas.errors import ConfigError
 from mmbignas.space import IMAGE_SIZE, ModuleSettings, ModuleSpace, SearchSpace, Subnet
+from mmbignas.utils.models import training_flags_kept, unwrapped
 
 PROBE_SIZE = 64
 
@@ -46,7 +46,7 @@ class Supernet:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model: nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
+        self.model = unwrapped(model)
         self._modules = {path: module for path, module in self.model.named_modules()
                          if isinstance(getattr(module, 'search_space', None), ModuleSpace)}
         if not self._modules:
@@ -105,15 +105,14 @@ def probe(supernet: Supernet, subnet: Subnet) -> None:
         subnet: the subnet to apply.
     """
     model = supernet.model
-    before, training = supernet.current, {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        supernet.apply(subnet)
-        model(next(model.parameters()).new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE), mode='tensor')
-    finally:
-        supernet.apply(before)
-        for module, mode in training.items():
-            module.training = mode
+    before = supernet.current
+    with training_flags_kept(model):
+        try:
+            model.eval()
+            supernet.apply(subnet)
+            model(next(model.parameters()).new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE), mode='tensor')
+        finally:
+            supernet.apply(before)
 
 
 def image_channels(model: nn.Module) -> int:

@@ -97,7 +97,7 @@ def overlap(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Overl
     Args:
         source: state dict of a network, smaller or larger in any dimension.
         target: state dict of the other; its tensors are written to. A batch normalisation with statistics for every
-            width takes each from a source that has but one.
+            width takes each from a source that has only one.
     """
     result, used = Overlap([], {}, [], []), set()
     for key, value in target.items():

@@ -71,6 +71,7 @@ def test_nothing_breaks_out_and_nothing_is_loaded(page):
     assert 'http' not in own and not re.search(r'<script[^>]*\bsrc=|<link[^>]*href="(?!data:)', text)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium')
 def test_a_click_in_a_browser(page, tmp_path):
     own, path = page

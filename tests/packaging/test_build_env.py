@@ -117,7 +117,8 @@ def test_another_python_is_built_again(build, tmp_path):
 
 def test_no_other_python_is_taken(build, tmp_path):
     fake(tmp_path / 'named', '3.14')
-    assert 'must be a Python 3.10 to 3.13, got named, which is Python 3.14.9' in build(python='named', code=1)
+    refused = 'BASE_PYTHON must be a Python 3.10 to 3.13, got named, which is Python 3.14.9'
+    assert refused in build(python='named', code=1)
     assert 'must be a Python 3.10 to 3.13, got missing, which is not there' in build(python='missing', code=1)
     fake(tmp_path / 'python3', '3.14')
     assert 'no Python 3.10 to 3.13 is on the PATH (python3 is Python 3.14.9)' in build(code=1)

@@ -218,8 +218,8 @@ def test_an_editable_install_has_no_copies(editable):
     """What runs is this folder's code, and pip knows all that it has to remove."""
     python, repository = editable
     code = 'import importlib.util as u; print(u.find_spec("mmbignas").origin)'
-    done = subprocess.run([python, '-c', code], env=clean_environment(), cwd='/', check=True, capture_output=True,
-                          text=True)
+    done = subprocess.run([python, '-c', code], env=clean_environment(), cwd='/', capture_output=True, text=True,
+                          check=True)
     assert done.stdout.strip() == str(repository / 'mmbignas/__init__.py')
     [site] = python.parents[1].glob('lib/python3*/site-packages')
     assert not (site / 'mmbignas').exists()
