@@ -232,7 +232,7 @@ MISTAKES = {
         TRAIN.format('sample_strategy=["max", "small", "min", "random"]'),
         ['train_cfg.sample_strategy[1]', "'small'", 'max, min, middle, random']),
     'no subnets': (VAL.format('subnets=[]'), ['val_cfg.subnets', '[]', 'max, min, middle, random']),
-    'an unknown way to calibrate': (VAL.format('calib_bn="yes"'), ['val_cfg.calib_bn', "'yes'", "True, False, 'both'"]),
+    'an unknown way to calibrate': (VAL.format('calib_bn="yes"'), ['val_cfg.calib_bn', "'yes'", 'True, False, both']),
     'an unknown teacher module': (
         HOOK.format(DISTILL.format('neck.p6_conv.conv')),
         ['DistillHook.jobs', "'neck.p6_conv.conv'", 'neck has: lateral_convs, fpn_convs']),
@@ -241,7 +241,7 @@ MISTAKES = {
             'sample_subnet_num=1, sample_strategy=["max", "min"]'),
         ['train_cfg.sample_strategy must be a list of several with max first', "got ['max']"]),
     'calibration without its hook': (
-        'custom_hooks = []', ['val_cfg.calib_bn', 'True', 'BNCalibrationHook', 'calib_bn=False']),
+        'custom_hooks = []', ['val_cfg.calib_bn', 'True', 'BNCalibrationHook', 'must be False']),
     'calibration without images': (
         'custom_hooks = [dict(type="mmbignas.BNCalibrationHook", num_images=0)]',
         ['BNCalibrationHook.num_images must be an integer >= 1, got 0']),

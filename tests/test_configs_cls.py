@@ -152,9 +152,9 @@ MISTAKES = {
     'an unknown interpolation': (
         {'train_cfg.interpolation_type': 'lanczos'}, ['train_cfg.interpolation_type', "'lanczos'", 'bicubic']),
     'a resolution below the stride': (
-        {'train_cfg.image_size_list': [[8, 8], [64, 64]]}, ['train_cfg.image_size_list', '[8, 8]', 'sides from 16']),
+        {'train_cfg.image_size_list': [[8, 8], [64, 64]]}, ['train_cfg.image_size_list', '[8, 8]', 'width >= 16']),
     'a resolution of the validation below the stride': (
-        {'val_cfg.image_size': [[15, 64], [64, 64]]}, ['val_cfg.image_size', '[15, 64]', 'sides from 16']),
+        {'val_cfg.image_size': [[15, 64], [64, 64]]}, ['val_cfg.image_size', '[15, 64]', 'height and width >= 16']),
     'a head that cannot change its width': (
         {'model.head.in_channels': 192}, ['model: head', 'does not take the smallest subnet']),
     'a head of MMPretrain': (
@@ -162,7 +162,7 @@ MISTAKES = {
         ['model: head', 'does not take the smallest subnet', 'in place of [x], or mmbignas.BigLinearClsHead']),
     'fewer classes than the data have': (
         {'model.head.num_classes': 2},
-        ['model.head.num_classes', '2', 'train_dataloader.dataset', '3 classes (a, b, c)']),
+        ['model.head.num_classes', '2', 'train_dataloader.dataset', 'must be 3', "('a', 'b', 'c')"]),
     'a loss that the model does not have': (
         {'custom_hooks.1.jobs.soft.replaces': 'loss_cls'}, ['DistillHook.jobs.soft.replaces', "'loss_cls'", 'loss']),
     'no images': (

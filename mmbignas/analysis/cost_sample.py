@@ -20,11 +20,15 @@ class CostFigures(Protocol):
 
     Args:
         macs: multiply-adds.
+        ops: operations, those counted as MACs included.
         params: number of parameters.
     """
 
     @property
     def macs(self) -> int: ...
+
+    @property
+    def ops(self) -> int: ...
 
     @property
     def params(self) -> int: ...

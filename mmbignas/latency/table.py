@@ -118,15 +118,15 @@ def _check(content: Any) -> None:
         ValueError: saying what is wrong.
     """
     if not isinstance(content, dict) or set(content) != set(SECTIONS):
-        raise ValueError(f'expected a dict of {", ".join(SECTIONS)}')
+        raise ValueError(f'it must be a dict with the keys {", ".join(SECTIONS)}')
     for section in SECTIONS[:-1]:
         if not isinstance(content[section], dict):
-            raise ValueError(f'{section} is no dict')
+            raise ValueError(f'{section} must be a dict')
     for section in ('times', 'networks'):
         for name, values in content[section].items():
             if not isinstance(values, list) or not values or not all(
                     isinstance(value, float) and value > 0 for value in values):
-                raise ValueError(f'{section}.{name} is no list of positive numbers')
+                raise ValueError(f'{section}.{name} must be a non-empty list of numbers > 0')
     for key, signature in content['blocks'].items():
         if signature not in content['times']:
             raise ValueError(f'blocks.{key} has no time')

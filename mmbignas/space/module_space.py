@@ -72,7 +72,7 @@ class ModuleSpace:
         counts = [stage[0] for stage in depth.choices]
         total = sum(counts)
         if depth.searched or len(element.blocks) != total:
-            raise must_be(element.key, self._lengths(None if depth.searched else total), element.blocks)
+            raise must_be(element.key, self._lengths(None if depth.searched else int(total)), element.blocks)
         stages = split_blocks(element.blocks, counts)
         choices = tuple(tuple(sorted(set(stage))) for stage in stages)
         if all(len(stage) == 1 for stage in choices):

@@ -1,8 +1,11 @@
-"""Everything that this package changes in the packages underneath; each change says why it is needed.
+"""What this package changes in the packages underneath; each change says why it is needed.
 
 - :func:`allow_mmengine_checkpoints`, once, when ``mmbignas`` is imported: torch's weights-only loader reads the
   checkpoints that MMEngine writes.
 - :func:`exact_metrics`, for a while: MMDetection's metrics round nothing.
+
+One more stands where its topic is: :class:`mmbignas.utils.distributed.Alone` replaces torch's world of processes for a
+while.
 """
 from __future__ import annotations
 

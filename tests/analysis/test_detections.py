@@ -247,10 +247,10 @@ def test_tool_without_latency(monkeypatch: Any, capsys: Any, tmp_path: Path, fol
     (['--out', 'a.jpg'], 'a.jpg: the file name must end in .png'),
     (['--out', 'nowhere/a.png'], 'nowhere/a.png: its folder does not exist'),
     (['--out', 'CONFIG.png'], 'CONFIG.png: exists'),
-    (['--score-thr', '2'], '--score-thr 2.0: allowed: numbers in 0..1'),
+    (['--score-thr', '2'], '--score-thr must be a number from 0 to 1, got 2.0'),
     (['--threads', '0'], 'threads must be an integer >= 1, got 0'),
     (['--device', 'gpu', '--latency-backend', 'none'], "device must be one of cpu, cuda with backend torch, got 'gpu'"),
-    (['--calib-images', '-1'], '--calib-images: -1 is not allowed'),
+    (['--calib-images', '-1'], '--calib-images must be an integer >= '),
     (['--subnet', 'max', 'huge'], "--subnet[1] must be max, min, middle, random, a number from 0 to "),
     (['--cfg-options', 'model.bbox_head.num_classes=5'], 'is of another architecture'),
 ])

@@ -203,7 +203,7 @@ def test_what_a_user_can_mend_is_one_line(workspace, whole, monkeypatch, capsys)
             ([config, checkpoint, '--subnet', wrong, *size], 'wrong.yaml: backbone.depth'),
             ([config, checkpoint, '--subnet', 99999, *size], '5183'),
             ([config, checkpoint, '--subnet', 'max', *size[3:]], '--image-size H W is missing'),
-            ([config, checkpoint, '--subnet', 'max', *size, '--weights', 'ema'], "weights: 'ema' is not allowed"),
+            ([config, checkpoint, '--subnet', 'max', *size, '--weights', 'ema'], "beside the trained ones, got 'ema'"),
             ([config, checkpoint, '--subnet', 'max', *size, '--calib-images', -1],
              '--calib-images must be an integer >= 0, got -1'),
             (['configs/retinanet_r18_supnet.py', checkpoint, '--subnet', 'max', *size, '--calib-images', 0],
