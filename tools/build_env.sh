@@ -99,10 +99,10 @@ PYTHON
 say "2/5 $mmcv with its operators (this is the long one)"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-export CFLAGS="${CFLAGS:-} -g0"  # debug symbols double the time
+export CPPFLAGS="${CPPFLAGS:-} -g0"  # debug symbols double the time; CFLAGS would replace Python's own, with their -O3
 build_mmcv() {  # [OPTION...] of pip
     # nproc says what OMP_NUM_THREADS says, and that is about the tests.
-    MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(env -u OMP_NUM_THREADS nproc)} CFLAGS="$CFLAGS${header:+ -include $header}" \
+    MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(env -u OMP_NUM_THREADS nproc)} CPPFLAGS="$CPPFLAGS${header:+ -include $header}" \
         "${install[@]}" --no-build-isolation "$@" "$mmcv"
 }
 mmcv_works() {

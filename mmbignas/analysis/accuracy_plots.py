@@ -1,4 +1,4 @@
-"""Pictures of what the evaluated subnets of a space reach."""
+"""Pictures of how good the evaluated subnets of a space are."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def check_sample(sample: AccuracySample, cost: str = 'macs') -> None:
     """Make sure that there is something to draw.
 
     Raises:
-        ConfigError: for no subnets, or a cost that is not known of any.
+        ConfigError: for no subnets, or a cost that is not known for any.
     """
     if not sample.subnets:
         raise must_be('subnets', 'a non-empty list', sample.subnets)

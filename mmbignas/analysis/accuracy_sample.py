@@ -1,4 +1,4 @@
-"""What the evaluated subnets of one space reach, and which of them are worth a look."""
+"""How good the evaluated subnets of one space are, and which of them are worth a look."""
 from __future__ import annotations
 
 import csv
@@ -62,9 +62,9 @@ class AccuracySample:
 
     Args:
         subnets: the subnets.
-        metric1: name of the metric that subnets are compared by, the more the better; ``None`` where no subnet has
-            any, because nothing was detected: all are worth 0 then.
-        metric2: name of another one to show.
+        metric1: name of the metric that subnets are compared by, the more the better; ``None`` if no subnet has
+            one because nothing was detected: then all are worth 0.
+        metric2: name of another metric to show.
         marks: name -> MACs of networks to compare with, e.g. ``baseline``.
         flops_range: the fewest and the most MACs that were asked for; ``None`` for no limit.
         space_size: how many subnets the space has.
@@ -87,7 +87,7 @@ class AccuracySample:
         return sorted({own.image_size for own in self.subnets}, key=lambda size: (size[0] * size[1], size))
 
     def of_size(self, image_size: ImageSize) -> AccuracySample:
-        """The same with the subnets of one image size alone."""
+        """The same with only the subnets of one image size."""
         return replace(self, subnets=[own for own in self.subnets if own.image_size == image_size])
 
     def best(self) -> EvaluatedSubnet | None:
@@ -95,9 +95,9 @@ class AccuracySample:
         return next(iter(self._best_first(self.subnets)), None)
 
     def near(self, macs: int, percent: int = 1) -> list[EvaluatedSubnet]:
-        """The subnets with these MACs, give or take so many percent of them; the best by ``metric1`` first.
+        """The subnets with these MACs, give or take this percentage; the best by ``metric1`` first.
 
-        Of several that are as good as each other, the one with fewer MACs is first.
+        Among equals, the one with fewer MACs is first.
         """
         return self._best_first(own for own in self.subnets if 100 * abs(own.macs - macs) <= percent * macs)
 
@@ -255,7 +255,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _spread(subnets: Sequence[EvaluatedSubnet], count: int) -> list[EvaluatedSubnet]:
-    """So many of them at most, evenly spread, with the first and the last."""
+    """At most this many of them, evenly spread, with the first and the last."""
     if len(subnets) <= count:
         return list(subnets)
     return [subnets[round(row * (len(subnets) - 1) / (count - 1))] for row in range(count)]

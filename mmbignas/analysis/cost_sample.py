@@ -62,11 +62,11 @@ class CostSample:
     latencies: Sequence[float] = ()
 
     def near(self, macs: int, percent: int) -> int:
-        """How many subnets have these MACs, give or take so many percent of them."""
+        """How many subnets have these MACs, give or take this percentage."""
         return sum(100 * abs(own - macs) <= percent * macs for own in self.macs)
 
     def percentiles(self) -> dict[str, dict[str, float]]:
-        """Cost -> percentage of the subnets -> the value that so many do not exceed, interpolated as NumPy does."""
+        """Cost -> percentage of the subnets -> the value that they do not exceed, interpolated as NumPy does."""
         costs = ('macs', self.macs, None), ('params', self.params, None), ('latency_ms', self.latencies, 4)
         return {name: {str(percent): round(float(np.percentile(values, percent)), digits) for percent in PERCENTILES}
                 for name, values, digits in costs if len(values)}

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
-    """The points that no other beats: cheaper or as cheap, and better or as good, and one of the two strictly.
+    """The points that no other beats by being at most as expensive and at least as good, and strictly better in one.
 
     Args:
         costs: the less, the better.
         values: as many; the more, the better.
 
     Returns:
-        list: their places, by ascending cost and so by ascending value. Of several equal points, the first counts.
+        list: their places, by ascending cost and so by ascending value. Among equal points, the first counts.
 
     Raises:
-        ValueError: for a different number of costs and values, or one that is not a number.
+        ValueError: for different numbers of costs and values, or one that is not a number.
     """
     points = list(zip(costs, values, strict=True))
     if any(own != own for point in points for own in point):

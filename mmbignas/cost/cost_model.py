@@ -24,7 +24,7 @@ class ModuleCost(NamedTuple):
     """What a part of a subnet costs.
 
     Args:
-        macs: multiply-adds of convolutions and linear layers: what papers and the configs' ``flops_range`` call FLOPs.
+        macs: multiply-adds of convolutions and linear layers, which papers and the configs' ``flops_range`` call FLOPs.
         ops: the total of MMEngine's complexity analysis, which also counts normalisation, upsampling and pooling.
         params: number of parameters.
     """
@@ -38,7 +38,7 @@ class Cost(NamedTuple):
     """What a subnet costs.
 
     Args:
-        macs: multiply-adds of convolutions and linear layers: what papers and the configs' ``flops_range`` call FLOPs.
+        macs: multiply-adds of convolutions and linear layers, which papers and the configs' ``flops_range`` call FLOPs.
         ops: the total of MMEngine's complexity analysis, which also counts normalisation, upsampling and pooling: the
             figure of MMDetection's ``get_flops.py``.
         params: number of parameters.
@@ -54,13 +54,13 @@ class Cost(NamedTuple):
 class CostModel:
     """MACs, operations and parameters of any subnet, as a function of its settings.
 
-    Exact, and without weights: the model is run on shapes alone, and each block only once for each of its own
-    settings and input shapes; from then on a subnet costs a few table look-ups. What is counted is what MMEngine's
+    It is exact and needs no weights: the model is run on shapes alone, and each block only once per combination of its
+    own settings and input shapes. From then on a subnet takes a few table look-ups. What is counted is what MMEngine's
     complexity analysis counts in the exported network, in mode ``tensor`` on one image.
 
-    This takes modules at their word about which block computes by which settings (see
-    :class:`~mmbignas.models.SearchableBlocks`). Some subnets are therefore also run as a whole at the start;
-    if they disagree, every subnet is, and a warning says so.
+    This relies on what modules say about which block depends on which settings (see
+    :class:`~mmbignas.models.SearchableBlocks`). So some subnets are also run as a whole at the start. If they disagree,
+    every subnet is run as a whole, and a warning says so.
 
     Args:
         model: a supernet, also on the meta device, or a wrapper such as DDP around one. It is left as it is.
@@ -71,7 +71,12 @@ class CostModel:
             two-stage detector, or that hides its operations, as ``nn.MultiheadAttention`` does.
 
     Attributes:
-        space: the model's :class:`~mmbignas.space.SearchSpace`; with several ``image_sizes`` it has their dimension.
+        space: the model's :class:`~mmbignas.space.SearchSpace`; several ``image_sizes`` are a dimension of it.
+
+    Example:
+        >>> cost_model = CostModel(model, [(768, 1344)])
+        >>> cost_model(cost_model.space[12345]).macs
+        86569233408
     """
 
     def __init__(self, model: nn.Module, image_sizes: Sequence[Sequence[int]]) -> None:
@@ -144,11 +149,11 @@ class CostModel:
         return {name: amounts for name, amounts in groups.items() if any(amounts)}
 
     def _is_divided(self) -> bool:
-        """Whether the cost is the sum of its steps' costs, on trial."""
+        """Whether the cost is the sum of the steps' costs, tried with some subnets."""
         rng = random.Random(0)
         for subnet in [self.space.min(), *(self.space.sample(rng) for _ in range(TRIAL_SUBNETS - 1))]:
             expected = self._as_a_whole(subnet)
-            # A unit that goes by more than it says finds another state than when the whole was run.
+            # A unit that depends on more than it says finds another state than when the whole was run.
             self._shadow.supernet.apply(self._shadow.supernet.space.max())
             try:
                 found: Any = self._programs[self._size(subnet)].cost(subnet)

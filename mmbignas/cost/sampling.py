@@ -62,18 +62,18 @@ class SubnetSampling:
 
 
 def climb(space: SearchSpace, start: Subnet, value: Callable[[Subnet], float]) -> Subnet:
-    """Go from neighbour to neighbour as long as one has more of something.
+    """Go from neighbour to neighbour as long as one has a greater value.
 
-    It is over at once where that grows with every element and the start is the largest subnet; MACs do not with, for
-    one, the number of groups.
+    This ends at once if the value grows with every element and the start is the largest subnet. MACs, for example, do
+    not grow with the number of groups.
 
     Args:
         space: the search space.
         start: where to begin.
-        value: what there should be more of.
+        value: what to maximise.
 
     Returns:
-        Subnet: one that none of its neighbours betters.
+        Subnet: one with no better neighbour.
     """
     genome, best = Genome(space), value(start)
     while True:
@@ -100,7 +100,7 @@ class Draws(Iterator[CostedSubnet]):
 
     Attributes:
         drawn: how many were drawn so far, duplicates and those outside the range included.
-        kept: how many came out so far.
+        kept: how many were returned so far.
         smallest: cost of the subnet with the fewest MACs in the space.
         largest: cost of the subnet with the most.
     """
@@ -125,7 +125,7 @@ class Draws(Iterator[CostedSubnet]):
 
     @property
     def total(self) -> int:
-        """How many come out if nothing is missing."""
+        """How many are returned if nothing is missing."""
         return min(self.sampling.count, self.cost_model.space.size)
 
     @property
@@ -158,7 +158,7 @@ class Draws(Iterator[CostedSubnet]):
                               'wider range')
 
     def _random_subnets(self, rng: random.Random) -> Iterator[Subnet]:
-        """As many random subnets as are drawn at most."""
+        """Random subnets, as many as may be drawn at most."""
         space = self.cost_model.space
         sample = space.sample if self.sampling.mode == 'random' else space.sample_uniform
         for _ in range(max(MAX_DRAWS_PER_SUBNET * self.sampling.count, MAX_MISSES)):

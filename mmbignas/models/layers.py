@@ -1,7 +1,7 @@
 """Convolutions and normalisations that are dynamic in a supernet and plain torch layers in a subnet.
 
-Every network of this package is one class. What makes it a supernet is decided here and nowhere else: the same
-``conv_cfg`` and ``norm_cfg`` name dynamic layers when ``dynamic`` is true, and the plain ones otherwise.
+Every network of this package is one class. Whether it is a supernet is decided here and nowhere else: the same
+``conv_cfg`` and ``norm_cfg`` name dynamic layers if ``dynamic`` is true, and plain ones otherwise.
 """
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def build_conv(in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequ
         conv_cfg: as in mmcv.
         stride: as in mmcv.
         bias: as in mmcv.
-        group_width: greatest width of a group of channels, of a convolution that is as wide as its input; ``None`` for
+        group_width: greatest width of a group of channels, for a convolution that is as wide as its input; ``None`` for
             one without groups.
     """
     kernel_size = kernel_sizes[-1]

@@ -19,9 +19,9 @@ from mmbignas.utils.rules import must_be
 class DynamicConv2d(nn.Conv2d, DynamicLayer):
     """``nn.Conv2d`` that computes with its first output and input channels and a smaller kernel.
 
-    The padding follows the kernel, so the output has the size that it has with the full kernel. A smaller kernel is
-    the centre of the full one; with ``kernel_transform`` it is the centre times a learned ``k^2 x k^2`` matrix, step
-    by step from each size in ``kernel_sizes`` to the next smaller (Once-for-All, arXiv 1908.09791, section 3.3).
+    The padding follows the kernel, so the output is as large as with the full kernel. A smaller kernel is
+    the centre of the full one. With ``kernel_transform`` it is the centre times a learned ``k^2 x k^2`` matrix, step
+    by step from each size in ``kernel_sizes`` to the next smaller one (Once-for-All, arXiv 1908.09791, section 3.3).
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: of the full layer, as for

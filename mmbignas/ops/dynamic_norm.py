@@ -37,7 +37,7 @@ class DynamicBatchNorm2d(nn.BatchNorm2d, DynamicLayer):
         return F.batch_norm(x, mean, var, weight, bias, self.training or mean is None, self._next_momentum(), self.eps)
 
     def _statistics(self, width: int) -> tuple[Tensor | None, Tensor | None]:
-        """Views of the running statistics, ``None`` where they are neither used nor to be moved."""
+        """Views of the running statistics, ``None`` if they are neither used nor moved."""
         if self.running_mean is None or self.running_var is None or self.training and not self.track_running_stats:
             return None, None
         return self.running_mean[:width], self.running_var[:width]
@@ -47,7 +47,7 @@ class DynamicBatchNorm2d(nn.BatchNorm2d, DynamicLayer):
         return weight, bias
 
     def _next_momentum(self) -> float:
-        """Count the batch when training and return the share that it has in the running statistics."""
+        """Count the batch when training, and return its share of the running statistics."""
         if not self.training or not self.track_running_stats or self.num_batches_tracked is None:
             return self.momentum if self.momentum is not None else 0.0
         self.num_batches_tracked.add_(1)
@@ -105,8 +105,8 @@ class DynamicSyncBatchNorm2d(DynamicBatchNorm2d):
     """:class:`DynamicBatchNorm2d` whose batch statistics are those of all processes together.
 
     The statistics go through differentiable all-reduces, two per call: first count and sum, then the squared distances
-    from the common mean, which unlike ``E[x^2] - E[x]^2`` does not cancel. So it works with every back end (NCCL,
-    gloo), on CPU, and with batches of different sizes. With one process, or in eval mode, it is
+    from the common mean, which does not cancel as ``E[x^2] - E[x]^2`` does. It works with every back end (NCCL,
+    gloo), on CPUs, and with batches of different sizes. With one process, or in eval mode, it is
     :class:`DynamicBatchNorm2d`.
 
     Attributes:

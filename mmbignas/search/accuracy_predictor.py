@@ -19,7 +19,7 @@ from mmbignas.utils.rules import must_be
 
 
 class RankCorrelation(NamedTuple):
-    """How well a ranking agrees with another one.
+    """How well one ranking agrees with another.
 
     Args:
         tau: Kendall's tau-b; 1 for the same order, 0 for no relation.
@@ -33,8 +33,8 @@ class RankCorrelation(NamedTuple):
 class AccuracyPredictor:
     """A regression from a subnet's genes and costs to a metric.
 
-    A gene is a number from its lowest choice to its highest, 1; that of a block which is not there is 0, less than any
-    choice. Costs are logarithms. The regression is a support vector machine on these, standardised.
+    Genes become numbers that grow from the lowest choice to 1, the highest; the gene of an absent block is 0, less than
+    any choice. Costs are logarithms. The regression is a support vector machine on these, standardised.
 
     Args:
         space: the search space.
@@ -77,7 +77,7 @@ class AccuracyPredictor:
         return self
 
     def predict(self, subnets: Sequence[Subnet], costs: Sequence[Costs]) -> np.ndarray:
-        """The metric that each subnet is expected to have.
+        """The expected metric of each subnet.
 
         Args:
             subnets: of the space.

@@ -14,7 +14,7 @@ from mmbignas.utils.rules import Rule, check_keys, must_be, number, shown
 from mmbignas.utils.units import parse_amount
 
 COSTS = ('macs', 'params', 'latency_ms')
-WALKED = 10_000  # spaces with no more subnets are searched through for those that are left
+WALKED = 10_000  # in spaces of at most this size, the remaining subnets are found by looking at all
 MAX_DRAWS = 2000
 MAX_CLIMBS = 10
 MILLISECONDS = Rule(number(above=0).holds, 'a number of milliseconds > 0')
@@ -81,16 +81,15 @@ class Constraints:
     def find(self, rng: random.Random, taken: Container[int]) -> Subnet | None:
         """Draw a subnet that keeps the limits.
 
-        In a small space all of them have the same probability, and none is missed. In others the first that is drawn
-        counts; where the limits are so narrow that this does not meet them, a walk leads from a drawn subnet towards
-        them.
+        In a small space all of them have the same probability, and none is missed. In others the first suitable draw
+        counts; where the limits are too narrow for that, a walk leads from a drawn subnet towards them.
 
         Args:
             rng: what is drawn from.
-            taken: numbers of the subnets that do not count.
+            taken: numbers of the subnets that are excluded.
 
         Returns:
-            Subnet: ``None`` when nothing is left, in a large space: when nothing was found.
+            Subnet: ``None`` when nothing is left or, in a large space, nothing was found.
         """
         if self.space.size <= WALKED:
             left = [number for number in self._all if number not in taken]

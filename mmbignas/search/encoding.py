@@ -14,8 +14,8 @@ class Encoding:
     """The genes of a space as Optuna's parameters, one per gene, by the gene's name.
 
     Numbers that are evenly spaced are parameters on the real values, so that Optuna's dashboard shows widths and
-    depths. What is not evenly spaced or no number (rows of a net-wise index, image sizes) is an index into its choices:
-    they are ascending, and an index keeps that, which a categorical parameter would throw away.
+    depths. Other genes (rows of a net-wise index, image sizes, unevenly spaced numbers) are indices
+    into their choices. These are ascending, and an index keeps the order, which a categorical parameter would lose.
 
     The parameters of a trial are those of the blocks that its subnet has. Samplers, however, need all parameters of all
     trials; :meth:`filled` adds the others.
@@ -43,9 +43,9 @@ class Encoding:
                 zip(self._names, self._values, self.genome.encode(subnet)) if index >= 0}
 
     def filled(self, params: Mapping[str, Value]) -> dict[str, Value]:
-        """All parameters: blocks that are left out get the values of the last block of their stage that is there.
+        """All parameters: absent blocks get the values of the last present block of their stage.
 
-        That is what such a block gets when it comes in, see :meth:`~mmbignas.space.Genome.neighbours`.
+        A block gets the same when it is added; see :meth:`~mmbignas.space.Genome.neighbours`.
 
         Args:
             params: what :meth:`params` returns.
@@ -60,9 +60,8 @@ class Encoding:
     def subnet(self, params: Mapping[str, Value]) -> Subnet:
         """The subnet of drawn parameters.
 
-        Values that break an ordering rule are moved to the nearest that do not, block by block; those of blocks whose
-        values must ascend are sorted before. (Drawing again until the rule holds would hardly ever end with a dozen
-        blocks.)
+        Values that break an ordering rule are moved to the nearest allowed ones, block by block; where values must
+        ascend, they are sorted first. (With a dozen blocks, drawing again until the rule holds would hardly ever end.)
 
         Args:
             params: a value for each gene; those of blocks that the depth leaves out do not matter.
@@ -100,7 +99,7 @@ def nearest(chain: Chain, targets: Sequence[Value]) -> Values:
         chain: what is admissible.
         targets: a value for each position.
     """
-    allowed = [set(chain.choices[-1])]  # per position: from which values one can go on to the end
+    allowed = [set(chain.choices[-1])]  # per position: the values from which the end can be reached
     for position in reversed(range(1, len(chain.choices))):
         allowed.append({value for value in chain.choices[position - 1]
                         if not allowed[-1].isdisjoint(chain.options(position, value))})
@@ -112,7 +111,7 @@ def nearest(chain: Chain, targets: Sequence[Value]) -> Values:
 
 
 def _parameter(choices: Sequence[Any]) -> tuple[tuple[Value, ...], BaseDistribution]:
-    """What stands for each choice of a gene, the number itself or its index, and the distribution over them."""
+    """The parameter for each choice of a gene, the number itself or its index, and the distribution over them."""
     numbers = [number for number in map(_number, choices) if number is not None]
     values: tuple[Value, ...] = tuple(numbers) if len(numbers) == len(choices) else tuple(range(len(choices)))
     steps = [high - low for low, high in zip(values, values[1:])]
@@ -124,7 +123,7 @@ def _parameter(choices: Sequence[Any]) -> tuple[tuple[Value, ...], BaseDistribut
 
 
 def _number(choice: Any) -> Value | None:
-    """The number that a choice is, also where it is the same number for all stages, or for height and width."""
+    """A choice as a number, also if it is the same number for all stages, or for height and width."""
     if isinstance(choice, tuple):
         return choice[0] if len(set(choice)) == 1 else None
     return choice

@@ -1,4 +1,4 @@
-"""Which of several candidates to evaluate next, by what a regression expects of them."""
+"""Which of several candidates to evaluate next, by the expectations of a regression."""
 from __future__ import annotations
 
 import random
@@ -15,11 +15,11 @@ DEFAULTS = dict(candidates=100, min_subnets=30)
 
 
 class Guide:
-    """Learns from the evaluated subnets, and picks candidates that nothing is expected to beat.
+    """Learns from the evaluated subnets, and picks candidates that no other is expected to beat.
 
     Args:
-        config: ``dict(candidates=..., min_subnets=...)``: how many candidates there are for each subnet, and from how
-            many evaluated subnets on.
+        config: ``dict(candidates=..., min_subnets=...)``: how many candidates there are per subnet, and after how
+            many evaluated subnets this begins.
         space: the search space.
         costs: what a subnet costs.
         objectives: names of costs and metrics.
@@ -28,7 +28,7 @@ class Guide:
         ConfigError: for settings that are not allowed.
 
     Attributes:
-        candidates: how many candidates there are for each subnet.
+        candidates: how many candidates there are per subnet.
     """
 
     def __init__(self, config: Mapping[str, int], space: SearchSpace, costs: Callable[[Subnet], Costs],
@@ -36,19 +36,19 @@ class Guide:
         settings = {**DEFAULTS, **check_keys(config, 'predictor', DEFAULTS)}
         self.candidates, self._least = (integer(2).check(settings[name], f'predictor.{name}') for name in DEFAULTS)
         self._space, self._costs, self._objectives = space, costs, objectives
-        # Less is better, in all of them.
+        # Less is better for all of them.
         self._signs = np.array([1. if name in COSTS else -1. for name in objectives])
         self._predictors = {name: AccuracyPredictor(space) for name in objectives if name not in COSTS}
         self._points = np.empty((0, len(objectives)))
 
     def learn(self, results: Mapping[int, Sequence[float]]) -> bool:
-        """Learn what there is.
+        """Learn from the results so far.
 
         Args:
             results: number of a subnet -> its objectives.
 
         Returns:
-            bool: whether it is enough to pick.
+            bool: whether there are enough results to pick.
         """
         if len(results) < self._least:
             return False
@@ -78,7 +78,7 @@ class Guide:
 
 
 def beaten(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which points some other beats: not greater in anything, and less in something.
+    """Which points are beaten by another one that is nowhere greater and somewhere less.
 
     Args:
         points: shape ``(n, k)``; less is better.

@@ -25,7 +25,7 @@ DEFAULT_SAMPLER = 'coarse_to_fine'
 
 
 class SamplerRecipe:
-    """A sampler that can be built again and again, each time with another seed.
+    """A sampler that can be built repeatedly, each time with another seed.
 
     Args:
         config: a name among :data:`SAMPLERS`, or ``dict(type=name, **arguments)`` with arguments of its class.

@@ -20,7 +20,7 @@ from mmbignas.errors import ConfigError, DependencyError
 from mmbignas.utils.rules import must_be
 
 JOURNAL_SUFFIXES = ('.journal', '.log')
-SQLITE_WAIT = 120.  # seconds that a process waits for others that write; Optuna's default, 5, is soon over
+SQLITE_WAIT = 120.  # seconds that a process waits while others write; Optuna's default, 5, is too short
 OPEN_ATTEMPTS = 20
 SETTINGS = 'mmbignas'  # attribute of the study
 OTHER_STUDY = 'give another storage or study_name for this search'
@@ -33,7 +33,7 @@ def check_storage(storage: Any) -> None:
         storage: see :func:`open_storage`.
 
     Raises:
-        ConfigError: for anything but a text that is not empty, a path, or one of Optuna's storages.
+        ConfigError: for anything except a non-empty string, a path, or one of Optuna's storages.
     """
     if not isinstance(storage, (str, Path, BaseStorage)) or storage == '':
         raise must_be('storage', "a file, a URL such as postgresql://user@host/name, or one of Optuna's storages",
@@ -75,20 +75,20 @@ def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix in JOURNAL_SUFFIXES:
-            # The whole path: what the lock file says must hold in any working directory.
+            # The whole path, since the lock file has to be valid in any working directory.
             return JournalStorage(JournalFileBackend(str(path), _JournalLock(str(path))))
     except OSError as error:
         raise ConfigError(f'storage: {text} cannot be opened ({error.strerror}); give a file that can be written '
                           'to') from error
-    # Optuna takes what is in braces for a template.
+    # Optuna takes text in braces as a template.
     return _open_database('sqlite:///' + str(path).replace('{', '{{').replace('}', '}}'), text)
 
 
 class _JournalLock(JournalFileOpenLock):
-    """The lock of a journal, which is held for each line that is appended.
+    """The lock of a journal, held for each line that is appended.
 
-    A full disk or a power cut leaves a last line without an end. The next one would go on in it, and no process could
-    read the journal any more, so who gets the lock cuts it off first. The change that it said was never made.
+    A full disk or a power cut leaves a last line without an end. The next line would be appended to it, and no
+    process could read the journal any more. So whoever gets the lock cuts it off first. Its change was never made.
 
     Args:
         path: of the journal.
@@ -99,7 +99,7 @@ class _JournalLock(JournalFileOpenLock):
         self._path = path
 
     def acquire(self) -> bool:
-        """Wait for the lock, and cut off what has no end."""
+        """Wait for the lock, and cut off an unfinished line."""
         super().acquire()
         try:
             _cut_torn_line(self._path)
@@ -110,7 +110,7 @@ class _JournalLock(JournalFileOpenLock):
 
 
 def _cut_torn_line(path: str) -> None:
-    """Cut a file after its last end of a line."""
+    """Cut a file after its last complete line."""
     with open(path, 'r+b') as file:
         if not file.seek(0, os.SEEK_END):
             return
@@ -145,7 +145,7 @@ def agree(study: Study, settings: Mapping[str, Any], directions: Sequence[str]) 
     """Write down what a study is about, or refuse one that is about something else.
 
     Args:
-        study: as it was found, or made, under its name.
+        study: as it was found or created under its name.
         settings: ``identity``, ``objectives`` and ``constraints`` of the search.
         directions: ``minimize`` or ``maximize`` of each objective.
 

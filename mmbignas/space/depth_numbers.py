@@ -1,7 +1,7 @@
 """Numbers for the depths of a module, weighted by what can be drawn for each: exact, and nothing is enumerated.
 
-Given the depth, the elements of a module are drawn independently of each other, and all but the block-wise ones from
-sets of the same size for every depth. So a depth counts once for each way to draw the block-wise elements.
+Given the depth, the elements of a module are drawn independently of each other. All except the block-wise ones are
+drawn from sets of the same size for every depth, so a depth counts once for each way to draw the block-wise elements.
 """
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ class ListedDepths(DepthNumbers):
 
 
 class ChainedDepths(DepthNumbers):
-    """Depths drawn stage by stage: a dynamic programme over the stages.
+    """Depths drawn stage by stage: dynamic programming over the stages.
 
-    All that the stages from one on have to know of those before is the depth of the last one, where an ordering rule
-    binds the next to it, and the state: the last value of each ordered block-wise element.
+    The stages from one on depend on those before only through the depth of the last one, where an ordering rule binds
+    the next stage to it, and through the state: the last value of each ordered block-wise element.
     """
 
     def __init__(self, depths: Chain, block_wise: Sequence[Element]) -> None:
@@ -88,7 +88,7 @@ class ChainedDepths(DepthNumbers):
         self.begin: State = (0,) * len(self.ordered)  # less than any value
 
     def _values(self, stage: int) -> list[Values]:
-        """The last values that each ordered element may have after a stage; -1 is the begin."""
+        """The last values that each ordered element may have after a stage; -1 is the beginning."""
         return [choices[stage] if stage >= 0 else self.begin[:1] for choices in self.ordered]
 
     @cached_property

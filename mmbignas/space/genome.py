@@ -1,4 +1,4 @@
-"""Subnets as vectors of genes: what evolutionary search, surrogate models and sensitivity studies work on."""
+"""Subnets as vectors of genes: the form that evolutionary search, surrogate models and sensitivity studies work on."""
 from __future__ import annotations
 
 import random
@@ -55,6 +55,12 @@ class Genome:
     Attributes:
         space: the search space.
         genes: a :class:`Gene` for each entry of a vector.
+
+    Example:
+        >>> genome = Genome(space)
+        >>> vector = genome.encode(space.min())  # an index into the choices of each gene
+        >>> genome.decode(vector) == space.min()
+        True
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -105,7 +111,7 @@ class Genome:
         """The subnet of a vector.
 
         Args:
-            vector: an index into the choices of each gene. What stands for blocks that the depth leaves out does not
+            vector: an index into the choices of each gene. Entries for blocks that the depth leaves out do not
                 matter.
 
         Raises:
@@ -142,8 +148,7 @@ class Genome:
     def neighbours(self, subnet: Subnet) -> Iterator[Subnet]:
         """Every subnet of the space that differs in exactly one gene, each once.
 
-        Where it is the depth that differs, blocks that come in take the values of the stage's last block, and those
-        that go vanish.
+        Where the depth differs, added blocks take the values of the stage's last block, and removed blocks vanish.
 
         Raises:
             ConfigError: for a subnet of another space.
@@ -165,8 +170,8 @@ class Genome:
         """A subnet of the space that has each gene from one of two others.
 
         Each element is drawn uniformly from what the space allows of the parents' values, given the depth that was
-        drawn before. Only where blocks that one parent alone has cannot be fitted between those that both have
-        without breaking an ordering rule, all choices of their stages are open for such blocks.
+        drawn before. If blocks that only one parent has cannot be fitted between those that both have without
+        breaking an ordering rule, all choices of their stages are open for such blocks.
 
         Args:
             first: one parent.
@@ -198,7 +203,7 @@ def _genes(space: SearchSpace) -> Iterator[Gene]:
 
 
 def _decisions(space: ModuleSpace, name: str, depth: Values | None) -> list[tuple[int | None, int | None, tuple]]:
-    """What has to be decided about an element, given the depth: stage, block, and what is to choose from."""
+    """The decisions about an element, given the depth: stage, block, and the choices."""
     variants = space.variants(name, depth)
     if isinstance(variants, OneIndex):
         return [(None, None, tuple(variants.rows))]

@@ -95,7 +95,7 @@ class ModuleSpace:
         return any(element.strategy is not None for element in self.elements.values())
 
     def variants(self, name: str, depth: Values | None = None) -> Variants:
-        """The admissible values of element ``name``, given the depth where the element is another one.
+        """The admissible values of element ``name``, given the depth if the element is another one.
 
         Args:
             name: an element.
@@ -119,7 +119,7 @@ class ModuleSpace:
 
     @cached_property
     def _stage_ways(self) -> int:
-        """In how many ways the elements that are not block-wise can be drawn, which is the same for every depth."""
+        """The number of ways to draw the elements that are not block-wise; it is the same for every depth."""
         depth = self.variants('depth')[0]
         return math.prod(self.variants(name, depth).size for name, element in self.elements.items()
                          if name != 'depth' and not element.per_block)

@@ -19,13 +19,14 @@ class SearchSpace:
     """The search space of a model: module path -> :class:`ModuleSpace`, and the image sizes to choose from.
 
     The subnets are numbered ``0 .. size - 1`` in lexicographic order: by the modules in their order, then by the image
-    size, which varies fastest. Number 0 is the smallest subnet, the last number the largest. No method but
-    :meth:`traverse` enumerates them, whose numbers often have dozens of digits.
+    size, which varies fastest. Number 0 is the smallest subnet, the last number the largest. Their
+    numbers often have dozens of digits, so no method except :meth:`traverse` enumerates them.
 
     Args:
         modules: the spaces of the searchable modules by their path in the model, e.g. ``backbone`` or
             ``bbox_head.cls_tower``.
-        image_sizes: ``(height, width)`` in pixels, in any order. A single one is no choice: its subnets have none.
+        image_sizes: ``(height, width)`` in pixels, in any order. With a single
+            one there is no choice, and subnets have none.
 
     Raises:
         ConfigError: for image sizes that are not distinct pairs of positive integers.
@@ -33,6 +34,16 @@ class SearchSpace:
     Attributes:
         modules: the spaces by path.
         image_sizes: the image sizes, ascending by area.
+
+    Example:
+        >>> backbone = dict(depth=[1, 2], out_channel=dict(space=dict(min=[8, 16], max=[16, 32], stride=8)))
+        >>> space = SearchSpace(dict(backbone=ModuleSpace(backbone, num_stages=2)))
+        >>> space.size
+        6
+        >>> space[5].to_dict()
+        {'backbone': {'depth': [1, 2], 'out_channel': [16, 32]}}
+        >>> space.index(space[5])
+        5
     """
 
     def __init__(self, modules: Mapping[str, ModuleSpace], image_sizes: Sequence[Sequence[int]] = ()) -> None:
@@ -98,8 +109,9 @@ class SearchSpace:
     def sample(self, rng: random.Random) -> Subnet:
         """Draw a subnet from an explicit generator; the same generator state gives the same subnet everywhere.
 
-        Each element is drawn by its strategy, the depth before those that depend on it. With block-wise elements
-        shallow subnets are therefore drawn more often than their number would make them; see :meth:`sample_uniform`.
+        Each element is drawn by its strategy, the depth before those that depend on it. So with
+        block-wise elements, shallow subnets are drawn more often than their share of the space; see
+        :meth:`sample_uniform`.
         """
         return self._assemble(lambda _, space: space.sample(rng), rng.choice)
 
@@ -111,7 +123,7 @@ class SearchSpace:
         """Walk the space in the order of the numbers, one subnet at a time.
 
         Args:
-            count: walk this many, evenly spaced from the first to the last, instead of all; of a space with fewer,
+            count: walk this many, evenly spaced from the first to the last, instead of all; in a smaller space,
                 all.
 
         Raises:
@@ -127,7 +139,7 @@ class SearchSpace:
 
         Args:
             settings: module path -> element -> values; or a subnet. A module without a choice may be left out. With
-                several image sizes, ``image_size`` -> ``[height, width]`` has to be there; with one, it may.
+                several image sizes, ``image_size`` -> ``[height, width]`` is required; with one, it is optional.
 
         Raises:
             ConfigError: naming module, element, stage, the value and the allowed ones.

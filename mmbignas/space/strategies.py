@@ -2,7 +2,7 @@
 
 A strategy turns the choices of an element (and, for elements other than ``depth``, the depth that was drawn) into the
 set of its admissible values, a :class:`Variants`. Drawing, listing and checking happen on that set: a draw is uniform
-over it, which is what drawing again until an ordering rule holds would give, without the drawing again.
+over it, as if values were drawn again until an ordering rule holds, but without drawing again.
 """
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Variants(ABC):
 
     @abstractmethod
     def explain(self, values: Values, unit: str = 'stage') -> str | None:
-        """Why ``values`` is not among the variants, ``None`` where it is.
+        """Why ``values`` is not among the variants; ``None`` if it is.
 
         One clause, "must be ..., got ...", that names the position (a ``unit``) and what is allowed there.
         """
@@ -107,7 +107,7 @@ class Chain(Variants):
 
     @cached_property
     def _sums(self) -> list[list[int]]:
-        """Per position, before each choice and after the last: in how many ways the smaller choices can go on."""
+        """Per position, before each choice and after the last: the number of ways to go on from the smaller choices."""
         sums: list[list[int]] = []
         for position in reversed(range(len(self.choices))):
             ways = [1] * len(self.choices[position])
@@ -196,7 +196,7 @@ class Strategy:
 
     @property
     def follows_depth(self) -> bool:
-        """Whether the values of an element other than the depth are another set for another depth."""
+        """Whether the set of values of an element other than the depth changes with the depth."""
         return self.per_block or self.name == 'stage_wise_depth'
 
     def check(self, element: str, choices: Sequence[Values], key: str) -> None:

@@ -20,7 +20,7 @@ from mmbignas.utils.models import unwrapped
 class BNState:
     """A copy of the running statistics of all batch normalisations of a model.
 
-    Evaluating a calibrated subnet in the middle of training must not move the statistics that training goes on with::
+    Evaluating a calibrated subnet in the middle of training must not change the statistics of the training::
 
         state = BNState(model)
         calibrate_bn(model, batches)
@@ -32,7 +32,7 @@ class BNState:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        # By name: a buffer may be another tensor by the time it is put back, after model.to(device) for one.
+        # By name: a buffer may be another tensor by the time it is put back, for example after model.to(device).
         self._saved = [(layer, name, buffer.detach().clone())
                        for layer in model.modules() if isinstance(layer, _BatchNorm)
                        for name, buffer in layer.named_buffers(recurse=False)]
@@ -48,7 +48,7 @@ class BNState:
 def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
     """Recompute the running statistics of the current subnet's batch normalisations.
 
-    BigNAS (arXiv 2003.11142, section 3.3) does so after training, since the statistics of a supernet are a mixture of
+    BigNAS (arXiv 2003.11142, section 3.3) does this after training, since the statistics of a supernet are a mixture of
     those of all subnets. Every batch normalisation that the subnet uses normalises each batch by the batch's own
     statistics, as in training; everything else (dropout, drop-path, ...) is in eval mode. Its new running statistics
     are the mean and variance of all values that it was given: over batches of any size, over its calls where several
@@ -56,13 +56,13 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
     float64 from count, mean and sum of squared deviations, so the variance between batches counts too. As always in
     torch, ``running_var`` is the unbiased estimate: the sum of squared deviations over ``count - 1``.
 
-    Nothing but these statistics differs afterwards: not those of other blocks, channels or widths, nor training
-    flags, momentum and ``num_batches_tracked``. After an exception the statistics too are as they were. Layers
-    without running statistics are passed over. In a distributed run all processes must call this together.
+    Only these statistics differ afterwards: not those of other blocks, channels or widths, nor training flags,
+    momentum and ``num_batches_tracked``. After an exception the statistics are as they were before. Layers without
+    running statistics are ignored. In a distributed run all processes must call this together.
 
     Args:
-        model: a model with ``data_preprocessor``, or a wrapper such as DDP around one; of a supernet, the subnet that
-            is applied counts.
+        model: a model with ``data_preprocessor``, or a wrapper such as DDP around one; in a supernet, the applied
+            subnet counts.
         batches: batches as a dataloader yields them; each goes through ``model.data_preprocessor`` and then through
             ``model`` in mode ``tensor``.
 
@@ -95,7 +95,7 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
 
 
 def _live_norms(model: nn.Module) -> dict[str, list[_BatchNorm]]:
-    """Path of each normalisation that the subnet uses -> itself and, of a switchable one, those of other widths."""
+    """Path of each normalisation that the subnet uses -> itself and, if it is switchable, those of other widths."""
     norms: dict[str, list[_BatchNorm]] = {}
     seen: set[nn.Module] = set()
     for name, module in live_modules(model):
@@ -125,10 +125,10 @@ def _forward(model: Any, batch: Any) -> None:
 
 @contextmanager
 def _calibration_mode(model: nn.Module, layers: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Eval mode for everything but ``layers``, which expose each call's statistics as their running statistics."""
+    """Eval mode for everything except ``layers``, which expose each call's statistics as their running statistics."""
     changes: list[tuple[nn.Module, dict[str, Any]]] = [(module, dict(training=False)) for module in model.modules()]
     for layer in layers:
-        # Momentum 1 would keep a NaN of before, as 0 times NaN.
+        # Momentum 1 would keep an earlier NaN, as 0 times NaN.
         layer.reset_running_stats()
         values: dict[str, Any] = dict(training=True, momentum=1.0)
         if isinstance(layer, DynamicSyncBatchNorm2d):

@@ -28,7 +28,7 @@ def check_widths(supernet: Supernet) -> None:
 
     def enter(path: str, module: nn.Module, inputs: tuple) -> None:
         channels = -1 if isinstance(module, nn.Linear) else 1
-        entered.pop(path, None)  # the last one is to stand last
+        entered.pop(path, None)  # the last one has to be last
         entered[path] = inputs[0].shape[channels] if isinstance(module, DynamicLayer) else 0
 
     handles = [module.register_forward_pre_hook(partial(enter, path))

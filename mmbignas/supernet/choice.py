@@ -22,7 +22,7 @@ class SubnetChoice:
 
     Args:
         name: what it is called in logs.
-        subnet: the subnet; ``None`` for one that is drawn anew each time.
+        subnet: the subnet; ``None`` for one that is drawn each time.
         drawn: how that is drawn: ``random``, or another name that the list may have; empty where there is a subnet.
     """
 
@@ -45,13 +45,13 @@ def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: Searc
             :func:`~mmbignas.space.load_subnet`; or settings; or ``dict(name=..., subnet_settings=...)``.
         space: the space that they are subnets of.
         key: the list's place in the config, or the option of a tool, for messages.
-        typed: whether they were typed on a command line; messages then do not offer settings.
-        drawn: names beside ``random`` of subnets that the caller draws anew each time.
+        typed: whether they were typed on a command line; then messages do not offer settings.
+        drawn: names beside ``random`` of subnets that the caller draws each time.
 
     Returns:
         list: in the same order. Random ones are called ``random0``, ``random1``, ..., settings without a name
-        ``fixed0``, ..., number 123 ``subnet123``, those from a file like the file without its suffix; a name that
-        comes again gets a number.
+        ``fixed0``, ..., number 123 ``subnet123``, those from a file like the file without its suffix; a repeated name
+        gets a number.
 
     Raises:
         ConfigError: for an unknown name, a number or settings outside the space, or a file that cannot be read.
@@ -85,7 +85,7 @@ def parse_choice(choice: str, space: SearchSpace, key: str) -> SubnetChoice:
         key: the option, for messages.
 
     Returns:
-        SubnetChoice: called like the entry of a list, but ``random`` without a number.
+        SubnetChoice: with the name that it would have in a list, except that ``random`` has no number.
 
     Raises:
         ConfigError: as :func:`parse_choices`.

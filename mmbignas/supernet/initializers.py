@@ -1,4 +1,4 @@
-"""``init_cfg`` of models that start from the weights of a network of another size."""
+"""``init_cfg`` for models that start from the weights of a network of another size."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -26,9 +26,9 @@ class CheckpointInit(ABC):
     Args:
         checkpoint: a file, or an address that MMEngine knows to load.
         prefix: where the module's entries stand in the checkpoint, e.g. ``'backbone'`` for a backbone alone.
-        exclude: path, or paths, of modules that keep their own initialisation, e.g. ``['bbox_head.retina_cls']`` for
+        exclude: path or paths of modules that keep their own initialisation, e.g. ``['bbox_head.retina_cls']`` for
             other classes than those of the checkpoint.
-        weights: ``ema`` or ``training``, of a run with ``EMAHook``; see :func:`~mmbignas.supernet.read_checkpoint`.
+        weights: ``ema`` or ``training``, for a run with ``EMAHook``; see :func:`~mmbignas.supernet.read_checkpoint`.
 
     Raises:
         ConfigError: when the model is initialised, for a checkpoint that cannot be read or does not fit, paths that
@@ -44,7 +44,7 @@ class CheckpointInit(ABC):
 
     @property
     def key(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return f'{type(self).__name__}.checkpoint'
 
     def __call__(self, module: nn.Module) -> None:
@@ -79,7 +79,7 @@ class CheckpointInit(ABC):
         return any(name == path or name.startswith(f'{path}.') for path in self.exclude)
 
     def _check_last(self, module: nn.Module) -> None:
-        """Refuse a list of ``init_cfg`` of which another entry would write over the weights."""
+        """Refuse a list of ``init_cfg`` in which another entry would overwrite the weights."""
         cfgs: Any = getattr(module, 'init_cfg', None)
         if isinstance(cfgs, (list, tuple)):
             names = [str(getattr(cfg['type'], '__name__', cfg['type'])).rpartition('.')[2] for cfg in cfgs]
@@ -108,7 +108,7 @@ class CheckpointInit(ABC):
 
 
 def _initialize_children(module: nn.Module) -> None:
-    """What MMEngine does after it has called an initializer, and would write over the weights with."""
+    """What MMEngine does after it has called an initializer, which would overwrite the weights."""
     child: Any
     for child in module.children():
         if hasattr(child, 'init_weights') and not getattr(child, 'is_init', False):
@@ -142,10 +142,10 @@ class SupernetCheckpoint(CheckpointInit):
 
 @WEIGHT_INITIALIZERS.register_module()
 class OverlapCheckpoint(CheckpointInit):
-    """What two networks have in common: for a supernet from an ordinary checkpoint that is smaller or larger than it.
+    """What two networks have in common: for a supernet that starts from a smaller or larger ordinary checkpoint.
 
-    By name, the first channels and the centres of kernels are taken; the rest keeps its initialisation, and is
-    listed in the log.
+    The first channels and the centres of kernels are taken by name. The rest keeps its initialisation, and is listed in
+    the log.
 
     Args:
         checkpoint, prefix, exclude, weights: see :class:`CheckpointInit`.

@@ -49,5 +49,4 @@ class ChannelsLastHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         """Convert the weights; feature maps follow them."""
-        model = unwrapped(runner.model)
-        model.to(memory_format=torch.channels_last)
+        unwrapped(runner.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

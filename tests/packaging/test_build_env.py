@@ -17,7 +17,8 @@ FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
     '-m venv '*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     '-m pip '*' cache list '*) echo " - $CACHED" ;;
-    '-m pip '*) echo "$*" >> "$PIP_LOG" ;;
+    '-m pip '*) echo "$*" >> "$PIP_LOG"; case "$*" in *--no-build-isolation*mmcv)
+        echo "CFLAGS=${CFLAGS-} CPPFLAGS=$CPPFLAGS" >> "$PIP_LOG" ;; esac ;;
     --version) echo Python VERSION.9 ;;
     *%d.%d*) echo VERSION ;;
     *%d%d*) echo VERSION | tr -d . ;;
@@ -124,6 +125,13 @@ def test_no_other_python_is_taken(build, tmp_path):
     fake(tmp_path / 'python3', '3.13')
     (tmp_path / 'Python.h').unlink()
     assert 'python3 has no Python.h' in build(code=1)
+
+
+def test_mmcv_is_compiled_with_pythons_own_flags(build, monkeypatch):
+    """Setuptools takes ``CFLAGS`` in place of Python's, which would leave the operators without optimisation."""
+    monkeypatch.delenv('CFLAGS', raising=False)
+    words = build()
+    assert 'CFLAGS=' in words and '-g0' in words
 
 
 def test_a_cached_mmcv_for_another_torch_is_compiled_again(build):

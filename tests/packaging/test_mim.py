@@ -189,6 +189,7 @@ def editable(request, source, tmp_path):
     return python, source
 
 
+@pytest.mark.timeout(600)
 def test_mim_trains_and_tests_with_an_editable_install(editable, tmp_path):
     python, repository = editable
     folder = tmp_path / 'elsewhere'

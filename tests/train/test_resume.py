@@ -51,10 +51,8 @@ class Watch(Hook):
 
 def train(folder, loop, at=None, number=None, *, group=False, resume=False, workers=0, persistent=False, accumulate=1,
           by_epoch=False, seed=3, port=None, rank=0, **checkpoint):
-    """One process of a training."""
+    """One process of a training; it leads a process group of its own, as all that :func:`call` starts."""
     torch.set_num_threads(1)
-    if group:
-        os.setsid()
     settings = {}
     if port is not None:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',

@@ -24,7 +24,7 @@ class BigMobileNet(StagedBackbone):
 
     Stage 0 is the stem, stages 1 to 7 are ``layer1`` to ``layer7``; after them comes a 1x1 convolution. Each of
     ``out_channel``, ``depth``, ``kernel_size`` and ``expand_ratio`` is a list of eight values, or
-    ``dict(space=..., sample_strategy=...)``; the stem's ``expand_ratio`` is not used. With all of them lists, the
+    ``dict(space=..., sample_strategy=...)``; the stem's ``expand_ratio`` is not used. If all of them are lists, the
     network consists of plain torch layers; with a space, it is a supernet. Stages whose only expand ratio is 1 have no
     expansion.
 

@@ -20,8 +20,8 @@ class BigRegNet(StagedBackbone):
 
     Stage 0 is the stem, stages 1 to 4 are ``layer1`` to ``layer4``. Each of ``out_channel``, ``depth``,
     ``group_width``, ``kernel_size`` and ``expand_ratio`` is a list of five values, or
-    ``dict(space=..., sample_strategy=...)``; the stem does not use its ``group_width`` and ``expand_ratio``. With all
-    of them lists, the network consists of plain torch layers; with a space, it is a supernet.
+    ``dict(space=..., sample_strategy=...)``; the stem does not use its ``group_width`` and ``expand_ratio``. If all
+    of them are lists, the network consists of plain torch layers; with a space, it is a supernet.
 
     RegNetX-800M (arXiv 2003.13678, table 6) is ``out_channel=[32, 64, 128, 288, 672], depth=[1, 1, 3, 7, 5]``. The
     first block of each stage always has a projection shortcut, so that the graph is the same for all widths. Parameter
@@ -30,7 +30,7 @@ class BigRegNet(StagedBackbone):
     Args:
         out_channel: widths.
         depth: blocks; 1 in the stem.
-        group_width: channels in a group of the grouped convolutions. Default: 16.
+        group_width: channels per group of the grouped convolutions. Default: 16.
         kernel_size: kernels of the stem and of the grouped convolutions. Default: 3.
         expand_ratio: inner width of a block relative to its output. Default: 1.
         se_ratio: width of the squeeze-and-excitation relative to a block's input, 1/4 in RegNetY; 0 for none (RegNetX).

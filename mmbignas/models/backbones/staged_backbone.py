@@ -13,7 +13,7 @@ from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.space import ModuleSpace
 from mmbignas.utils.rules import boolean, check_options, integer, list_of, must_be, number
 
-# Builds a block from its stage, its number in the stage, the choices of its input's width, and its drop-path rate.
+# Builds a block from its stage, its number in the stage, the choices for its input's width, and its drop-path rate.
 BuildBlock = Callable[[int, int, Sequence[int], float], nn.Module]
 
 
@@ -89,7 +89,7 @@ class StagedBackbone(SearchableBlocks, BaseModule):
         return checkpointed(block, x) if self.with_cp else block(x)
 
     def _after_stem(self, x: Tensor) -> Tensor:
-        """What is done to the stem's output."""
+        """What happens to the stem's output."""
         return x
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

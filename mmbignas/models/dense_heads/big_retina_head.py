@@ -24,7 +24,7 @@ TOWER_ELEMENTS = ('depth', 'out_channel', 'kernel_size')
 
 
 class LevelwiseAssigner:
-    """Lets an assigner that wants the number of priors of each level stand where an anchor head's assigner stands.
+    """Lets an assigner that needs the number of priors per level take the place of an anchor head's assigner.
 
     Args:
         assigner: :class:`~mmdet.models.task_modules.ATSSAssigner` or one with the same ``assign``.

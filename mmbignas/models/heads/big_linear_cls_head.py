@@ -20,15 +20,15 @@ RULES = dict(num_classes=integer(1), dropout=number(0, below=1))
 
 @MODELS.register_module()
 class BigLinearClsHead(ClsHead):
-    """MMPretrain's ``LinearClsHead`` for features of changing width, with hidden layers where there are to be some.
+    """MMPretrain's ``LinearClsHead`` for features of changing width, with hidden layers if wanted.
 
     It is dynamic if ``in_channels`` or an element of ``hidden`` is a space; else it consists of plain torch layers.
-    Settings of the hidden layers stand under ``hidden``. Parameters are called as in MMPretrain, with ``hidden.0.fc``,
+    Settings of the hidden layers stand under ``hidden``. Parameters have the names of MMPretrain, with ``hidden.0.fc``,
     ``hidden.1.fc``, ... for hidden layers.
 
     Args:
         num_classes: number of classes.
-        in_channels: width of the features; behind a backbone of changing width
+        in_channels: width of the features; after a backbone of changing width
             ``dict(space=dict(min=[...], max=[...]))`` with one value each, of which the greatest counts.
         hidden: ``dict(depth=..., out_channel=...)``, each a list of one value or
             ``dict(space=..., sample_strategy=...)``; ``None`` for no hidden layers. The last layers of MobileNetV3 and
@@ -65,7 +65,7 @@ class BigLinearClsHead(ClsHead):
         self.fc = build_linear(width, num_classes, dynamic=dynamic)
 
     def pre_logits(self, feats: Sequence[Tensor]) -> Tensor:
-        """What the last layer is given.
+        """The input of the last layer.
 
         Args:
             feats: outputs of the neck, the last one of shape ``(N, C)``.
