@@ -100,7 +100,7 @@ PYTHON
 say "2/5 $mmcv with its operators (this is the long one)"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-# Debug symbols cost half as much again. CFLAGS would not do: setuptools takes it in place of Python's own, with their -O3.
+# Debug symbols cost half as much again. CFLAGS would not do: it takes the place of Python's own flags, with their -O3.
 export CPPFLAGS="${CPPFLAGS:-} -g0"
 build_mmcv() {  # [OPTION...] of pip
     # nproc says what OMP_NUM_THREADS says, and that is about the tests.
