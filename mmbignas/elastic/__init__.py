@@ -1,0 +1,1 @@
+"""Elastic: any model of MMDetection or MMPretrain as a supernet."""

@@ -1,0 +1,37 @@
+"""Where rules are registered."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mmbignas.elastic.tracer import CREATING, Rule
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str, creates: bool = False) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of some operations.
+
+    Args:
+        names: operations as torch's schemas call them, e.g. ``aten::convolution``.
+        creates: whether the operation makes a tensor out of nothing, so that its rule is asked without channels too.
+    """
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            assert name not in RULES, f'{name} has two rules'
+            RULES[name] = function
+        if creates:
+            CREATING.add(function)
+        return function
+
+    return register
+
+
+def default_rule(func: Any) -> Rule | None:
+    """The rule of an operation without a registered one, by torch's tags; ``None`` where there is none."""
+    from mmbignas.elastic.rules.elementwise import pointwise
+
+    return pointwise if torch.Tag.pointwise in func.tags else None

@@ -1,0 +1,234 @@
+"""From a network to the plan of what can be dropped in it."""
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmbignas.elastic.adapters import followed
+from mmbignas.elastic.axes import Atom, Fix, Node, Prod, Sum, atoms, freeze, normal
+from mmbignas.elastic.conditions import quiet_run
+from mmbignas.elastic.extensions import traced_extensions
+from mmbignas.elastic.plan import Group, Plan, Run, axis_of
+from mmbignas.elastic.rules import RULES, default_rule
+from mmbignas.elastic.tracer import Tracer
+from mmbignas.errors import ConfigError
+
+OUTPUT = 'an output of the network'
+UNPRODUCED = 'no convolution or linear layer makes it'
+UNUSED = 'the forward pass does not use it'
+
+
+@dataclass
+class Called:
+    """A module that was called.
+
+    Args:
+        path: of the module.
+        entered: the tensor that it was given first.
+        left: the tensor that it returned; ``None`` for several.
+        residual: whether what it returned still holds what it was given.
+    """
+
+    path: str
+    entered: Tensor | None
+    left: Tensor | None
+    residual: bool
+
+
+@dataclass
+class Watched:
+    """What was seen of modules beside operations.
+
+    Args:
+        calls: modules that were called, in the order of their return.
+        attributes: path of a module -> attributes that follow an axis.
+    """
+
+    calls: list[Called] = field(default_factory=list)
+    attributes: dict[str, dict[str, Node]] = field(default_factory=lambda: defaultdict(dict))
+
+
+def trace(model: nn.Module, batch: Mapping[str, Any]) -> Plan:
+    """Trace a network: one forward pass in mode ``tensor``, and one in mode ``loss``.
+
+    Args:
+        model: the network in full width; it is left as it was.
+        batch: what its ``forward`` takes, see :func:`~mmbignas.elastic.example.example_batch`.
+
+    Returns:
+        Plan: with all groups that the operations allow. Numbers in Python that stand for widths are not seen: see
+        :func:`~mmbignas.elastic.verification.verified`.
+
+    Raises:
+        ConfigError: when the forward pass fails.
+    """
+    tracer = Tracer(model, RULES, default_rule)
+    watched = Watched()
+    for mode in ('tensor', 'loss'):
+        with quiet_run(model, training=mode == 'loss'), traced_extensions(tracer), _watching(model, tracer, watched):
+            data = copy.deepcopy(dict(batch))
+            tracer.feed(data['inputs'])
+            try:
+                with tracer:
+                    output = model(**data, mode=mode)
+            except Exception as error:  # whatever a model may raise
+                raise ConfigError(
+                    f"model must compute a batch in mode '{mode}' to be traced, but {tracer.path or 'the model'} "
+                    f'raised {type(error).__name__}: {error}. If it needs other data, give a batch by '
+                    "example='package.module.function'") from error
+            if mode == 'tensor':
+                tracer.freeze_output(output, OUTPUT)
+    return _plan(model, tracer, watched)
+
+
+@contextmanager
+def _watching(model: nn.Module, tracer: Tracer, watched: Watched) -> Iterator[None]:
+    """Tell the tracer which module is being computed, and write down what goes in and out."""
+    handles = []
+
+    def enter(path: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            tracer.enter(path)
+        return hook
+
+    def leave(path: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            tracer.leave()
+            given = [*args, *kwargs.values()]
+            entered = given[0] if given and isinstance(given[0], Tensor) else None
+            left = output if isinstance(output, Tensor) else None
+            residual = entered is not None and left is not None and entered is not left and (
+                entered.shape == left.shape) and tracer.holds(left, entered)
+            watched.calls.append(Called(path, entered, left, residual))
+            watched.attributes[path].update(followed(tracer, module, (list(args), kwargs), output))
+        return hook
+
+    for path, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(enter(path), prepend=True, with_kwargs=True))
+        handles.append(module.register_forward_hook(leave(path), with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _plan(model: nn.Module, tracer: Tracer, watched: Watched) -> Plan:
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    axes = {name: tracer.axes(tensor) for name, tensor in tensors.items()}
+    produced: dict[Atom, list[str]] = defaultdict(list)
+    unit: dict[Atom, int] = {}
+    for node, path in tracer.produced:
+        for atom, channels in _with_units(node):
+            produced[atom] += [path] if path not in produced[atom] else []
+            unit[atom] = min(unit.get(atom, channels), channels)
+    used: dict[Atom, list[str]] = defaultdict(list)
+    for name, nodes in axes.items():
+        for atom in {atom: None for node in nodes for atom in atoms(node)}:
+            path = name.rpartition('.')[0]
+            used[atom] += [path] if path not in used[atom] else []
+    for atom in list(used):
+        if atom not in produced or atom.size < 2:
+            freeze(atom, UNPRODUCED)
+            del used[atom]
+    names = _names([produced[atom] for atom in used])
+    for atom, name in zip(used, names):
+        atom.name = name
+    elastic = {name: [axis_of(node) for node in nodes] for name, nodes in axes.items()
+               if any(next(atoms(node), None) is not None for node in nodes)}
+    attributes = {path: {name: axis_of(node) for name, node in own.items() if next(atoms(node), None) is not None}
+                  for path, own in watched.attributes.items()}
+    return Plan(
+        model=type(model).__name__,
+        groups={atom.name: Group(atom.size, unit[atom], produced[atom], paths) for atom, paths in used.items()},
+        tensors=elastic, attributes={path: own for path, own in attributes.items() if own},
+        runs=_runs(model, watched.calls), frozen=_frozen(axes),
+        shapes={name: list(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)})
+
+
+def _with_units(node: Node, inner: int = 1) -> Iterator[tuple[Atom, int]]:
+    """The atoms of an axis, each with the number of channels that one of its positions stands for."""
+    node = normal(node)
+    if isinstance(node, Atom):
+        yield node, inner
+    elif isinstance(node, Sum):
+        for part in node.parts:
+            yield from _with_units(part, inner)
+    elif isinstance(node, Prod):
+        factors = list(node.factors)
+        for place, own in enumerate(factors):
+            fixed = [after.size for after in factors[place + 1:] if isinstance(after, Fix)]
+            yield from _with_units(own, inner * math.prod(fixed))
+
+
+def common_path(paths: Sequence[str]) -> str:
+    """The longest path that all paths lie below."""
+    parts = [path.split('.') for path in paths]
+    common = []
+    for names in zip(*parts):
+        if len(set(names)) > 1:
+            break
+        common.append(names[0])
+    return '.'.join(common)
+
+
+def _names(producers: Sequence[Sequence[str]]) -> list[str]:
+    """A name per group: the layer that makes it, or what all layers that make it have in common."""
+    names = [common_path(paths) or 'model' for paths in producers]
+    count, seen = Counter(names), Counter[str]()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(f'{name}:{seen[name]}' if count[name] > 1 else name)
+    return result
+
+
+def _frozen(axes: Mapping[str, Sequence[Node]]) -> dict[str, list[str]]:
+    """Reasons for which channels stay -> axes of weights of several dimensions."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, nodes in axes.items():
+        for dim, node in enumerate(nodes):
+            own = normal(node)
+            if isinstance(own, Fix) and own.reason and own.size > 1 and len(nodes) > 1 and dim < 2:
+                found[own.reason].append(f'{name}[{dim}]')
+    return dict(found)
+
+
+def _runs(model: nn.Module, calls: Sequence[Called]) -> dict[str, Run]:
+    """Siblings of one class that were called one after the other, each with the output of the one before."""
+    modules = dict(model.named_modules())
+    by_parent: dict[str, list[Called]] = defaultdict(list)
+    seen: set[str] = set()
+    for call in calls:
+        if call.path not in seen:
+            by_parent[call.path.rpartition('.')[0]].append(call)
+            seen.add(call.path)
+    runs: dict[str, Run] = {}
+    for parent, own in by_parent.items():
+        chain: list[Called] = []
+        chains = [chain]
+        for call in own:
+            goes_on = chain and type(modules[chain[-1].path]) is type(modules[call.path]) and (
+                call.entered is not None and chain[-1].left is call.entered)
+            if not goes_on:
+                chain = []
+                chains.append(chain)
+            chain.append(call)
+        for chain in chains:
+            least = max([number for number, call in enumerate(chain, 1) if not call.residual] or [0])
+            if any(_is_dense(modules[call.path]) for call in chain) and len(chain) > max(least, 1):
+                name = parent if parent not in runs else f'{parent}:{chain[0].path.rpartition(".")[2]}'
+                runs[name] = Run([call.path for call in chain], max(least, 1))
+    return runs
+
+
+def _is_dense(module: nn.Module) -> bool:
+    """Whether a module has a convolution or linear layer."""
+    return any(parameter.dim() > 1 for parameter in module.parameters())
