@@ -16,7 +16,7 @@ __all__ = ['HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPERS', 'WEIGHT_INITIALIZERS']
 SCOPE = 'mmbignas'
 
 MODELS = Registry(
-    'model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmbignas.ops', 'mmbignas.models', 'mmbignas.distill']
+    'model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmbignas.ops', 'mmbignas.models', 'mmbignas.distill', 'mmbignas.elastic']
 )
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=SCOPE, locations=['mmbignas.engine'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmbignas.engine'])

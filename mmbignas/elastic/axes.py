@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,9 @@ class Node:
     """
 
     size: int
+
+    def __deepcopy__(self, memo: Any) -> Node:
+        return self  # which atom it is counts
 
 
 class Fix(Node):

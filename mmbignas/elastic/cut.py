@@ -75,7 +75,8 @@ class Numbers:
                 return dict(in_channels=first, out_channels=second, groups=groups)
             return dict(in_channels=second, out_channels=first, groups=groups)
         if self.kind == 'group norm':
-            return dict(num_channels=sized[0], num_groups=self.groups * sized[0] // self.channels)
+            groups = self.groups * sized[0] // self.channels if self.groups > 1 else 1
+            return dict(num_channels=sized[0], num_groups=groups)
         if self.kind.startswith('layer norm'):
             return dict(normalized_shape=weight, **(dict(num_channels=weight[0]) if '2d' in self.kind else {}))
         return {'batch norm': dict(num_features=sized[0]), 'embedding': dict(embedding_dim=weight[-1]),

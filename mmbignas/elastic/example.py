@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -12,35 +12,41 @@ from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
 
-DETECTOR_SIZE, CLASSIFIER_SIZE = 128, 64
+DETECTOR_SIZES, CLASSIFIER_SIZES = (128, 320), (64, 224, 299)  # the first that works
 BATCH = 2  # statistics of a batch need two values where a feature has one pixel
 HOW = ("a size in pixels, [height, width], or 'package.module.function', a function that takes the model and returns "
        'dict(inputs=..., data_samples=...) as the data preprocessor would')
 
 
-def example_batch(model: nn.Module, example: Any = None) -> dict[str, Any]:
-    """A batch that a model's ``forward`` takes: noise, with a few objects in it.
+def example_batches(model: nn.Module, example: Any = None) -> Iterator[dict[str, Any]]:
+    """Batches that a model's ``forward`` may take: noise, with a few objects in it.
 
     Args:
         model: a detector of MMDetection or a classifier of MMPretrain; any other needs ``example``.
-        example: see :data:`HOW`; ``None`` for a size that fits.
+        example: see :data:`HOW`; ``None`` for a few sizes, small ones first.
 
     Returns:
-        dict: ``inputs`` and ``data_samples``.
+        Iterator: ``inputs`` and ``data_samples`` of each.
 
     Raises:
         ConfigError: for another ``example``, or a model that a batch cannot be made for.
     """
     if isinstance(example, str) or callable(example):
-        return _from_function(_function(example) if isinstance(example, str) else example, model)
+        yield _from_function(_function(example) if isinstance(example, str) else example, model)
+        return
     size = _read_size(example)
     names = {base.__module__.split('.')[0] for base in type(model).__mro__}
     if 'mmdet' in names and hasattr(model, 'data_preprocessor'):
-        return detection_batch(model, size or (DETECTOR_SIZE, DETECTOR_SIZE))
-    if 'mmpretrain' in names and hasattr(model, 'data_preprocessor'):
-        return classification_batch(model, size or image_size(model))
-    raise ConfigError(f'example must be given for a {type(model).__name__}, which is neither a detector of MMDetection '
-                      f'nor a classifier of MMPretrain; allowed: {HOW}')
+        make: Any = detection_batch
+        sizes = [size] if size else [(pixels, pixels) for pixels in DETECTOR_SIZES]
+    elif 'mmpretrain' in names and hasattr(model, 'data_preprocessor'):
+        make = classification_batch
+        sizes = [size] if size else _own_size(model) or [(pixels, pixels) for pixels in CLASSIFIER_SIZES]
+    else:
+        raise ConfigError(f'example must be given for a {type(model).__name__}, which is neither a detector of '
+                          f'MMDetection nor a classifier of MMPretrain; allowed: {HOW}')
+    for each in sizes:
+        yield make(model, each)
 
 
 def _read_size(example: Any) -> tuple[int, int] | None:
@@ -68,16 +74,16 @@ def _from_function(function: Callable[..., Any], model: nn.Module) -> dict[str, 
     return dict(batch)
 
 
-def image_size(model: nn.Module) -> tuple[int, int]:
-    """The size that a classifier is built for, where it says so, or a small one."""
-    sizes = [getattr(module, name, None) for module in model.modules()
-             for name in ('img_size', 'input_size', 'init_input_size')]
-    for size in sizes:
-        if isinstance(size, int) and size > 0:
-            return size, size
-        if isinstance(size, (tuple, list)) and len(size) == 2:
-            return int(size[0]), int(size[1])
-    return CLASSIFIER_SIZE, CLASSIFIER_SIZE
+def _own_size(model: nn.Module) -> list[tuple[int, int]]:
+    """The size that a classifier is built for, where it says so."""
+    for module in model.modules():
+        for name in ('img_size', 'input_size', 'init_input_size'):
+            size = getattr(module, name, None)
+            if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+                return [(size, size)]
+            if isinstance(size, (tuple, list)) and len(size) == 2:
+                return [(int(size[0]), int(size[1]))]
+    return []
 
 
 def _images(model: nn.Module, size: tuple[int, int]) -> Tensor:

@@ -84,6 +84,7 @@ class Call:
 Rule = Callable[[Call], Any]
 
 CREATING: set[Rule] = set()  # rules of operations that make a tensor out of nothing
+INPUT = 'an input of the network'
 SUMS = ('aten::add', 'aten::add_')
 # Beside what torch tags as pointwise.
 KEEPING = ('aten::view', 'aten::_unsafe_view', 'aten::permute', 'aten::transpose', 'aten::expand', 'aten::slice',
@@ -150,8 +151,7 @@ class Tracer(TorchDispatchMode):
     def feed(self, value: Any) -> None:
         """Take the tensors in ``value`` for input of the network."""
         for tensor in tensors_in(value):
-            self.axes(tensor)
-            self._data.add(id(tensor))
+            self.give(tensor, [Fix(size, INPUT) for size in tensor.shape])
 
     def give(self, tensor: Tensor, axes: Axes) -> None:
         """Say what the axes of a tensor are that follows from the network's input."""

@@ -149,7 +149,7 @@ def _plan(model: nn.Module, tracer: Tracer, watched: Watched) -> Plan:
         model=type(model).__name__,
         groups={atom.name: Group(atom.size, unit[atom], produced[atom], paths) for atom, paths in used.items()},
         tensors=elastic, attributes={path: own for path, own in attributes.items() if own},
-        runs=_runs(model, watched.calls), frozen=_frozen(axes),
+        runs=_runs(model, watched.calls), frozen=_frozen({name: axes[name] for name, _ in model.named_parameters()}),
         shapes={name: list(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)})
 
 
@@ -194,9 +194,9 @@ def _frozen(axes: Mapping[str, Sequence[Node]]) -> dict[str, list[str]]:
     """Reasons for which channels stay -> axes of weights of several dimensions."""
     found: dict[str, list[str]] = defaultdict(list)
     for name, nodes in axes.items():
-        for dim, node in enumerate(nodes):
+        for dim, node in enumerate(nodes[:2] if len(nodes) > 1 else ()):
             own = normal(node)
-            if isinstance(own, Fix) and own.reason and own.size > 1 and len(nodes) > 1 and dim < 2:
+            if isinstance(own, Fix) and own.reason and own.size > 1:
                 found[own.reason].append(f'{name}[{dim}]')
     return dict(found)
 
@@ -212,20 +212,19 @@ def _runs(model: nn.Module, calls: Sequence[Called]) -> dict[str, Run]:
             seen.add(call.path)
     runs: dict[str, Run] = {}
     for parent, own in by_parent.items():
-        chain: list[Called] = []
-        chains = [chain]
+        chains: list[list[Called]] = []
         for call in own:
-            goes_on = chain and type(modules[chain[-1].path]) is type(modules[call.path]) and (
-                call.entered is not None and chain[-1].left is call.entered)
-            if not goes_on:
-                chain = []
-                chains.append(chain)
-            chain.append(call)
+            last = chains[-1][-1] if chains else None
+            goes_on = last is not None and call.residual and last.left is call.entered and (
+                type(modules[last.path]) is type(modules[call.path]))
+            if goes_on:
+                chains[-1].append(call)
+            else:
+                chains.append([call])
+        chains = [chain for chain in chains if len(chain) > 1 and _is_dense(modules[chain[-1].path])]
         for chain in chains:
-            least = max([number for number, call in enumerate(chain, 1) if not call.residual] or [0])
-            if any(_is_dense(modules[call.path]) for call in chain) and len(chain) > max(least, 1):
-                name = parent if parent not in runs else f'{parent}:{chain[0].path.rpartition(".")[2]}'
-                runs[name] = Run([call.path for call in chain], max(least, 1))
+            names = [call.path.rpartition('.')[2] for call in (chain[0], chain[-1])]
+            runs[parent if len(chains) == 1 else f'{parent}.{"-".join(names)}'] = Run([call.path for call in chain], 1)
     return runs
 
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmbignas.elastic.axes import Atom, Fix, Prod
+from mmbignas.elastic.axes import Atom, Fix, Prod, freeze
 from mmbignas.elastic.rules.registry import rule
 from mmbignas.elastic.tracer import Axes, Call
+
+IN_GROUPS = 'of a grouped convolution whole groups are dropped'
 
 
 @rule('aten::convolution', 'aten::_convolution', 'aten::mkldnn_convolution')
@@ -27,10 +29,10 @@ def convolution(call: Call) -> Axes:
         call.unify(axes[1], Prod((number, Fix(axes[1].size // groups))))
         channels = Prod((number, Fix(call.output.shape[1] // groups)))
         if transposed:
-            call.freeze(leave)
+            freeze(leave, IN_GROUPS)
             call.unify(enter, Prod((number, Fix(axes[1].size // groups))))
         else:
-            call.freeze(enter)
+            freeze(enter, IN_GROUPS)
             call.unify(leave, channels)
     if groups == 1 or groups < axes[1].size or groups < channels.size:  # not depthwise, which makes no channels
         call.produces(channels)
