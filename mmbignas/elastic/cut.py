@@ -16,7 +16,17 @@ Shapes = Mapping[str, Sequence[int]]
 
 
 class PassThrough(nn.Module):
-    """Stands for a block that was left out: hands on what it is given."""
+    """Stands for a block that was left out: hands on what it is given.
+
+    Args:
+        block: the block; its numbers and strings, which its surroundings may read, are kept.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        for name, value in vars(block).items():
+            if not name.startswith('_') and isinstance(value, (int, float, str, tuple)):
+                setattr(self, name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The first argument."""
@@ -109,7 +119,7 @@ def cut_network(model: nn.Module, shapes: Shapes, skipped: Iterable[str] = (),
         parent, _, name = path.rpartition('.')
         if path not in modules:
             raise ValueError(f'skipped: the network has no module {path!r}')
-        setattr(modules[parent], name, PassThrough())
+        setattr(modules[parent], name, PassThrough(modules[path]))
     layers: dict[str, dict[str, Sequence[int]]] = {}
     for name, shape in shapes.items():
         path, _, own = name.rpartition('.')

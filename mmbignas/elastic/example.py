@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
 
-DETECTOR_SIZES, CLASSIFIER_SIZES = (128, 320), (64, 224, 299)  # the first that works
+DETECTOR_SIZES, CLASSIFIER_SIZES = (128, 320), (64, 224, 299, 32)  # the first that works
 BATCH = 2  # statistics of a batch need two values where a feature has one pixel
 HOW = ("a size in pixels, [height, width], or 'package.module.function', a function that takes the model and returns "
        'dict(inputs=..., data_samples=...) as the data preprocessor would')
@@ -87,8 +87,9 @@ def _own_size(model: nn.Module) -> list[tuple[int, int]]:
 
 
 def _images(model: nn.Module, size: tuple[int, int]) -> Tensor:
-    channels = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
-    return torch.randn(BATCH, channels, *size)
+    """Noise with as many channels as the data preprocessor has means for, or three."""
+    mean = getattr(model.data_preprocessor, 'mean', None)
+    return torch.randn(BATCH, mean.numel() if isinstance(mean, Tensor) else 3, *size)
 
 
 def classification_batch(model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:

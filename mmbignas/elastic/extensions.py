@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mmbignas.elastic.axes import Atom, Fix, Prod, freeze, unify
 from mmbignas.elastic.tracer import Axes, Tracer
@@ -82,19 +84,41 @@ def traced_extensions(tracer: Tracer) -> Iterator[None]:
             function.forward = forward
 
 
+class _Double(TorchFunctionMode):
+    """Wherever single precision is asked for, there is double."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.float:
+            return args[0].double()
+        args = [torch.float64 if arg is torch.float32 else arg for arg in args]
+        kwargs = {name: torch.float64 if arg is torch.float32 else arg for name, arg in (kwargs or {}).items()}
+        return func(*args, **kwargs)
+
+
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Within the context, MMCV's NMS, which knows single precision only, takes double too."""
+    """Within the context, everything is computed in double precision, but for MMCV's NMS, which knows single only."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Double(), _single_nms():
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+@contextmanager
+def _single_nms() -> Iterator[None]:
     try:
         from mmcv.ops.nms import NMSop
     except ImportError:
         yield
         return
-    original = vars(NMSop)['forward']
-    plain = NMSop.forward
+    original, plain = vars(NMSop)['forward'], NMSop.forward
 
     def forward(ctx: Any, bboxes: Tensor, scores: Tensor, *args: Any) -> Any:
-        return plain(ctx, bboxes.float(), scores.float(), *args)
+        with torch._C.DisableTorchFunction():
+            return plain(ctx, bboxes.float(), scores.float(), *args)
 
     NMSop.forward = staticmethod(forward)
     try:

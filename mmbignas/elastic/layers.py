@@ -72,12 +72,17 @@ class LayerPlan:
         return {**self._full, **{name: tuple(width(node, widths) for node in nodes)
                                  for name, nodes in self.tensors.items()}}
 
-    def cut(self, widths: Mapping[Atom, int]) -> LayerCut:
-        """The layer at these widths, the first positions of each group being in use."""
-        key = tuple([widths.get(atom, atom.size) for atom in self.atoms])
-        found = self._cuts.get(key)
+    def cut(self, widths: tuple[int, ...] | None = None) -> LayerCut:
+        """The layer at some widths, the first positions of each group being in use.
+
+        Args:
+            widths: per group of :attr:`atoms`, the number of positions in use; in full width if not given.
+        """
+        if widths is None:
+            widths = tuple(atom.size for atom in self.atoms)
+        found = self._cuts.get(widths)
         if found is None:
-            found = self._cuts[key] = self._make(dict(zip(self.atoms, key)))
+            found = self._cuts[widths] = self._make(dict(zip(self.atoms, widths)))
         return found
 
     def _make(self, widths: Mapping[Atom, int]) -> LayerCut:
@@ -134,15 +139,19 @@ class ElasticLayer(DynamicLayer):
         """What can be dropped in the module."""
         return self._elastic
 
-    def apply_widths(self, widths: Mapping[Atom, int]) -> None:
+    def apply_widths(self, widths: tuple[int, ...]) -> None:
         """Compute with the first positions of each group from now on.
 
         Args:
-            widths: groups -> number of positions in use; all of a group that is not there.
+            widths: per group of the plan's ``atoms``, the number of positions in use.
         """
-        cut = self._elastic.cut(widths)
-        if cut is not self._cut:
-            vars(self).update(cut.numbers, _cut=cut)
+        own = self.__dict__
+        plan = own['_elastic']
+        cut = plan._cuts.get(widths) or plan.cut(widths)
+        if cut is not own['_cut']:
+            own['_cut'] = cut
+            if cut.numbers:
+                own.update(cut.numbers)
 
     def plain_shapes(self, input_shape: Sequence[int] = ()) -> dict[str, tuple[int, ...]]:
         return {name: shape for name, shape in self._cut.shapes.items() if name in self._parameters}
@@ -255,7 +264,7 @@ def make_elastic(module: nn.Module, plan: LayerPlan, moment: Moment) -> None:
         moment: of the model.
     """
     base = getattr(type(module), 'stock_class', type(module))
-    vars(module).update(_elastic=plan, _cut=plan.cut({}), _moment=moment)
+    vars(module).update(_elastic=plan, _cut=plan.cut(), _moment=moment)
     module.__class__ = _elastic_class(base, tuple(plan.tensors))
 
 

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
 from mmbignas.elastic.axes import Atom, Node
 from mmbignas.elastic.layers import ElasticLayer, LayerPlan, Moment, make_elastic
-from mmbignas.elastic.plan import Plan, groups_in, node_of
+from mmbignas.elastic.plan import Plan, node_of
 
 
 class Place:
@@ -19,16 +19,18 @@ class Place:
         parent: the parent, or the model itself for the model.
         name: of the child; '' for the model itself.
         plan: what can be dropped in the module.
+        moment: of the model.
     """
 
-    def __init__(self, parent: nn.Module, name: str, plan: LayerPlan) -> None:
-        self.parent, self.name, self.plan = parent, name, plan
+    def __init__(self, parent: nn.Module, name: str, plan: LayerPlan, moment: Moment) -> None:
+        self.parent, self.name, self.plan, self._moment = parent, name, plan, moment
 
-    def layer(self, moment: Moment) -> ElasticLayer:
+    @property
+    def layer(self) -> ElasticLayer:
         """The module that stands there now, made elastic if it is not."""
         module: Any = self.parent._modules[self.name] if self.name else self.parent
         if not isinstance(module, ElasticLayer):
-            make_elastic(module, self.plan, moment)
+            make_elastic(module, self.plan, self._moment)
         return module
 
 
@@ -41,30 +43,33 @@ class Parts:
 
     Attributes:
         plan: the plan.
-        atoms: name of each group -> what it is called in the layers.
     """
 
     def __init__(self, model: nn.Module, plan: Plan) -> None:
         self.plan = plan
-        self.atoms = {name: Atom(group.size, name) for name, group in plan.groups.items()}
-        self._moment = Moment()
+        atoms = {name: Atom(group.size, name) for name, group in plan.groups.items()}
+        moment = Moment()
         modules = dict(model.named_modules())
         tensors: dict[str, dict[str, list[Node]]] = defaultdict(dict)
         for name, axes in plan.tensors.items():
             path, _, own = name.rpartition('.')
-            tensors[path][own] = [node_of(axis, self.atoms) for axis in axes]
+            tensors[path][own] = [node_of(axis, atoms) for axis in axes]
         blocks = [path for run in plan.runs.values() for path in run.blocks[run.least:]]
         self._places: dict[str, Place] = {}
         for path in dict.fromkeys([*tensors, *plan.attributes, *blocks]):
-            attributes = {name: node_of(axis, self.atoms) for name, axis in plan.attributes.get(path, {}).items()}
+            attributes = {name: node_of(axis, atoms) for name, axis in plan.attributes.get(path, {}).items()}
             layer_plan = LayerPlan(modules[path], tensors.get(path, {}), attributes)
             parent, _, name = path.rpartition('.')
-            self._places[path] = Place(modules[parent], name, layer_plan)
+            self._places[path] = Place(modules[parent], name, layer_plan, moment)
         for place in self._places.values():
-            place.layer(self._moment)
-        self._wide = [place for place in self._places.values() if place.plan.atoms]
-        model.register_forward_pre_hook(self._moment.begin)
-        model.register_forward_hook(self._moment.end, always_call=True)
+            assert place.layer is not None
+        numbers = {atom: number for number, atom in enumerate(atoms.values())}
+        self._full = [group.size for group in plan.groups.values()]
+        self._numbers = {name: number for number, name in enumerate(plan.groups)}
+        self._wide = [(place, [numbers[atom] for atom in place.plan.atoms])
+                      for place in self._places.values() if place.plan.atoms]
+        model.register_forward_pre_hook(moment.begin)
+        model.register_forward_hook(moment.end, always_call=True)
 
     def apply_widths(self, widths: Mapping[str, int]) -> None:
         """Compute with the first positions of each group from now on.
@@ -72,9 +77,11 @@ class Parts:
         Args:
             widths: name of each group -> number of positions in use; all of one that is not there.
         """
-        by_atom = {self.atoms[name]: count for name, count in widths.items()}
-        for place in self._wide:
-            place.layer(self._moment).apply_widths(by_atom)
+        counts = self._full.copy()
+        for name, count in widths.items():
+            counts[self._numbers[name]] = count
+        for place, numbers in self._wide:
+            place.layer.apply_widths(tuple([counts[number] for number in numbers]))
 
     def apply_depths(self, depths: Mapping[str, int]) -> None:
         """Leave the last blocks of runs out from now on.
@@ -85,11 +92,11 @@ class Parts:
         for name, run in self.plan.runs.items():
             count = depths.get(name, len(run.blocks))
             for number, path in enumerate(run.blocks[run.least:], run.least):
-                self._places[path].layer(self._moment).is_active = number < count
+                self._places[path].layer.is_active = number < count
 
     def layers(self) -> dict[str, ElasticLayer]:
         """Path of each elastic module -> the module."""
-        return {path: place.layer(self._moment) for path, place in self._places.items()}
+        return {path: place.layer for path, place in self._places.items()}
 
 
 def full_names(model: nn.Module, plan: Plan) -> dict[str, str]:
@@ -99,12 +106,3 @@ def full_names(model: nn.Module, plan: Plan) -> dict[str, str]:
     every: Iterable[tuple[str, Any]] = [*model.named_parameters(remove_duplicate=False),
                                         *model.named_buffers(remove_duplicate=False)]
     return {name: planned[id(tensor)] for name, tensor in every if id(tensor) in planned}
-
-
-def used_together(plan: Plan) -> dict[str, Sequence[str]]:
-    """Name of each group -> tensors that have it."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for name, axes in plan.tensors.items():
-        for group in {group: None for axis in axes for group in groups_in(axis)}:
-            found[group].append(name)
-    return dict(found)

@@ -100,6 +100,7 @@ def _watching(model: nn.Module, tracer: Tracer, watched: Watched) -> Iterator[No
 
     def leave(path: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            watched.attributes[path].update(followed(tracer, module, (list(args), kwargs), output))
             tracer.leave()
             given = [*args, *kwargs.values()]
             entered = given[0] if given and isinstance(given[0], Tensor) else None
@@ -107,7 +108,6 @@ def _watching(model: nn.Module, tracer: Tracer, watched: Watched) -> Iterator[No
             residual = entered is not None and left is not None and entered is not left and (
                 entered.shape == left.shape) and tracer.holds(left, entered)
             watched.calls.append(Called(path, entered, left, residual))
-            watched.attributes[path].update(followed(tracer, module, (list(args), kwargs), output))
         return hook
 
     for path, module in model.named_modules():
