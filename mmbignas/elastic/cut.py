@@ -4,11 +4,13 @@ This file needs torch and MMEngine only. It is copied into exported folders, whi
 """
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -159,4 +161,5 @@ def build_cut(of: Any, shapes: Shapes, skipped: Sequence[str] = (),
         shapes, skipped, attributes: see :func:`cut_network`.
         **config: of the stock network, as in its config.
     """
-    return cut_network(MODELS.build(dict(config, type=of)), shapes, skipped, attributes)
+    stock = MODELS.build(ConfigDict(copy.deepcopy(config), type=of))
+    return cut_network(stock, shapes, skipped, attributes)

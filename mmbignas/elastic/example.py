@@ -37,16 +37,15 @@ def example_batches(model: nn.Module, example: Any = None) -> Iterator[dict[str,
     size = _read_size(example)
     names = {base.__module__.split('.')[0] for base in type(model).__mro__}
     if 'mmdet' in names and hasattr(model, 'data_preprocessor'):
-        make: Any = detection_batch
-        sizes = [size] if size else [(pixels, pixels) for pixels in DETECTOR_SIZES]
+        for each in [size] if size else [(pixels, pixels) for pixels in DETECTOR_SIZES]:
+            for masks in (False, True):  # some heads refuse masks that they do not expect
+                yield detection_batch(model, each, masks)
     elif 'mmpretrain' in names and hasattr(model, 'data_preprocessor'):
-        make = classification_batch
-        sizes = [size] if size else _own_size(model) or [(pixels, pixels) for pixels in CLASSIFIER_SIZES]
+        for each in [size] if size else _own_size(model) or [(pixels, pixels) for pixels in CLASSIFIER_SIZES]:
+            yield classification_batch(model, each)
     else:
         raise ConfigError(f'example must be given for a {type(model).__name__}, which is neither a detector of '
                           f'MMDetection nor a classifier of MMPretrain; allowed: {HOW}')
-    for each in sizes:
-        yield make(model, each)
 
 
 def _read_size(example: Any) -> tuple[int, int] | None:
@@ -104,12 +103,13 @@ def classification_batch(model: nn.Module, size: tuple[int, int]) -> dict[str, A
     return dict(inputs=_images(model, size), data_samples=[DataSample().set_gt_label(0) for _ in range(BATCH)])
 
 
-def detection_batch(model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
-    """Images with three objects each: boxes, masks and labels.
+def detection_batch(model: nn.Module, size: tuple[int, int], with_masks: bool) -> dict[str, Any]:
+    """Images with three objects each: boxes and labels.
 
     Args:
         model: a detector.
         size: height and width in pixels.
+        with_masks: whether there are masks of the objects and of the whole image too.
     """
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
@@ -127,8 +127,10 @@ def detection_batch(model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
         for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist()):
             mask[top:bottom, left:right] = 1
         labels = torch.zeros(len(boxes), dtype=torch.long)
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels, masks=BitmapMasks(masks, height, width))
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
         sample.proposals = InstanceData(bboxes=boxes.clone(), scores=torch.ones(len(boxes)))
-        sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.long))
+        if with_masks:
+            sample.gt_instances.masks = BitmapMasks(masks, height, width)
+            sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.long))
         samples.append(sample)
     return dict(inputs=_images(model, size), data_samples=samples)

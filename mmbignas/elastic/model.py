@@ -1,10 +1,12 @@
 """``model = dict(type='mmbignas.Elastic', of='mmdet.RTMDet', ...)``: a stock network as a supernet."""
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterator
 from typing import Any
 
+from mmengine.config import ConfigDict
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
@@ -123,7 +125,7 @@ def build_stock(of: Any, config: dict[str, Any]) -> nn.Module:
                                   + (f'; near it are {", ".join(near)}' if near else ''))
     elif not callable(of):
         raise ConfigError(f"of must be a model's class or its name, such as 'mmdet.RTMDet', got {of!r}")
-    return MMENGINE_MODELS.build(dict(config, type=of))
+    return MMENGINE_MODELS.build(ConfigDict(copy.deepcopy(config), type=of))
 
 
 def _scopes() -> Iterator[Any]:
