@@ -18,7 +18,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 from mmbignas.cost import CostModel
-from mmbignas.cost.latency import LatencyPredictor, build_backend, build_latency_table, measure_latency
+from mmbignas.latency import LatencyPredictor, build_backend, build_latency_table, measure_latency
 from mmbignas.supernet import subnet_config
 
 IMAGE_SIZE = (256, 448)

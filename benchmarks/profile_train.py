@@ -34,11 +34,10 @@ from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
-from mmbignas.distill import OutputRecorder
-from mmbignas.engine import DistillHook
-from mmbignas.engine.loops import sandwich_train_loop
+from mmbignas.distill import DistillHook, OutputRecorder
 from mmbignas.ops import DynamicBatchNorm2d, dynamic_conv, dynamic_linear
 from mmbignas.supernet import Supernet
+from mmbignas.train import sandwich_loop as sandwich_train_loop
 
 CASES = {'demo': ('shapes_supnet.py', (128, 128), 8, 12), 'R18': ('retinanet_r18_supnet.py', (256, 448), 2, 3)}
 WARM_UP_ITERS = 2

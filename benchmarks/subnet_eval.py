@@ -26,9 +26,9 @@ import common
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmbignas.engine.ledger import Ledger
-from mmbignas.engine.plain_config import plain_run_config
-from mmbignas.engine.progress import Progress
+from mmbignas.evaluation.ledger import Ledger
+from mmbignas.evaluation.results import Progress
+from mmbignas.export.plain_config import plain_run_config
 from mmbignas.supernet import Supernet, subnet_config, subnet_state_dict
 
 BAR = 1.25

@@ -10,9 +10,10 @@ from .version import __version__
 
 check_dependencies()  # before anything below imports torch or an mm* package
 
-from . import distill, engine, models, ops
-from .safe_load import allow_mmengine_checkpoints
+from . import data, distill, elastic, evaluation, models, ops, supernet, train
+from .utils.safe_load import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
 
-__all__ = ['ConfigError', 'DependencyError', '__version__', 'distill', 'engine', 'models', 'ops']
+__all__ = ['ConfigError', 'DependencyError', '__version__', 'data', 'distill', 'elastic', 'evaluation', 'models', 'ops',
+           'supernet', 'train']

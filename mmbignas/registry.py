@@ -16,12 +16,17 @@ __all__ = ['HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPERS', 'WEIGHT_INITIALIZERS']
 SCOPE = 'mmbignas'
 
 MODELS = Registry(
-    'model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmbignas.ops', 'mmbignas.models', 'mmbignas.distill', 'mmbignas.elastic']
+    'model',
+    parent=MMENGINE_MODELS,
+    scope=SCOPE,
+    locations=['mmbignas.ops', 'mmbignas.models', 'mmbignas.data', 'mmbignas.distill', 'mmbignas.elastic'],
 )
-LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=SCOPE, locations=['mmbignas.engine'])
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmbignas.engine'])
+LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=SCOPE, locations=['mmbignas.train', 'mmbignas.evaluation'])
+HOOKS = Registry(
+    'hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmbignas.train', 'mmbignas.evaluation', 'mmbignas.distill']
+)
 OPTIM_WRAPPERS = Registry(
-    'optimizer wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=['mmbignas.engine']
+    'optimizer wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=['mmbignas.train']
 )
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=MMENGINE_WEIGHT_INITIALIZERS, scope=SCOPE, locations=['mmbignas.supernet']

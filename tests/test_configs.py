@@ -13,9 +13,9 @@ from mmengine.registry import HOOKS, LOOPS, MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch import nn
 
-from mmbignas.engine.launch import build_model
 from mmbignas.ops import DynamicLayer
 from mmbignas.supernet import Supernet, parse_choices, subnet_config, subnet_state_dict
+from mmbignas.supernet.build import build_model
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))

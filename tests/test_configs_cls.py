@@ -13,11 +13,12 @@ from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
 from mmbignas.cost import CostModel
-from mmbignas.engine.launch import build_model
-from mmbignas.engine.sandwich import SandwichRule
+from mmbignas.data import read_image_sizes
 from mmbignas.errors import ConfigError
 from mmbignas.space import SearchSpace
-from mmbignas.supernet import Supernet, parse_choices, read_image_sizes, subnet_config
+from mmbignas.supernet import Supernet, parse_choices, subnet_config
+from mmbignas.supernet.build import build_model
+from mmbignas.train.sandwich_rule import SandwichRule
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = ('regnet_800m', 'resnet18', 'mobilenet')

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas import ConfigError
-from mmbignas.engine.calibration_images import Calibration
-from mmbignas.engine.exporting import read_back
-from mmbignas.engine.launch import build_model
+from mmbignas.data.calibration_images import Calibration
+from mmbignas.export.subnet_folder import read_back
 from mmbignas.ops import DynamicLayer
 from mmbignas.supernet import Supernet, calibrate_bn, subnet_config, subnet_state_dict
-from tests.engine.runs import ROOT, records_of
+from mmbignas.supernet.build import build_model
 from tests.models.same_network import check_buffers, check_parameters
+from tests.runs import ROOT, records_of
 from tests.small_models import scramble
 
 pytest.importorskip('mmpretrain')

@@ -15,11 +15,11 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmbignas.engine.exporting import read_back
-from mmbignas.engine.launch import build_model
+from mmbignas.export.subnet_folder import read_back
 from mmbignas.supernet import Supernet
-from tests.engine.runs import ROOT, python, records_of
+from mmbignas.supernet.build import build_model
 from tests.models.same_network import check_plain_layers
+from tests.runs import ROOT, python, records_of
 
 pytest.importorskip('mmpretrain')
 COUNTS = dict(train=4, test=2)

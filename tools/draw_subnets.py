@@ -19,13 +19,11 @@ from torch import nn
 
 from mmbignas import ConfigError
 from mmbignas.analysis import draw_subnets
+from mmbignas.cli import add_config_arguments, read_config, run_tool
 from mmbignas.cost import Cost, CostModel
-from mmbignas.cost.latency import BACKENDS, build_backend, measure_latency
-from mmbignas.cost.units import format_macs, format_params
-from mmbignas.deploy import check_new_file
-from mmbignas.engine.calibration_images import Calibration
-from mmbignas.engine.launch import add_config_arguments, load_supernet, read_config, run_tool
-from mmbignas.engine.predictions import is_detector
+from mmbignas.data.calibration_images import Calibration
+from mmbignas.evaluation.drawn_predictions import is_detector
+from mmbignas.latency import BACKENDS, build_backend, measure_latency
 from mmbignas.space import Subnet
 from mmbignas.supernet import (
     BNState,
@@ -35,6 +33,9 @@ from mmbignas.supernet import (
     read_checkpoint,
     subnet_config,
 )
+from mmbignas.supernet.build import load_supernet
+from mmbignas.utils.files import check_new_file
+from mmbignas.utils.units import format_macs, format_params
 
 TITLE_WIDTH = 40  # characters above a column
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmbignas import ConfigError
-from mmbignas.cost.units import format_params
-from mmbignas.deploy import ExportCheck, check_new_file, check_opset, check_plain, export_onnx, export_pt2
-from mmbignas.engine.image_steps import image_steps
-from mmbignas.engine.launch import add_config_arguments, build_model, read_config, run_tool
-from mmbignas.engine.own_size import own_preprocessor, pipeline_size
-from mmbignas.supernet import check_image_size, load_weights, read_checkpoint
+from mmbignas.cli import add_config_arguments, read_config, run_tool
+from mmbignas.data import check_image_size
+from mmbignas.data.image_steps import image_steps
+from mmbignas.data.pipeline_size import own_preprocessor, pipeline_size
+from mmbignas.export import ExportCheck, check_opset, check_plain, export_onnx, export_pt2
+from mmbignas.supernet import load_weights, read_checkpoint
+from mmbignas.supernet.build import build_model
+from mmbignas.utils.files import check_new_file
+from mmbignas.utils.units import format_params
 
 
 def parse_args() -> argparse.Namespace:

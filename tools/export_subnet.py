@@ -7,12 +7,12 @@ import argparse
 import random
 
 from mmbignas import ConfigError
-from mmbignas.cost.units import format_macs, format_params
-from mmbignas.engine.calibration_images import Calibration
-from mmbignas.engine.exporting import SubnetExporter, check_export_folder
-from mmbignas.engine.launch import add_config_arguments, image_size_pairs, read_config, run_tool
-from mmbignas.engine.own_size import image_sizes_of
+from mmbignas.cli import add_config_arguments, image_size_pairs, read_config, run_tool
+from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.pipeline_size import image_sizes_of
+from mmbignas.export.subnet_folder import SubnetExporter, check_export_folder
 from mmbignas.supernet import parse_choice
+from mmbignas.utils.units import format_macs, format_params
 
 
 def parse_args() -> argparse.Namespace:

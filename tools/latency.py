@@ -13,11 +13,12 @@ from mmengine.registry import MODELS
 from mmengine.utils import ProgressBar
 from terminaltables import AsciiTable
 
+from mmbignas.cli import add_config_arguments, image_size_pairs, read_config, run_tool
 from mmbignas.cost import CostModel
-from mmbignas.cost.latency import BACKENDS, build_backend, build_latency_table, measure_latency
-from mmbignas.cost.units import format_macs, format_params
-from mmbignas.engine.launch import add_config_arguments, build_model, image_size_pairs, read_config, run_tool
+from mmbignas.latency import BACKENDS, build_backend, build_latency_table, measure_latency
 from mmbignas.supernet import parse_choices, subnet_config
+from mmbignas.supernet.build import build_model
+from mmbignas.utils.units import format_macs, format_params
 
 
 def parse_args() -> argparse.Namespace:

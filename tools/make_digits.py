@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmbignas.cli import run_tool
 from mmbignas.dependencies import installed
-from mmbignas.engine.launch import run_tool
 from mmbignas.errors import DependencyError
 
 BRIGHTEST = 16  # of the data

@@ -12,17 +12,11 @@ import torch
 from mmengine.config import Config
 
 from mmbignas import ConfigError
+from mmbignas.cli import add_config_arguments, default_work_dir, image_size_pairs, read_config, run_tool
 from mmbignas.cost.sampling import SAMPLE_MODES
-from mmbignas.engine import SampleFlopsLoop
-from mmbignas.engine.launch import (
-    add_config_arguments,
-    build_model,
-    default_work_dir,
-    image_size_pairs,
-    read_config,
-    run_tool,
-)
-from mmbignas.engine.sample_flops import SampleFlops
+from mmbignas.evaluation import SampleFlopsLoop
+from mmbignas.evaluation.sample_flops import SampleFlops
+from mmbignas.supernet.build import build_model
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,9 +8,11 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 
 from mmbignas import ConfigError
-from mmbignas.engine.checks import check_files, type_name
-from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
-from mmbignas.engine.predictions import OF_CLASSIFIERS, OF_DETECTORS, drawn_by, predictions_of
+from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
+from mmbignas.data.check_data import check_files
+from mmbignas.evaluation.drawn_predictions import OF_CLASSIFIERS, OF_DETECTORS, drawn_by, predictions_of
+from mmbignas.utils.checks import type_name
+from mmbignas.utils.distributed import build_runner
 
 WITHOUT_PREDICTIONS = ('SampleFlopsLoop', 'SampleAccuracyLoop', 'SubnetSearchLoop')
 

@@ -6,9 +6,11 @@ import torch
 from mmengine.config import Config
 
 from mmbignas import ConfigError
-from mmbignas.engine import ResumeHook, StopHook
-from mmbignas.engine.checks import check_files, type_name
-from mmbignas.engine.launch import add_common_arguments, build_runner, existing_checkpoint, load_config, run_tool
+from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
+from mmbignas.data.check_data import check_files
+from mmbignas.train import ResumeHook, StopHook
+from mmbignas.utils.checks import type_name
+from mmbignas.utils.distributed import build_runner
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,8 +8,8 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from mmbignas.engine.launch import add_config_arguments, default_work_dir, read_config, run_tool
-from mmbignas.engine.trust import TrustCheck
+from mmbignas.cli import add_config_arguments, default_work_dir, read_config, run_tool
+from mmbignas.ranking.trust import TrustCheck
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,8 +7,8 @@ from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 
 from mmbignas.cost import CostModel
-from mmbignas.engine.launch import build_model
 from mmbignas.supernet import Supernet, image_channels, subnet_config, subnet_state_dict
+from mmbignas.supernet.build import build_model
 
 cfg = Config.fromfile(sys.argv[1])
 model, size = build_model(cfg), cfg.test_cfg.image_size

@@ -5,8 +5,7 @@ from mmbignas.analysis.accuracy_sample import AccuracySample, EvaluatedSubnet
 from mmbignas.analysis.cost_plots import draw_macs, draw_macs_params
 from mmbignas.analysis.cost_sample import CostSample
 from mmbignas.analysis.detections import draw_subnets
-from mmbignas.analysis.loss_plots import draw_subnet_losses
 from mmbignas.analysis.pareto import hypervolume, pareto_front
 
 __all__ = ['AccuracySample', 'CostSample', 'EvaluatedSubnet', 'draw_accuracy', 'draw_macs', 'draw_macs_params',
-           'draw_subnet_losses', 'draw_subnets', 'hypervolume', 'pareto_front', 'write_page']
+           'draw_subnets', 'hypervolume', 'pareto_front', 'write_page']

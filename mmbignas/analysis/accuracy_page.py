@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mmbignas.analysis.accuracy_plots import check_sample
-from mmbignas.analysis.accuracy_sample import COSTS, AccuracySample, EvaluatedSubnet, format_size
-from mmbignas.analysis.colours import BLACK, BLUE, MARK_COLOURS, VERMILION, size_colours
-from mmbignas.cost.units import format_macs, format_params
+from mmbignas.analysis.accuracy_sample import COST_NAMES, AccuracySample, EvaluatedSubnet, format_size
+from mmbignas.analysis.figures import BLACK, BLUE, MARK_COLOURS, VERMILION, size_colours
 from mmbignas.errors import DependencyError
-from mmbignas.replacing import replacing
 from mmbignas.space import IMAGE_SIZE
+from mmbignas.utils.files import replacing
+from mmbignas.utils.units import format_macs, format_params
 
 TITLES = dict(macs='MACs', params='parameters', latency_ms='latency in milliseconds (predicted)')
 BUTTONS = ('toImage', 'zoom2d', 'pan2d', 'zoomIn2d', 'zoomOut2d', 'resetScale2d')  # above the plot
@@ -80,7 +80,7 @@ def write_page(sample: AccuracySample, path: str | Path, command: Callable[[Eval
         **_layout(sample, *views[0]))
     figure.update_layout(updatemenus=[dict(
         type='dropdown', x=0, xanchor='left', y=1.02, yanchor='bottom', showactive=True,
-        buttons=[dict(label=f'{metric or "no metrics"} against {COSTS[cost]}', method='update',
+        buttons=[dict(label=f'{metric or "no metrics"} against {COST_NAMES[cost]}', method='update',
                       args=_changes(go, sample, cost, metric)) for cost, metric in views])])
     script = SCRIPT.read_text(encoding='utf-8').replace('@SUBNETS@', _json(
         [_facts(own, sample, command(own)) for own in sample.subnets]))

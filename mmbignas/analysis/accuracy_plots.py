@@ -10,10 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmbignas.analysis.accuracy_sample import AccuracySample, EvaluatedSubnet, format_size
-from mmbignas.analysis.colours import BLACK, BLUE, MARK_COLOURS, size_colours
-from mmbignas.analysis.drawing import FONT_SIZES, MACS_LABEL, alpha, finish, new_figure, shade_range, space_title
-from mmbignas.cost.units import format_macs, prefix_for
+from mmbignas.analysis.figures import (
+    BLACK,
+    BLUE,
+    FONT_SIZES,
+    MACS_LABEL,
+    MARK_COLOURS,
+    alpha,
+    finish,
+    new_figure,
+    shade_range,
+    size_colours,
+    space_title,
+)
 from mmbignas.errors import ConfigError
+from mmbignas.utils.units import format_macs, prefix_for
 
 
 def draw_accuracy(sample: AccuracySample, path: str | Path, cost: str = 'macs') -> Figure:

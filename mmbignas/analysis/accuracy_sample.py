@@ -13,11 +13,11 @@ from typing import Any
 from terminaltables import AsciiTable
 
 from mmbignas.analysis.pareto import pareto_front
-from mmbignas.cost.units import format_macs, format_params
-from mmbignas.replacing import replacing
 from mmbignas.space import IMAGE_SIZE, ImageSize, json_number
+from mmbignas.utils.files import replacing
+from mmbignas.utils.units import format_macs, format_params
 
-COSTS = {'macs': 'MACs', 'params': 'parameters', 'latency_ms': 'latency'}
+COST_NAMES = {'macs': 'MACs', 'params': 'parameters', 'latency_ms': 'latency'}
 MAX_FRONT_ROWS = 15  # of a report
 
 
@@ -79,7 +79,7 @@ class AccuracySample:
 
     def costs(self) -> list[str]:
         """The costs that subnets can be compared by; latency where it is known of one at least."""
-        return [name for name in COSTS if name != 'latency_ms' or any(own.latency_ms is not None
+        return [name for name in COST_NAMES if name != 'latency_ms' or any(own.latency_ms is not None
                                                                       for own in self.subnets)]
 
     def image_sizes(self) -> list[ImageSize]:
@@ -153,7 +153,7 @@ class AccuracySample:
             lines += self._report_mark(name, macs)
         front = self.front('macs')
         rows = _spread(front, MAX_FRONT_ROWS)
-        others = ', '.join(f'{len(self.front(cost))} by {COSTS[cost]}' for cost in self.costs()[1:])
+        others = ', '.join(f'{len(self.front(cost))} by {COST_NAMES[cost]}' for cost in self.costs()[1:])
         some = '' if len(rows) == len(front) else f', {len(rows)} of them'
         lines += [f'Pareto front: {_count(front)} by MACs ({others}){some}:',
                   self._table([[own] for own in rows])]

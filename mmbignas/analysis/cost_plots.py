@@ -9,10 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mmbignas.analysis.colours import BLACK, MARK_COLOURS, SKY, size_colours
 from mmbignas.analysis.cost_sample import NEAR_PERCENT, CostSample
-from mmbignas.analysis.drawing import FONT_SIZES, MACS_LABEL, alpha, finish, new_figure, shade_range, space_title
-from mmbignas.cost.units import format_macs, prefix_for
+from mmbignas.analysis.figures import (
+    BLACK,
+    FONT_SIZES,
+    MACS_LABEL,
+    MARK_COLOURS,
+    SKY,
+    alpha,
+    finish,
+    new_figure,
+    shade_range,
+    size_colours,
+    space_title,
+)
+from mmbignas.utils.units import format_macs, prefix_for
 
 MAX_BINS = 60
 

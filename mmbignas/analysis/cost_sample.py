@@ -3,22 +3,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from terminaltables import AsciiTable
 
-from mmbignas.cost import Cost
-from mmbignas.cost.units import format_macs, format_params
 from mmbignas.space import ImageSize
+from mmbignas.utils.units import format_macs, format_params
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 NEAR_PERCENT = (1, 5)
 
 
+class CostFigures(Protocol):
+    """What one subnet costs, such as a :class:`mmbignas.cost.Cost`.
+
+    Args:
+        macs: multiply-adds.
+        params: number of parameters.
+    """
+
+    @property
+    def macs(self) -> int: ...
+
+    @property
+    def params(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class CostSample:
-    """The costs of subnets drawn from one space, one entry a subnet.
+    """The costs of subnets drawn from one space, one entry per subnet.
 
     Args:
         macs: MACs.
@@ -37,8 +51,8 @@ class CostSample:
     image_sizes: Sequence[ImageSize]
     space_size: int
     drawn: int
-    smallest: Cost
-    largest: Cost
+    smallest: CostFigures
+    largest: CostFigures
     flops_range: tuple[int | None, int | None] = (None, None)
     marks: Mapping[str, int] = field(default_factory=dict)
     latencies: Sequence[float] = ()

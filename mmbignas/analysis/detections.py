@@ -14,8 +14,8 @@ from matplotlib.patches import Patch, Rectangle
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 
-from mmbignas.analysis.colours import COLOURS
-from mmbignas.replacing import replacing
+from mmbignas.analysis.figures import COLOURS
+from mmbignas.utils.files import replacing
 
 # Inches, but for font sizes and dots an inch.
 WIDTH, GAP, LINE, LEGEND_LINE, FONT_SIZE, SCORE_SIZE, DPI = 4.1, 0.1, 0.22, 0.27, 11, 8, 100

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from mmbignas.cost.counting import OperationCounter
+from mmbignas.cost.operation_counter import OperationCounter
 from mmbignas.cost.program import Call, Program
 from mmbignas.cost.settings import UnitSettings
 from mmbignas.cost.shadow import Shadow

@@ -9,7 +9,7 @@ import torch
 from mmengine.utils import apply_to
 from torch import Tensor, nn
 
-from mmbignas.cost.settings import Place, StageValues, UnitSettings, UnitValues
+from mmbignas.cost.settings import BlockPlace, StageValues, UnitSettings, UnitValues
 from mmbignas.cost.shadow import Shadow
 from mmbignas.cost.steps import Bound, Entry, Recorder, Shape, Step
 from mmbignas.space import Subnet
@@ -67,12 +67,12 @@ class Segment:
         whole: whether it is the whole stage.
     """
 
-    def __init__(self, place: Place | None, whole: bool) -> None:
+    def __init__(self, place: BlockPlace | None, whole: bool) -> None:
         self.place = place
         # What the costs go by, beside the inputs: of which stage, and which of its blocks, `None` for all.
         self.stage = -1 if place is None else place.stage
         self.blocks = None if place is None or whole else slice(place.block, place.block + 1)
-        self.steps: list[tuple[Step, Place | None, dict]] = []
+        self.steps: list[tuple[Step, BlockPlace | None, dict]] = []
         self.inputs: tuple[int, ...] = ()
         self.outputs: tuple[int, ...] = ()
         # Settings and numbers of the inputs' shapes -> amounts per child of the model, numbers of the outputs' shapes.

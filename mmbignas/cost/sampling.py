@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mmbignas.cost.cost_model import Cost, CostModel
-from mmbignas.cost.units import format_macs, parse_range
 from mmbignas.errors import ConfigError
 from mmbignas.space import Genome, SearchSpace, Subnet
+from mmbignas.utils.units import format_macs, parse_range
 
 SAMPLE_MODES = ('random', 'uniform', 'traverse')
 MAX_DRAWS_PER_SUBNET = 100
@@ -32,7 +32,7 @@ class SubnetSampling:
         mode: ``random``: drawn by the strategies of the space's elements; ``uniform``: each subnet with the same
             probability; ``traverse``: ``count`` of them evenly spaced in the order of their numbers, of which those
             in the range are kept.
-        flops_range: ``[low, high]`` of the MACs, see :func:`~mmbignas.cost.units.parse_range`; ``None`` for no limit.
+        flops_range: ``[low, high]`` of the MACs, see :func:`~mmbignas.utils.units.parse_range`; ``None`` for no limit.
 
     Raises:
         ConfigError: for settings that are not allowed.

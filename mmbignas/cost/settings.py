@@ -11,7 +11,7 @@ UnitValues = tuple
 StageValues = tuple[UnitValues, ...]
 
 
-class Place(NamedTuple):
+class BlockPlace(NamedTuple):
     """Where a unit's settings stand.
 
     Args:
@@ -49,7 +49,7 @@ class UnitSettings:
         for owner, divided, by_block in self._owners:
             first[owner] = len(self.alike)
             self.alike += [not by_block] * (self._spaces[owner].num_stages if divided else 1)
-        self.places = {path: Place(first[owner] + stage, number)
+        self.places = {path: BlockPlace(first[owner] + stage, number)
                        for path, (owner, block) in shadow.settings_of.items() for stage, number in [block or (0, 0)]}
 
     def read(self, subnet: Subnet) -> list[StageValues]:

@@ -15,7 +15,7 @@ from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.ops import DynamicLayer
 from mmbignas.space import Subnet
 from mmbignas.supernet import Supernet, image_channels
-from mmbignas.tensors import tensors_in
+from mmbignas.utils.tensors import tensors_in
 
 Forward = Callable[..., Any]
 Watcher = Callable[[str, nn.Module, Forward, tuple, dict], Any]

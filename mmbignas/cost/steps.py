@@ -12,9 +12,9 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmbignas.cost.counting import OperationCounter, on_shapes
+from mmbignas.cost.operation_counter import OperationCounter, on_shapes
 from mmbignas.cost.shadow import Shadow
-from mmbignas.tensors import tensors_in
+from mmbignas.utils.tensors import tensors_in
 
 Shape = tuple[int, ...]
 

@@ -24,7 +24,7 @@ def parse_jobs(jobs: Any, key: str, teachers: Sequence[str] = ()) -> dict[str, D
         jobs: name -> ``dict(mimic_name=..., loss=dict(type=...), teacher=..., teacher_mimic_name=..., loss_weight=1.,
             warm_up_iters=0, begin=0, end=None, widths=..., replaces=...)``. ``teacher`` is the name of one, a list of
             names, or a dict of a name and ``dict(mimic_name=..., loss_weight=...)`` for each. See
-            :class:`~mmbignas.engine.DistillHook`.
+            :class:`~mmbignas.distill.DistillHook`.
         key: their place in the config.
         teachers: names of the teachers there are, beside the largest subnet.
 

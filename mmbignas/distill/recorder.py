@@ -1,16 +1,18 @@
 """Recording what named modules put out."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
-from mmbignas.tensors import tensors_in
+from mmbignas.utils.tensors import tensors_in
 
 Outputs = dict[str, list[Tensor]]
+ModuleOutputs = Sequence[Sequence[Tensor]]
 
 
 class OutputRecorder:
@@ -65,3 +67,32 @@ def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
         path = path.rpartition('.')[0]
     children = [child for child, _ in modules[path].named_children()]
     return f'{path or "the model"} has: {", ".join(children) or "no children"}'
+
+
+def pairs(student: ModuleOutputs, teacher: ModuleOutputs) -> Iterator[tuple[Tensor, Tensor]]:
+    """The tensors to compare, of all modules.
+
+    Raises:
+        ValueError: where one has more than the other.
+    """
+    for ours, theirs in zip(student, teacher, strict=True):
+        yield from zip(ours, theirs, strict=True)
+
+
+def as_float(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 where it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def data_samples_of(batch: Any) -> Any:
+    """The data samples of a preprocessed batch, as MMEngine gives it to models.
+
+    Args:
+        batch: a dict with ``data_samples``, or a sequence of inputs and data samples.
+
+    Returns:
+        ``None`` where there are none.
+    """
+    if isinstance(batch, Mapping):
+        return batch.get('data_samples')
+    return batch[1] if isinstance(batch, Sequence) and len(batch) > 1 else None

@@ -1,8 +1,8 @@
 """Elastic: any model of MMDetection or MMPretrain as a supernet, by config, from its own checkpoint."""
 from mmbignas.elastic.cut import build_cut, cut_network
 from mmbignas.elastic.cutting import cut_arguments, cut_state
-from mmbignas.elastic.model import Elastic, make_supernet
+from mmbignas.elastic.builder import Elastic, make_supernet
 from mmbignas.elastic.plan import Plan
-from mmbignas.elastic.study import make_plan
+from mmbignas.elastic.planning import make_plan
 
 __all__ = ['Elastic', 'Plan', 'build_cut', 'cut_arguments', 'cut_network', 'cut_state', 'make_plan', 'make_supernet']

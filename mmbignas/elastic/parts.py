@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mmbignas.elastic.axes import Atom, Node
-from mmbignas.elastic.layers import ElasticLayer, LayerPlan, Moment, make_elastic
+from mmbignas.elastic.elastic_layer import ElasticLayer, LayerPlan, Moment, make_elastic
 from mmbignas.elastic.plan import Plan, node_of
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmbignas.elastic.axes import Atom, Fix, Node, Prod, Sum, normal
 from mmbignas.errors import ConfigError
-from mmbignas.replacing import replacing
+from mmbignas.utils.files import replacing
 
 VERSION = 1
 

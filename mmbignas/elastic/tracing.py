@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmbignas.elastic.adapters import followed
+from mmbignas.elastic.attributes import followed
 from mmbignas.elastic.axes import Atom, Fix, Node, Prod, Sum, atoms, freeze, normal
 from mmbignas.elastic.conditions import quiet_run
 from mmbignas.elastic.extensions import traced_extensions

@@ -8,10 +8,10 @@ except ImportError as error:
     raise DependencyError(f'the search needs {error.name}, which cannot be imported ({error}): '
                           "pip install 'mmbignas[search]'") from None
 
+from mmbignas.search.accuracy_predictor import AccuracyPredictor, RankCorrelation
 from mmbignas.search.coarse_to_fine import CoarseToFineSampler
 from mmbignas.search.constraints import Constraints
 from mmbignas.search.encoding import Encoding
-from mmbignas.search.predictor import AccuracyPredictor, RankCorrelation
 from mmbignas.search.samplers import DEFAULT_SAMPLER, SAMPLERS
 from mmbignas.search.storage import open_storage
 from mmbignas.search.study import Proposal, SubnetStudy

@@ -9,9 +9,9 @@ from numbers import Real
 from typing import Any
 
 from mmbignas.cost.sampling import climb
-from mmbignas.cost.units import parse_amount
 from mmbignas.errors import ConfigError
 from mmbignas.space import Genome, SearchSpace, Subnet
+from mmbignas.utils.units import parse_amount
 
 COSTS = ('macs', 'params', 'latency_ms')
 WALKED = 10_000  # spaces with no more subnets are searched through for those that are left

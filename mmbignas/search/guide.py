@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mmbignas.errors import ConfigError
+from mmbignas.search.accuracy_predictor import AccuracyPredictor
 from mmbignas.search.constraints import COSTS, Costs
-from mmbignas.search.predictor import AccuracyPredictor
 from mmbignas.space import SearchSpace, Subnet
 
 DEFAULTS = dict(candidates=100, min_subnets=30)

@@ -1,23 +1,28 @@
 """Where a study is kept: a file, or a data base."""
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import Study
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from mmbignas.errors import ConfigError, DependencyError
 
 JOURNAL_SUFFIXES = ('.journal', '.log')
 SQLITE_WAIT = 120.  # seconds that a process waits for others that write; Optuna's default, 5, is soon over
-ATTEMPTS = 20
+OPEN_ATTEMPTS = 20
+SETTINGS = 'mmbignas'  # attribute of the study
+OTHER_STUDY = 'allowed: another storage or study_name for this search'
 
 
 def check_storage(storage: Any) -> None:
@@ -119,7 +124,7 @@ def _open_database(url: str, name: str) -> BaseStorage:
     options: dict[str, Any] = dict(pool_pre_ping=True)  # a connection may have ended while a subnet was evaluated
     if url.startswith('sqlite'):
         options['connect_args'] = dict(timeout=SQLITE_WAIT)
-    for attempt in range(ATTEMPTS):
+    for attempt in range(OPEN_ATTEMPTS):
         try:
             return RDBStorage(url, engine_kwargs=options)
         except ImportError as error:
@@ -129,7 +134,37 @@ def _open_database(url: str, name: str) -> BaseStorage:
                               'sqlite:///search.db or postgresql://user@host/name') from error
         except (SQLAlchemyError, StorageInternalError, AssertionError) as error:
             # AssertionError: tables whose version another process has not written yet.
-            if attempt + 1 == ATTEMPTS or isinstance(error, OperationalError) and 'unable to open' in str(error):
+            if attempt + 1 == OPEN_ATTEMPTS or isinstance(error, OperationalError) and 'unable to open' in str(error):
                 raise ConfigError(f'storage: {name} cannot be opened ({str(error).splitlines()[0]})') from error
         time.sleep(random.uniform(0.05, 0.3))
     raise AssertionError('not reached')
+
+
+def agree(study: Study, settings: Mapping[str, Any], directions: Sequence[str]) -> None:
+    """Write down what a study is about, or refuse one that is about something else.
+
+    Args:
+        study: as it was found, or made, under its name.
+        settings: ``identity``, ``objectives`` and ``constraints`` of the search.
+        directions: ``minimize`` or ``maximize`` of each objective.
+
+    Raises:
+        ConfigError: for a study that is about something else, or whose trials are none of a search.
+    """
+    settings = json.loads(json.dumps(settings))
+    # The trials are read first: the process that added one had written down the settings before.
+    has_trials = bool(study.get_trials(deepcopy=False))
+    found = study.user_attrs.get(SETTINGS)
+    if found is None and has_trials:
+        raise ConfigError(f'storage: the study {study.study_name!r} has trials that are not those of a search for '
+                          f'subnets; {OTHER_STUDY}')
+    differ = [] if [one.name.lower() for one in study.directions] == list(directions) else ['directions']
+    if found is not None:
+        differ += [key for key in ('objectives', 'constraints') if found[key] != settings[key]]
+        mine, theirs = settings['identity'], found['identity']
+        differ += [f'identity.{part}' for part in sorted({*mine, *theirs}) if mine.get(part) != theirs.get(part)]
+    if differ:
+        raise ConfigError(f'storage: the study {study.study_name!r} is another one, its {", ".join(differ)} differ; '
+                          f'{OTHER_STUDY}, or the settings of that one')
+    if found is None:
+        study.set_user_attr(SETTINGS, settings)

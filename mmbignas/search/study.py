@@ -20,15 +20,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from mmbignas.errors import ConfigError
-from mmbignas.search.agreement import agree
 from mmbignas.search.constraints import COSTS, Constraints, Costs
-from mmbignas.search.drawing import Direction, Drawing, Drawn
 from mmbignas.search.encoding import Encoding
 from mmbignas.search.guide import Guide
-from mmbignas.search.heartbeat import Heartbeat
-from mmbignas.search.owner import is_gone, is_here, this_process
+from mmbignas.search.owner import Heartbeat, is_gone, is_here, this_process
+from mmbignas.search.proposals import Direction, Drawing, Drawn
 from mmbignas.search.samplers import DEFAULT_SAMPLER, SamplerRecipe
-from mmbignas.search.storage import check_storage, open_storage
+from mmbignas.search.storage import agree, check_storage, open_storage
 from mmbignas.space import SearchSpace, Subnet
 
 # Attributes of a trial.

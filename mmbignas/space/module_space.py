@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from mmbignas.errors import ConfigError
-from mmbignas.space.counting import DepthNumbers, count_depths
+from mmbignas.space.depth_numbers import DepthNumbers, count_depths
 from mmbignas.space.element import Element, parse_element, read_values
 from mmbignas.space.strategies import Value, Values, Variants
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mmbignas.analysis import CostSample, draw_macs, draw_macs_params
-from mmbignas.analysis.colours import COLOURS
+from mmbignas.analysis.figures import COLOURS
 from mmbignas.cost import Cost
 
 SIZES = [(768, 1344), (512, 896)]

@@ -24,8 +24,8 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mmbignas.analysis import draw_subnets
-from mmbignas.analysis.colours import COLOURS
-from mmbignas.engine.calibration_images import load_calibration_images
+from mmbignas.analysis.figures import COLOURS
+from mmbignas.data.calibration_images import load_calibration_images
 from mmbignas.supernet import Supernet, calibrate_bn, load_weights, read_checkpoint, subnet_config, subnet_state_dict
 from tests.small_models import scramble
 
@@ -192,7 +192,7 @@ def measure(plain: Any, size: Any, batch_size: int, backend: str, device: str, t
 def test_tool(monkeypatch: Any, capsys: Any, tmp_path: Path, folder: Path, calibrate: int) -> None:
     calls: list[Any] = []
     monkeypatch.setattr('mmbignas.analysis.draw_subnets', lambda *args: calls.append(args))
-    monkeypatch.setattr('mmbignas.cost.latency.measure_latency', measure)
+    monkeypatch.setattr('mmbignas.latency.measure_latency', measure)
     run(monkeypatch, 'draw_subnets.py', *arguments(folder, tmp_path / 'a.png'), '--subnet', 'max', 7, '--score-thr', .2,
         '--calib-images', calibrate, '--device', 'cpu')
     [(columns, images, classes, out, score_thr)] = calls
@@ -232,7 +232,7 @@ def test_tool(monkeypatch: Any, capsys: Any, tmp_path: Path, folder: Path, calib
 
 
 def test_tool_without_latency(monkeypatch: Any, capsys: Any, tmp_path: Path, folder: Path) -> None:
-    monkeypatch.setattr('mmbignas.cost.latency.measure_latency', lambda *args: pytest.fail('not asked for'))
+    monkeypatch.setattr('mmbignas.latency.measure_latency', lambda *args: pytest.fail('not asked for'))
     run(monkeypatch, 'draw_subnets.py', *arguments(folder, tmp_path / 'a.png'), '--subnet', 'min', 'random',
         '--latency-backend', 'none')
     output = capsys.readouterr().out

@@ -24,9 +24,9 @@ from mmbignas.models import SearchableBlocks
 from mmbignas.ops import DynamicConv2d, DynamicLinear
 from mmbignas.space import ModuleSpace, Subnet
 from mmbignas.supernet import Supernet, subnet_config
-from tests.engine.toy import ToyModel
 from tests.small_models import big_fpn, big_resnet, big_retina_head, element, retinanet, tower
 from tests.supernet.test_outside_module import detector
+from tests.toy import ToyModel
 
 ROOT = Path(__file__).parents[2]
 

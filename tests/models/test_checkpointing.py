@@ -12,14 +12,14 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from mmbignas.engine import DistillHook
+from mmbignas.distill import DistillHook
 from mmbignas.errors import ConfigError
 from mmbignas.models import checkpointed
 from mmbignas.ops import DynamicBatchNorm2d
 from mmbignas.supernet import Supernet
 from tests import small_models
-from tests.engine.toy import build_runner
 from tests.small_classifiers import big_mobilenet, big_regnet
+from tests.toy import build_runner
 
 BACKBONES = [small_models.big_resnet, big_regnet, big_mobilenet]
 

@@ -13,17 +13,11 @@ import torch
 from mmengine.config import Config
 
 from mmbignas import ConfigError
-from mmbignas.engine.launch import (
-    add_config_arguments,
-    build_model,
-    build_runner,
-    default_work_dir,
-    load_supernet,
-    read_config,
-    run_tool,
-)
+from mmbignas.cli import add_config_arguments, default_work_dir, read_config, run_tool
 from mmbignas.registry import MODELS
 from mmbignas.supernet import Checkpoint
+from mmbignas.supernet.build import build_model, load_supernet
+from mmbignas.utils.distributed import build_runner
 from tests.small_models import retinanet
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -39,7 +33,7 @@ def config(tmp_path):
 def run(monkeypatch, tool, *args):
     """Run a tool in this process, without a Runner; return the config that the Runner would get."""
     configs = []
-    monkeypatch.setattr('mmbignas.engine.launch.build_runner', lambda cfg: configs.append(cfg) or Mock(hooks=[]))
+    monkeypatch.setattr('mmbignas.utils.distributed.build_runner', lambda cfg: configs.append(cfg) or Mock(hooks=[]))
     monkeypatch.setattr(sys, 'argv', [tool, *args])
     monkeypatch.setenv('LOCAL_RANK', '0')
     runpy.run_path(str(TOOLS / tool), run_name='__main__')

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from mmbignas.search.heartbeat import THREAD
-from mmbignas.search.owner import is_gone, is_here, this_process
+from mmbignas.search.owner import THREAD, is_gone, is_here, this_process
 from tests.search import worker
 from tests.search.tables import accuracy, tiny_space
 

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from mmbignas.elastic.axes import Fix, Node
+from mmbignas.elastic.axes import Fix, Node, split
 from mmbignas.elastic.rules.registry import rule
-from mmbignas.elastic.tracer import Axes, Call
+from mmbignas.elastic.tracer import Axes, Call, Rule
 
 
 def broadcast(call: Call, tensors: Sequence[Tensor]) -> Axes:
@@ -66,10 +68,13 @@ def dropout(call: Call) -> list[Axes]:
 @rule('aten::glu')
 def glu(call: Call) -> Axes:
     """Two halves, of which one gates the other."""
-    from mmbignas.elastic.axes import split
-
     axes, dim = list(call.axes(call['self'])), call['dim']
     one, other = split(axes[dim], axes[dim].size // 2, call.reason)
     call.unify(one, other)
     axes[dim] = one
     return axes
+
+
+def default_rule(func: Any) -> Rule | None:
+    """The rule of an operation without a registered one, by torch's tags; ``None`` where there is none."""
+    return pointwise if torch.Tag.pointwise in func.tags else None

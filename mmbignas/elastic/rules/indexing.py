@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 
 from mmbignas.elastic.axes import Fix
+from mmbignas.elastic.rules.elementwise import broadcast
 from mmbignas.elastic.rules.registry import rule
 from mmbignas.elastic.tracer import Axes, Call
 
@@ -99,8 +100,6 @@ def write(call: Call) -> Axes | None:
 @rule('aten::masked_fill', 'aten::masked_fill_')
 def masked_fill(call: Call) -> Axes:
     """One value where a mask says so."""
-    from mmbignas.elastic.rules.elementwise import broadcast
-
     return broadcast(call, [call['self'], call['mask']])
 
 

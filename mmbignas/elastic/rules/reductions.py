@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmbignas.elastic.axes import Fix
+from mmbignas.elastic.rules.elementwise import broadcast
 from mmbignas.elastic.rules.registry import rule
 from mmbignas.elastic.tracer import Axes, Call
 
@@ -52,8 +53,6 @@ def extreme(call: Call) -> Axes | list[Axes]:
         call.freeze(*(axes[dim] for dim in _dims(call['dim'], len(axes))))
         return [reduced(call)] * 2
     if len(call.inputs()) == 2:
-        from mmbignas.elastic.rules.elementwise import broadcast
-
         return broadcast(call, call.inputs())
     return []
 

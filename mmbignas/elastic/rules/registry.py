@@ -2,9 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
-import torch
 
 from mmbignas.elastic.tracer import CREATING, Rule
 
@@ -28,10 +25,3 @@ def rule(*names: str, creates: bool = False) -> Callable[[Rule], Rule]:
         return function
 
     return register
-
-
-def default_rule(func: Any) -> Rule | None:
-    """The rule of an operation without a registered one, by torch's tags; ``None`` where there is none."""
-    from mmbignas.elastic.rules.elementwise import pointwise
-
-    return pointwise if torch.Tag.pointwise in func.tags else None

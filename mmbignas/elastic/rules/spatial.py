@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmbignas.elastic.axes import Atom, Fix, Node, Prod, divide
+from mmbignas.elastic.axes import Atom, Fix, Node, Prod, Sum, divide
 from mmbignas.elastic.rules.registry import rule
 from mmbignas.elastic.tracer import Axes, Call
 
@@ -45,8 +45,6 @@ def grid_sample(call: Call) -> Axes:
 @rule('aten::constant_pad_nd')
 def pad(call: Call) -> Axes:
     """Zeros at the ends of an axis, which may stand for channels of any group."""
-    from mmbignas.elastic.axes import Sum
-
     axes, padding = list(call.axes(call['self'])), call['pad']
     for number in range(len(padding) // 2):
         dim, (before, after) = len(axes) - 1 - number, padding[2 * number:2 * number + 2]

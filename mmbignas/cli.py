@@ -1,0 +1,145 @@
+"""What the command-line tools share: their common options and the way from a config to a model or a Runner."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from mmbignas.dependencies import require_mmpretrain
+from mmbignas.errors import ConfigError, DependencyError
+from mmbignas.utils.config_typos import typos_explained
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool; end it with one line and exit code 2 for an error that its user can mend.
+
+    Of several processes, the line names the one that it comes from, and what torchrun says at the end has the error of
+    the first process that failed.
+
+    Args:
+        main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError` and those that
+            :func:`~mmbignas.utils.config_typos.typos_explained` makes of wrong keys and types passes through.
+    """
+    try:
+        record(typos_explained()(main))()
+    except (ConfigError, DependencyError) as error:
+        where = f' in rank {os.environ["RANK"]}' if int(os.environ.get('WORLD_SIZE', '1')) > 1 else ''
+        print(f'error{where}: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, kind: str = 'config file') -> None:
+    """Add the options that all tools with a config have in common.
+
+    Args:
+        parser: The parser of the tool. ``config`` becomes its next positional argument.
+        kind: What config it is, for ``--help``.
+    """
+    parser.add_argument('config', help=kind)
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='replace settings of the config, e.g. a.b=1 list=[1,2] "nested=[(1,2)]"',
+    )
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing have in common.
+
+    Args:
+        parser: The parser of the tool. ``config`` becomes its first positional argument.
+    """
+    add_config_arguments(parser)
+    parser.add_argument('--work-dir', help='folder for logs and results (default: the config, then work_dirs/NAME)')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed run are started',
+    )
+    # torch.distributed.launch gives the rank this way, torchrun by the environment variable.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config file and apply ``--cfg-options``.
+
+    Args:
+        args: The parsed options of :func:`add_config_arguments`.
+
+    Raises:
+        ConfigError: There is no such file.
+        DependencyError: The config uses MMPretrain, which cannot be used here.
+    """
+    if not Path(args.config).is_file():
+        raise ConfigError(f'config file not found: {args.config}')
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    if cfg.get('default_scope') == 'mmpretrain' or 'mmpretrain.' in repr(cfg.to_dict()):
+        require_mmpretrain(f'the config {args.config}')
+    return cfg
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config of a run and apply the common options.
+
+    Args:
+        args: The parsed options of :func:`add_common_arguments`.
+
+    Returns:
+        The config, with ``launcher`` and ``work_dir`` filled in.
+
+    Raises:
+        ConfigError: There is no such file.
+        DependencyError: The config uses MMPretrain, which cannot be used here.
+    """
+    cfg = read_config(args)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg.launcher = args.launcher
+    cfg.work_dir = default_work_dir(cfg) if args.work_dir is None else args.work_dir
+    return cfg
+
+
+def default_work_dir(cfg: Config) -> str:
+    """The folder for results: that of the config, else ``work_dirs`` and the name of the config file.
+
+    Args:
+        cfg: A config that was read from a file.
+    """
+    own = cfg.get('work_dir')
+    return str(Path('work_dirs', Path(cfg.filename).stem)) if own is None else own
+
+
+def existing_checkpoint(path: str) -> str:
+    """Return the path of a checkpoint unchanged.
+
+    Args:
+        path: A file, or an address that MMEngine knows to load (``https://``, ``torchvision://``, ...).
+
+    Raises:
+        ConfigError: It names a file that does not exist.
+    """
+    if '://' not in path and not Path(path).is_file():
+        raise ConfigError(f'checkpoint not found: {path}')
+    return path
+
+
+def image_size_pairs(pixels: Sequence[int]) -> list[tuple[int, int]]:
+    """Image sizes as they are typed after ``--image-size``, one or several.
+
+    Args:
+        pixels: Height and width in turn.
+
+    Raises:
+        ConfigError: A width is missing.
+    """
+    if len(pixels) % 2:
+        raise ConfigError(f'--image-size {" ".join(map(str, pixels))}: allowed: pairs of height and width')
+    return list(zip(pixels[::2], pixels[1::2]))

@@ -1,0 +1,116 @@
+"""Checks of data sets and their files that come before anything slow."""
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from mmbignas.errors import ConfigError
+from mmbignas.supernet import Checkpoint
+from mmbignas.utils.checks import type_name
+
+
+def check_dataset_files(dataset_cfg: Any, key: str) -> None:
+    """Make sure that the files and folders a data set names are there.
+
+    Looks at ``ann_file`` and ``data_prefix`` (relative to ``data_root``, as MMEngine's data sets take them), also
+    inside wrappers. Paths with a scheme such as ``s3://``, and data sets with a file back end other than the local one,
+    are left to their back end.
+
+    Args:
+        dataset_cfg: a data set's config; anything else is passed over.
+        key: its place in the config, e.g. ``train_dataloader.dataset``.
+
+    Raises:
+        ConfigError: naming the key and the path that does not exist.
+    """
+    if not isinstance(dataset_cfg, Mapping):
+        return
+    check_dataset_files(dataset_cfg.get('dataset'), f'{key}.dataset')
+    for index, inner in enumerate(dataset_cfg.get('datasets') or ()):
+        check_dataset_files(inner, f'{key}.datasets[{index}]')
+    if (dataset_cfg.get('backend_args') or {}).get('backend', 'local') != 'local':
+        return
+    root, prefix = dataset_cfg.get('data_root') or '', dataset_cfg.get('data_prefix') or {}
+    named = {'ann_file': dataset_cfg.get('ann_file')}
+    if isinstance(prefix, Mapping):
+        named.update({f'data_prefix.{name}': path for name, path in prefix.items()})
+    else:  # MMPretrain takes a string too
+        named['data_prefix'] = prefix
+    for name, path in named.items():
+        if not isinstance(path, str) or not path and name == 'ann_file':
+            continue
+        full = osp.join(root, osp.expanduser(path))
+        if full and '://' not in full and not osp.exists(osp.expanduser(full)):
+            raise ConfigError(f'{key}.{name}: {full} does not exist; give an existing path, relative to data_root '
+                              f'({root!r}) or absolute')
+
+
+def check_files(cfg: Mapping[str, Any], stages: Sequence[str]) -> None:
+    """Make sure that the files are there which a run needs: of its data sets, and what its model starts from.
+
+    Args:
+        cfg: config of the run.
+        stages: ``train``, ``val`` or ``test``; those that the config has not are passed over.
+
+    Raises:
+        ConfigError: naming the key and the path that does not exist.
+    """
+    if 'train' in stages:
+        _check_init_files(cfg.get('model'), 'model')
+    for stage in stages:
+        if cfg.get(f'{stage}_cfg') is not None and type_name(cfg[f'{stage}_cfg']) != 'SampleFlopsLoop':
+            check_dataset_files((cfg.get(f'{stage}_dataloader') or {}).get('dataset'), f'{stage}_dataloader.dataset')
+            check_dataset_files(cfg.get(f'{stage}_evaluator'), f'{stage}_evaluator')
+
+
+def _check_init_files(cfg: Any, key: str) -> None:
+    if isinstance(cfg, Mapping):
+        path = cfg.get('checkpoint') if type_name(cfg) in ('SupernetCheckpoint', 'OverlapCheckpoint') else None
+        if isinstance(path, str) and '://' not in path and not osp.isfile(path):
+            raise ConfigError(f'{key}.checkpoint: {path} does not exist; give an existing checkpoint, or set {key} to '
+                              'None (--cfg-options) to start without it')
+        for name, value in cfg.items():
+            _check_init_files(value, f'{key}.{name}')
+    elif isinstance(cfg, (list, tuple)):
+        for index, value in enumerate(cfg):
+            _check_init_files(value, f'{key}[{index}]')
+
+
+def check_classes(cfg: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+    """Make sure that the classes of a config's data are those that a checkpoint was trained for.
+
+    Args:
+        cfg: config of a run.
+        checkpoint: a checkpoint, which may have no names of classes.
+
+    Raises:
+        ConfigError: when both name their classes, and differently.
+    """
+    for stage in ('train', 'val', 'test'):
+        dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset') or {}
+        classes = (dataset.get('metainfo') or {}).get('classes')
+        if classes and checkpoint.classes and list(classes) != checkpoint.classes:
+            raise ConfigError(f'{stage}_dataloader.dataset.metainfo.classes: {", ".join(classes)} is not allowed with '
+                              f'{checkpoint.path}; allowed: its classes, {", ".join(checkpoint.classes)}')
+
+
+def check_num_classes(model: nn.Module, dataset: Any, key: str) -> None:
+    """Make sure that a classifier's head has as many outputs as the data have classes.
+
+    Args:
+        model: a model, not a wrapper; without ``head.num_classes`` nothing is checked.
+        dataset: a data set; without the names of its classes nothing is checked.
+        key: its place in the config.
+
+    Raises:
+        ConfigError: naming both numbers.
+    """
+    count = getattr(getattr(model, 'head', None), 'num_classes', None)
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if isinstance(count, int) and classes and count != len(classes):
+        names = ', '.join([*map(str, classes[:5]), '...'] if len(classes) > 5 else classes)
+        raise ConfigError(f'model.head.num_classes: {count} is not allowed with {key}, which has {len(classes)} '
+                          f'classes ({names}); allowed: {len(classes)}')

@@ -1,0 +1,118 @@
+"""The image size of a subnet, in the config of a run with the subnet alone."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from mmbignas.space import ImageSize
+from mmbignas.supernet import model_config
+from mmbignas.utils.checks import type_name
+
+RESIZED = 'ResizedDataPreprocessor'
+
+
+def sized_model_config(model_cfg: Mapping[str, Any], cfg: Mapping[str, Any], model: nn.Module,
+                       image_size: ImageSize | None) -> dict[str, Any]:
+    """The model's config, with a data preprocessor that gives images of its own size where the pipeline does not.
+
+    Args:
+        model_cfg: config of a subnet as a plain network.
+        cfg: config of the supernet's run.
+        model: the supernet, whose preprocessor has a class where the config names none.
+        image_size: height and width in pixels; ``None`` for those of the pipeline.
+    """
+    own = dict(model_cfg)
+    if image_size is None or sorted(image_size) == sorted(pipeline_size(cfg) or ()):
+        return own
+    preprocessor = dict(_preprocessor(cfg))
+    preprocessor.setdefault('type', type(model.data_preprocessor))
+    own['data_preprocessor'] = dict(type=f'mmbignas.{RESIZED}', preprocessor=preprocessor, image_size=list(image_size),
+                                    interpolation_type=interpolation_of(cfg))
+    return own
+
+
+def interpolation_of(cfg: Mapping[str, Any]) -> str:
+    """How a run resizes images where there are several image sizes: as its test, validation or training says.
+
+    Args:
+        cfg: config of the run.
+    """
+    stages = [cfg.get(f'{stage}_cfg') or {} for stage in ('test', 'val', 'train')]
+    return next((own['interpolation_type'] for own in stages if 'interpolation_type' in own), 'bicubic')
+
+
+def image_sizes_of(cfg: Mapping[str, Any]) -> Any:
+    """The image size or sizes of a run, as its test says, or its validation where the test says nothing.
+
+    Args:
+        cfg: config of the run.
+
+    Returns:
+        what stands there; ``None`` where there is nothing.
+    """
+    stages = [cfg.get(f'{stage}_cfg') or {} for stage in ('test', 'val')]
+    return next((own['image_size'] for own in stages if own.get('image_size') is not None), None)
+
+
+def pipeline_size(cfg: Mapping[str, Any]) -> ImageSize | None:
+    """Size of the images that the data pipeline of the evaluation gives, after padding.
+
+    Args:
+        cfg: config of a run. What counts is the last transform of the pipeline that sets the size of images.
+
+    Returns:
+        tuple: the lengths of its sides; ``None`` where the pipeline does not tell.
+    """
+    sides = None
+    for transform in evaluation_pipeline(cfg):
+        kind = type_name(transform)
+        if kind == 'Resize':
+            sides = _sides(transform.get('scale'))
+        elif kind.endswith('CenterCrop'):
+            sides = _sides(transform.get('crop_size'))
+        elif kind == 'ResizeEdge':
+            sides = None  # the other edge is as long as it is
+    if sides is None:
+        return None
+    divisor = _preprocessor(cfg).get('pad_size_divisor', 1)
+    width, height = (-(-side // divisor) * divisor for side in sides)
+    return height, width
+
+
+def own_preprocessor(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Config of the data preprocessor of :func:`sized_model_config`; ``None`` where a run has another one.
+
+    Args:
+        cfg: config of a run with a subnet alone.
+    """
+    preprocessor = _preprocessor(cfg)
+    return preprocessor if type_name(preprocessor) == RESIZED else None
+
+
+def evaluation_pipeline(cfg: Mapping[str, Any],
+                        stages: Sequence[str] = ('val', 'test')) -> Iterable[Mapping[str, Any]]:
+    """The transforms of a config's evaluation.
+
+    Args:
+        cfg: config of a run.
+        stages: of validation and test, what counts first, and what where that has no data.
+    """
+    loaders = [cfg.get(f'{stage}_dataloader') or {} for stage in stages]
+    dataset: Mapping[str, Any] = next((loader['dataset'] for loader in loaders if loader.get('dataset')), {})
+    while isinstance(dataset.get('dataset'), Mapping):
+        dataset = dataset['dataset']
+    return dataset.get('pipeline') or ()
+
+
+def _preprocessor(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Config of the data preprocessor; empty where the model's class has its own."""
+    return model_config(cfg, 'config').get('data_preprocessor') or {}
+
+
+def _sides(size: Any) -> tuple[int, int] | None:
+    """Width and height from a size as MMCV takes it."""
+    if isinstance(size, int):
+        return size, size
+    return tuple(size) if isinstance(size, Sequence) and len(size) == 2 else None

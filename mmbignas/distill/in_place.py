@@ -1,0 +1,94 @@
+"""The largest subnet as the teacher of the others of its iteration."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.model import is_model_wrapper
+
+from mmbignas.distill.job import DistillJob
+from mmbignas.distill.recorder import OutputRecorder, Outputs
+from mmbignas.errors import ConfigError
+from mmbignas.space import ImageSize
+from mmbignas.train.subnet_pass import SubnetPass
+from mmbignas.train.undisturbed import undisturbed
+
+
+class InPlaceTeacher:
+    """What the largest subnet put out in an iteration, detached, for the images that it has seen.
+
+    Args:
+        recorder: records the outputs of the named modules.
+        same_pixels: whether a student at another image size is taught by what the largest subnet puts out at that size.
+    """
+
+    def __init__(self, recorder: OutputRecorder, same_pixels: bool) -> None:
+        self.recorder, self.same_pixels = recorder, same_pixels
+        self._iteration = -1
+        self._own_size: ImageSize | None = None
+        self._outputs: dict[ImageSize | None, Outputs] = {}
+
+    def keep(self, subnet_pass: SubnetPass, outputs: Outputs) -> None:
+        """Keep the outputs of the largest subnet's own pass."""
+        self._iteration, self._own_size = subnet_pass.iteration, subnet_pass.image_size
+        self._outputs = {subnet_pass.image_size: _detached(outputs)}
+
+    def forget(self) -> None:
+        """Let go of all outputs."""
+        self._outputs = {}
+
+    def prepare(self, runner: Any, subnet_pass: SubnetPass) -> None:
+        """Let the largest subnet see what a student is about to see, unless it has.
+
+        It computes in training mode, without gradients and without dropping anything, and leaves no trace in running
+        statistics and random states.
+
+        Args:
+            runner: the runner, whose model computes as the student.
+            subnet_pass: the student's pass.
+        """
+        if not self.same_pixels or not self._outputs or subnet_pass.image_size in self._outputs:
+            return
+        loop, model = runner.train_loop, runner.model.module if is_model_wrapper(runner.model) else runner.model
+        loop.supernet.apply(loop.rule.max)
+        self.recorder.start()
+        with undisturbed(model), torch.no_grad(), runner.optim_wrapper.optim_context(model):
+            model._run_forward(loop.data, mode='loss')
+        self._outputs[subnet_pass.image_size] = _detached(self.recorder.stop())
+        loop.supernet.apply(subnet_pass.subnet)
+
+    def outputs(self, subnet_pass: SubnetPass) -> Outputs:
+        """What a student learns from.
+
+        Raises:
+            RuntimeError: when there is nothing of its iteration, and so of its batch.
+        """
+        if self._iteration != subnet_pass.iteration:
+            raise RuntimeError(f'the outputs of the largest subnet are those of iteration {self._iteration}, but '
+                               f'{subnet_pass.name} is trained in iteration {subnet_pass.iteration}')
+        return self._outputs.get(subnet_pass.image_size) or self._outputs[self._own_size]
+
+    def check(self, subnet_pass: SubnetPass, job: DistillJob, outputs: Outputs) -> None:
+        """Refuse outputs that depend on the image size, where the student's is another one.
+
+        Args:
+            subnet_pass: the student's pass.
+            job: the job.
+            outputs: the student's.
+
+        Raises:
+            ConfigError: for a module with such outputs.
+        """
+        if subnet_pass.image_size in self._outputs:
+            return
+        for module in job.names:
+            for ours, theirs in zip(outputs[module], self.outputs(subnet_pass)[module]):
+                if ours.shape[2:] != theirs.shape[2:]:
+                    raise ConfigError(f'DistillHook.same_pixels: False is not allowed with {job.key}.mimic_name '
+                                      f'{module!r}, whose outputs depend on the image size ({tuple(ours.shape)} at '
+                                      f'{subnet_pass.image_size}, {tuple(theirs.shape)} at {self._own_size}); allowed: '
+                                      'True')
+
+
+def _detached(outputs: Outputs) -> Outputs:
+    return {name: [tensor.detach() for tensor in tensors] for name, tensors in outputs.items()}

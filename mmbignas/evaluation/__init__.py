@@ -1,0 +1,11 @@
+"""Val and test loops, BN calibration, ledgers and results."""
+from mmbignas.evaluation.bn_calibration_hook import BNCalibrationHook
+from mmbignas.evaluation.evaluate_subnet_loop import EvaluateSubnetLoop
+from mmbignas.evaluation.sample_accuracy_loop import SampleAccuracyLoop
+from mmbignas.evaluation.sample_flops_loop import SampleFlopsLoop
+from mmbignas.evaluation.subnet_loop import SubnetEval
+from mmbignas.evaluation.subnet_search_loop import SubnetSearchLoop
+from mmbignas.evaluation.subnet_val_loop import SubnetValLoop
+
+__all__ = ['BNCalibrationHook', 'EvaluateSubnetLoop', 'SampleAccuracyLoop', 'SampleFlopsLoop', 'SubnetEval',
+           'SubnetSearchLoop', 'SubnetValLoop']

@@ -1,0 +1,168 @@
+"""From raw outputs to boxes, as one graph of fixed shapes."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models import SingleStageDetector
+from mmdet.models.dense_heads import AnchorHead
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmbignas.errors import ConfigError
+from mmbignas.export.network import Network
+from mmbignas.export.nms import nms_keep
+
+BOX_OUTPUTS = ['boxes', 'scores', 'labels']
+DECODING = ('predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
+NMS_KEYS = ('type', 'iou_threshold', 'class_agnostic', 'split_thr')  # the last one only says how it is computed
+
+
+class DetectionNetwork(nn.Module):
+    """A single-stage anchor detector with decoding and NMS: what MMDetection predicts, padded to a fixed number.
+
+    Where MMDetection filters, here scores become 0, so that every shape but the batch size is known beforehand. As
+    there, boxes end at the border of each image within its padding; they are not scaled back to the size that the image
+    had before, and ``test_cfg.min_bbox_size`` is in pixels of the input.
+
+    Args:
+        network: the way to the raw outputs.
+
+    Raises:
+        ConfigError: for a model that finds its boxes in another way.
+
+    Attributes:
+        input_names: ``images`` and ``image_sizes``.
+        output_names: ``boxes``, ``scores`` and ``labels``, then the raw outputs.
+    """
+
+    input_names = [*Network.input_names, 'image_sizes']
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.output_names = BOX_OUTPUTS + network.output_names
+        cfg = _anchor_head(network).test_cfg or {}
+        self.nms_pre, self.max_per_img = _count(cfg, 'nms_pre'), _count(cfg, 'max_per_img')
+        self.score_thr, self.min_size = cfg.get('score_thr', 0), cfg.get('min_bbox_size', -1)
+        if not 0 <= self.score_thr <= 1:
+            raise ConfigError(f'test_cfg.score_thr: {self.score_thr!r} is not allowed with boxes; allowed: 0 to 1')
+        self.iou_threshold, self.class_agnostic = _nms_settings(cfg)
+
+    @property
+    def head(self) -> Any:
+        """The model's head."""
+        return self.network.model.bbox_head
+
+    def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, ...]:
+        """Detect.
+
+        Args:
+            images: ``(N, C, H, W)``, normalised, then padded on the right and at the bottom.
+            image_sizes: ``(N, 2)``, int64, height and width of each image in pixels, without its padding.
+
+        Returns:
+            tuple: with K = ``test_cfg.max_per_img``, boxes ``(N, K, 4)`` in pixels of the images, scores ``(N, K)`` in
+            descending order and labels ``(N, K)``; where there are fewer boxes, zeros, 0 and -1. Then the raw outputs.
+        """
+        raw = self.network(images)
+        levels = len(raw) // 2
+        boxes, scores, labels = self._candidates(raw[:levels], raw[levels:], image_sizes)
+        keep = nms_keep(self._apart(boxes, scores, labels), scores, self.iou_threshold, self.max_per_img)
+        count = min(self.max_per_img, scores.shape[1])
+        scores, best = torch.where(keep, scores, 0.).topk(count)
+        found = scores > 0
+        boxes = _take(boxes, best) * found[..., None]
+        labels = torch.where(found, labels.gather(1, best), -1)
+        lacking = self.max_per_img - count
+        return (F.pad(boxes, (0, 0, 0, lacking)), F.pad(scores, (0, lacking)), F.pad(labels, (0, lacking), value=-1),
+                *raw)
+
+    def _candidates(self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor],
+                    image_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best anchors and classes of each level: boxes (N, M, 4), scores (N, M) or 0, and labels (N, M)."""
+        sizes = [cls_score.shape[-2:] for cls_score in cls_scores]
+        priors = self.head.prior_generator.grid_priors(sizes, cls_scores[0].dtype, cls_scores[0].device)
+        parts = []
+        for cls_score, bbox_pred, level_priors in zip(cls_scores, bbox_preds, priors):
+            flat = cls_score.permute(0, 2, 3, 1).flatten(1).sigmoid()
+            scores, index = flat.topk(min(self.nms_pre, flat.shape[1]))
+            anchors = index // self.head.cls_out_channels
+            deltas = bbox_pred.permute(0, 2, 3, 1).reshape(-1, len(level_priors), 4)
+            parts.append((get_box_tensor(level_priors)[anchors], _take(deltas, anchors), scores,
+                          index % self.head.cls_out_channels))
+        anchor_boxes, deltas, scores, labels = (torch.cat(part, 1) for part in zip(*parts))
+        decoded = self.head.bbox_coder.decode(anchor_boxes.reshape(-1, 4), deltas.reshape(-1, 4),
+                                              max_shape=self.network.image_size)
+        boxes = get_box_tensor(decoded).reshape(-1, scores.shape[1], 4)
+        if getattr(self.head.bbox_coder, 'clip_border', True):  # at the input's border they end already
+            boxes = torch.minimum(boxes, image_sizes.flip(1).repeat(1, 2)[:, None].to(boxes))
+        valid = scores > self.score_thr
+        if self.min_size >= 0:
+            valid = valid & (boxes[..., 2:] - boxes[..., :2] > self.min_size).all(-1)
+        return boxes, torch.where(valid, scores, 0.), labels
+
+    def _apart(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """The boxes, those of each class moved away from the other classes', as ``mmcv.ops.batched_nms`` does it."""
+        boxes = torch.where(scores[..., None] > 0, boxes, 0.)
+        if self.class_agnostic:
+            return boxes
+        offsets = labels.to(boxes) * (boxes.amax((1, 2))[:, None] + 1)
+        return boxes + offsets[..., None]
+
+    def full_sizes(self, count: int) -> Tensor:
+        """The ``image_sizes`` of so many images that fill the input."""
+        return torch.tensor([self.network.image_size] * count)
+
+    def random_sizes(self, count: int) -> Tensor:
+        """Those of images with padding, at most as much padding as image on either side, the same for a count."""
+        generator = torch.Generator().manual_seed(count)
+        return torch.stack([torch.randint((side + 1) // 2, side + 1, (count, ), generator=generator)
+                            for side in self.network.image_size], 1)
+
+    def reference(self, raw: Sequence[Tensor], image_sizes: Tensor) -> list[InstanceData]:
+        """What MMDetection itself makes of raw outputs, one for each image."""
+        levels = len(raw) // 2
+        metas = [dict(img_shape=tuple(size)) for size in image_sizes.tolist()]
+        return self.head.predict_by_feat(list(raw[:levels]), list(raw[levels:]), batch_img_metas=metas)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of (N, M, 4) by an index (N, K)."""
+    return values.gather(1, index[..., None].expand(-1, -1, 4))
+
+
+def _anchor_head(network: Network) -> Any:
+    model = network.model
+    head = getattr(model, 'bbox_head', None)
+    if not isinstance(model, SingleStageDetector) or not isinstance(head, AnchorHead) or any(
+            getattr(type(head), name) is not getattr(BaseDenseHead, name) for name in DECODING) or (
+                'bbox_pred_0' not in network.output_names):
+        found = type(model).__name__ + (f' with {type(head).__name__}' if head is not None else '')
+        raise ConfigError(f'model: {found} is not allowed with boxes; allowed: single-stage detectors with '
+                          "MMDetection's anchor heads that give class scores and box deltas, such as RetinaHead. Other "
+                          'models can be exported with raw outputs')
+    if not head.use_sigmoid_cls or getattr(head.loss_cls, 'custom_cls_channels', False):
+        raise ConfigError(f'bbox_head.loss_cls: {type(head.loss_cls).__name__} without use_sigmoid=True is not allowed '
+                          'with boxes; allowed: losses of independent classes with use_sigmoid=True')
+    return head
+
+
+def _count(cfg: Any, key: str) -> int:
+    value = cfg.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f'test_cfg.{key}: {value!r} is not allowed with boxes; allowed: integers from 1')
+    return value
+
+
+def _nms_settings(cfg: Any) -> tuple[float, bool]:
+    """IoU threshold and whether boxes of different classes compete."""
+    nms = dict(cfg.get('nms') or {})
+    if nms.get('type', 'nms') != 'nms' or 'iou_threshold' not in nms or not set(nms) <= set(NMS_KEYS):
+        raise ConfigError(f"test_cfg.nms: {cfg.get('nms')} is not allowed with boxes; allowed: dict(type='nms', "
+                          'iou_threshold=...), and class_agnostic beside these')
+    return float(nms['iou_threshold']), bool(nms.get('class_agnostic', False))

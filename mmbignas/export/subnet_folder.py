@@ -1,0 +1,205 @@
+"""From a supernet's checkpoint to a subnet as a folder that somebody ships."""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import Tensor, nn
+
+from mmbignas.cost import Cost, CostModel
+from mmbignas.data import is_one_size, read_image_sizes
+from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.check_data import check_classes
+from mmbignas.data.fixed_images import count_images
+from mmbignas.data.pipeline_size import interpolation_of, sized_model_config
+from mmbignas.data.resizing import at_resolution
+from mmbignas.errors import ConfigError
+from mmbignas.export.plain_config import plain_run_config
+from mmbignas.space import ImageSize, Subnet, json_number
+from mmbignas.supernet import (
+    Checkpoint,
+    calibrate_bn,
+    file_hash,
+    image_channels,
+    load_weights,
+    read_checkpoint,
+    subnet_config,
+    subnet_state_dict,
+)
+from mmbignas.supernet.build import build_model, load_supernet
+from mmbignas.supernet.check_widths import check_widths
+from mmbignas.utils.files import check_new_folder, new_folder
+from mmbignas.utils.tensors import tensors_in
+from mmbignas.version import __version__
+
+CONFIG, CHECKPOINT, CERTIFICATE = 'config.py', 'checkpoint.pth', 'certificate.json'
+SMALL_INPUTS = ((2, 64, 64), (1, 96, 160), (3, 64, 128))  # images, height, width
+MAX_DIFFERENCE = 1e-3  # of the greatest output; beyond it, it is another network
+
+
+class SubnetExporter:
+    """Cuts subnets out of one trained supernet, each into a folder of its own.
+
+    A folder holds ``config.py``, an ordinary config with numbers in place of spaces and MMEngine's own loops;
+    ``checkpoint.pth``, the sliced weights with the meta data of the source; and ``certificate.json``: what is in it,
+    what it costs, where it comes from, and by how much the outputs of the written network differ from those of the
+    supernet with the subnet applied. A subnet with an image size of its own sees images of that size, see
+    :func:`~mmbignas.data.resizing.resized_data_preprocessor`.
+
+    Args:
+        cfg: config of the supernet's run.
+        checkpoint: its checkpoint.
+        image_size: ``[height, width]`` in pixels, of the images that MACs are counted for; a list of such sizes to
+            choose from where the supernet was trained in several. Of a list with a single one, all subnets see images
+            of that size.
+        calibration: calibrates the BN statistics of each subnet first; ``None`` leaves those of the supernet, which
+            suit no subnet.
+        weights: ``ema`` or ``training``, of a run with ``EMAHook``.
+        log: is told what is going on.
+
+    Attributes:
+        space: the subnets that can be exported.
+
+    Raises:
+        ConfigError: for a checkpoint that cannot be read or is of another architecture, or a model that cannot be
+            handled.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str | Path, image_size: Sequence[Any],
+                 calibration: Calibration | None = None, weights: str | None = None,
+                 log: Callable[[str], Any] = print) -> None:
+        self.cfg, self.calibration, self.log = cfg, calibration, log
+        self.checkpoint: Checkpoint = read_checkpoint(checkpoint, weights)
+        check_classes(cfg, self.checkpoint)
+        self.supernet = load_supernet(cfg, self.checkpoint)
+        self.model: nn.Module = self.supernet.model
+        check_widths(self.supernet)
+        sizes = read_image_sizes(self.model, image_size, 'image_size')
+        self._only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
+        self.cost_model = CostModel(self.model, sizes)
+        self.space = self.cost_model.space
+        self._batches: list[Any] | None = None
+
+    def export(self, subnet: Subnet, out: str | Path) -> dict[str, Any]:
+        """Write the folder of one subnet.
+
+        Args:
+            subnet: a canonical subnet of :attr:`space`.
+            out: the folder. It appears when it is complete and checked.
+
+        Returns:
+            dict: the certificate.
+
+        Raises:
+            ConfigError: for a folder that :func:`check_export_folder` refuses or that cannot be made, or weights whose
+                outputs are not finite.
+            RuntimeError: when the written network computes something else than the supernet.
+        """
+        check_export_folder(out)
+        with new_folder(out) as aside:
+            self.supernet.apply(subnet)
+            if self.calibration is not None:
+                self._calibrate(self.calibration, self._own_size(subnet))
+            model_cfg = subnet_config(self.cfg.model, self.model, subnet)
+            plain_cfg = plain_run_config(self.cfg, sized_model_config(model_cfg, self.cfg, self.model,
+                                                                      self._own_size(subnet)))
+            self._write(plain_cfg, aside)
+            plain = read_back(aside)
+            cost = self.cost_model(subnet)
+            certificate = self._certificate(subnet, cost, aside)
+            certificate.update(self._compare(plain, self._size(subnet)))
+            if sum(parameter.numel() for parameter in plain.parameters()) != cost.params:
+                raise RuntimeError(f'the exported network has other parameters than the {cost.params} of the cost '
+                                   'function')
+            (aside / CERTIFICATE).write_text(json.dumps(certificate, indent=2) + '\n', encoding='utf-8')
+        return certificate
+
+    def _own_size(self, subnet: Subnet) -> ImageSize | None:
+        """Size that the subnet's images are resized to; ``None`` where they stay as they are."""
+        return subnet.image_size or self._only_size
+
+    def _size(self, subnet: Subnet) -> ImageSize:
+        return subnet.image_size or self.space.image_sizes[0]
+
+    def _calibrate(self, calibration: Calibration, image_size: ImageSize | None) -> None:
+        """Calibrate the current subnet; the other subnets' statistics were wrong before and are now."""
+        if self._batches is None:
+            self._batches = calibration.load(self.log)
+        self.model.to(get_device())
+        with at_resolution(self.model, image_size, interpolation_of(self.cfg)):
+            calibrate_bn(self.model, self._batches)
+        self.model.cpu()
+
+    def _write(self, plain_cfg: Config, folder: Path) -> None:
+        plain_cfg.dump(str(folder / CONFIG))
+        plain = build_model(plain_cfg)
+        meta = dict(self.checkpoint.meta, cfg=plain_cfg.pretty_text)
+        torch.save(dict(meta=meta, state_dict=subnet_state_dict(self.model, plain)), folder / CHECKPOINT)
+
+    def _certificate(self, subnet: Subnet, cost: Cost, folder: Path) -> dict[str, Any]:
+        source = dict(config=self.cfg.filename, checkpoint=self.checkpoint.path, weights=self.checkpoint.weights)
+        if Path(self.checkpoint.path).is_file():
+            source['sha256'] = file_hash(self.checkpoint.path)
+        calibration = None if self._batches is None else dict(num_images=sum(map(count_images, self._batches)))
+        return dict(
+            subnet_settings=subnet.to_dict(), number=json_number(self.space.index(subnet)), source=source,
+            checkpoint=dict(bytes=(folder / CHECKPOINT).stat().st_size, sha256=file_hash(folder / CHECKPOINT)),
+            bn_calibration=calibration, image_size=list(self._size(subnet)), macs=cost.macs, ops=cost.ops,
+            params=cost.params, modules={name: part._asdict() for name, part in cost.modules.items()},
+            versions=dict(mmbignas=__version__, torch=torch.__version__))
+
+    @torch.no_grad()
+    def _compare(self, plain: nn.Module, image_size: ImageSize) -> dict[str, Any]:
+        """By how much the outputs of the supernet and of the written network differ, on random images."""
+        generator = torch.Generator().manual_seed(0)
+        worst = greatest = torch.zeros((), dtype=torch.float64)
+        shapes, equal = [], True
+        for count, *size in (*SMALL_INPUTS, (1, *image_size)):
+            images = torch.randn(count, image_channels(self.model), *size, generator=generator)
+            shapes.append(list(images.shape))
+            for ours, theirs in zip(_outputs(self.model, images), _outputs(plain, images), strict=True):
+                if not ours.isfinite().all():
+                    raise ConfigError(f'{self.checkpoint.path}: the outputs of its subnet are not finite')
+                equal = equal and torch.equal(ours, theirs)
+                worst = torch.maximum(worst, (ours.double() - theirs.double()).abs().max())  # keeps what is no number
+                greatest = torch.maximum(greatest, ours.double().abs().max())
+        if not worst <= MAX_DIFFERENCE * greatest:
+            raise RuntimeError(f'the exported network computes something else than the supernet: outputs differ by '
+                               f'{worst:.3g}, and are at most {greatest:.3g}')
+        return dict(inputs=shapes, max_abs_diff=float(worst), bit_for_bit=equal)
+
+
+def read_back(folder: str | Path) -> nn.Module:
+    """Build the network of an exported folder from its files, in eval mode.
+
+    Args:
+        folder: what :meth:`SubnetExporter.export` wrote.
+    """
+    model = build_model(Config.fromfile(str(Path(folder, CONFIG))))
+    load_weights(model, read_checkpoint(Path(folder, CHECKPOINT)))
+    return model.eval()
+
+
+def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+    return list(tensors_in(model(images, mode='tensor')))
+
+
+def check_export_folder(folder: str | Path) -> None:
+    """Make sure that a subnet can be exported to a folder, and lies safely there.
+
+    MMEngine writes the config of a run to its work dir, under the name of the file that it was read from. So a test of
+    the exported config must not have the exported folder for its work dir.
+
+    Raises:
+        ConfigError: if it exists, or is the work dir that MMEngine's tools choose for the exported config.
+    """
+    check_new_folder(folder)
+    work_dir = Path('work_dirs', Path(CONFIG).stem)
+    if Path(folder).resolve().parts[-2:] == work_dir.parts:
+        raise ConfigError(f'{folder}: is not allowed, as tests of the exported {CONFIG} would write to {work_dir}; '
+                          'allowed: any other new folder, such as exported/NAME')

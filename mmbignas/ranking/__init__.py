@@ -1,0 +1,4 @@
+"""Whether the ranking of subnets by a supernet can be trusted."""
+
+
+__all__ = []

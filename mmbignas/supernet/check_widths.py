@@ -1,0 +1,55 @@
+"""Whether the modules of a supernet fit together in every subnet."""
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from mmbignas.errors import ConfigError
+from mmbignas.ops import DynamicLayer
+from mmbignas.supernet import Supernet, probe
+
+
+def check_widths(supernet: Supernet) -> None:
+    """Make sure that every module takes what the smallest subnet gives it, and needs what the largest does.
+
+    A plain neck behind a searchable backbone, for one, fits the largest subnet alone. A dynamic layer that is wider
+    than anything it is given would never train the rest.
+
+    Args:
+        supernet: the model, which is left as it was.
+
+    Raises:
+        ConfigError: naming the first layer that does not fit.
+    """
+    extremes = dict(smallest=supernet.space.min(), largest=supernet.space.max())
+    entered: dict[str, int] = {}  # path -> width of its input
+
+    def enter(path: str, module: nn.Module, inputs: tuple) -> None:
+        channels = -1 if isinstance(module, nn.Linear) else 1
+        entered.pop(path, None)  # the last one is to stand last
+        entered[path] = inputs[0].shape[channels] if isinstance(module, DynamicLayer) else 0
+
+    handles = [module.register_forward_pre_hook(partial(enter, path))
+               for path, module in supernet.model.named_modules() if not isinstance(module, nn.ModuleList)]
+    try:
+        for size in extremes:
+            probe(supernet, extremes[size])
+    except (RuntimeError, ValueError) as error:
+        last = list(entered)[-1] if entered else '?'
+        plain = type(getattr(supernet.model, 'head', None)).__name__ == 'LinearClsHead' and last.startswith('head')
+        raise ConfigError(f'model: {last} does not take the {size} subnet ({error}); a module that gets tensors of '
+                          'changing width has to be dynamic: give one of its elements as '
+                          'dict(space=dict(min=[x], max=[x])) in place of [x]'
+                          + ', or mmbignas.BigLinearClsHead' * plain) from error
+    except TypeError:
+        return  # mode 'tensor' of this model needs more than an image, as that of a two-stage detector does
+    finally:
+        for handle in handles:
+            handle.remove()
+    for path, given in entered.items():
+        layer = supernet.model.get_submodule(path)
+        full = getattr(layer, 'in_channels', getattr(layer, 'in_features', given))
+        if given and given < full:
+            raise ConfigError(f'model: {path} is built for an input of {full} channels, but the largest subnet gives '
+                              f'it {given}; allowed: in_channels that are the greatest width of what comes before')

@@ -1,0 +1,1 @@
+"""Resuming: checkpoints that are there, and stopping in time."""

@@ -1,0 +1,110 @@
+"""Checkpoint files that are written whole or not at all, and the newest one that can be read."""
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+from mmbignas.errors import ConfigError
+from mmbignas.utils.files import replacing
+
+BACKEND = 'mmbignas.whole_files'
+LAST = 'last_checkpoint'
+STOPPED = 'stopped.pth'
+
+
+class WholeFilesBackend(LocalBackend):
+    """MMEngine's backend for local files, except that a file is on the disk in full before it gets its name.
+
+    It is ``backend_args=dict(backend='mmbignas.whole_files')`` of MMEngine's ``CheckpointHook``.
+    """
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file; until it is complete, what was there before stays.
+
+        Args:
+            obj: its content.
+            filepath: its path; folders that are missing are made.
+        """
+        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(filepath) as aside, open(aside, 'wb') as file:
+            file.write(obj)
+            file.flush()
+            os.fsync(file.fileno())
+
+register_backend(BACKEND, WholeFilesBackend, force=True)
+
+
+def write_last(work_dir: str | Path, checkpoint: str) -> None:
+    """Write MMEngine's note of the last checkpoint.
+
+    Args:
+        work_dir: of the run.
+        checkpoint: path of the checkpoint.
+    """
+    with replacing(Path(work_dir, LAST)) as aside:
+        aside.write_text(checkpoint)
+
+
+def newest_checkpoint(work_dir: str | Path, patterns: Sequence[str], warn: Callable[[str], object]) -> str | None:
+    """The checkpoint to resume from.
+
+    It is the one that MMEngine's ``last_checkpoint`` names. Where this one cannot be read, or the note itself is
+    missing, it is the newest that can.
+
+    Args:
+        work_dir: of the run.
+        patterns: of the names of the run's checkpoints.
+        warn: is told about each checkpoint that is passed over.
+
+    Returns:
+        str: ``None`` where nothing was saved.
+
+    Raises:
+        ConfigError: where something was saved, but nothing can be read.
+    """
+    folder, note = Path(work_dir), Path(work_dir, LAST)
+    named = note.read_text().strip() if note.is_file() else ''
+    folders = dict.fromkeys([folder, *([Path(named).parent] if named else [])])
+    for own in folders:
+        for left in own.glob('.*.pth.*.partial'):
+            with suppress(OSError):
+                left.unlink()
+    others = {path for own in folders for pattern in patterns for path in own.glob(pattern) if path != Path(named)}
+    candidates = [named] if named else []
+    candidates += [str(path) for path in sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
+    passed: list[str] = []
+    for path in candidates:
+        problem = what_is_broken(path)
+        if problem is None:
+            if passed:
+                warn(f'resuming from {path} in place of what cannot be read: {"; ".join(passed)}')
+            elif not named:
+                warn(f'{note} does not name a checkpoint; resuming from the newest, {path}')
+            return path
+        passed.append(f'{path} {problem}')
+    if not candidates and not note.is_file():
+        return None
+    reason = '; '.join(passed) or f'{note} is empty'
+    raise ConfigError(f'resume: no checkpoint in {work_dir} can be read ({reason}); allowed: a folder with a whole '
+                      f'checkpoint, or, to begin from the start, one without any and without {LAST}')
+
+
+def what_is_broken(path: str | Path) -> str | None:
+    """What is wrong with a checkpoint file, if anything; all of it is read, and compared with its checksums.
+
+    Args:
+        path: a local file, as ``torch.save`` writes it.
+    """
+    if not Path(path).is_file():
+        return 'does not exist'
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        return f'is truncated or damaged ({error})'
+    return None if damaged is None else f'is damaged ({damaged})'

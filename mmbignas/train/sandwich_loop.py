@@ -1,0 +1,286 @@
+"""Training loops that follow the sandwich rule."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, get_rank, get_world_size
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mmbignas.data import read_size_list
+from mmbignas.data.check_data import check_dataset_files, check_num_classes
+from mmbignas.data.repeatable_loader import RepeatableLoader
+from mmbignas.data.resizing import Resizer, check_interpolation
+from mmbignas.errors import ConfigError
+from mmbignas.registry import LOOPS
+from mmbignas.supernet import Supernet
+from mmbignas.supernet.check_widths import check_widths
+from mmbignas.train.attentive import choose, read_attentive
+from mmbignas.train.sandwich_rule import SandwichRule
+from mmbignas.train.subnet_pass import SubnetPass
+from mmbignas.train.watch.same_on_all_ranks_hook import SameOnAllRanksHook
+from mmbignas.utils.distributed import average_gradients, check_same_length
+from mmbignas.utils.random_states import mixed_seed, seed_process
+
+
+class SandwichLoop(BaseLoop):
+    """What sandwich training by epoch and by iteration have in common.
+
+    In an iteration, the batch is preprocessed once. Then, for each subnet: hook point ``before_subnet_forward``,
+    forward, hook point ``after_subnet_forward`` (which may add entries to the dict ``losses``), backward, hook point
+    ``after_subnet_backward``. The gradients add up; they are averaged over the processes once, hook point
+    ``before_sandwich_step``, clipped once, and followed by one optimizer step. It is the sum of the passes' gradients,
+    not their mean: for plain SGD a learning rate that suits one subnet is in effect multiplied by the number of passes.
+
+    The hook points are methods ``(self, runner, subnet_pass, ...)`` of a hook, where ``subnet_pass`` is a
+    :class:`~mmbignas.train.subnet_pass.SubnetPass`; the second one also takes ``losses``, the third one ``loss``, the
+    sum of them that was trained on, a scalar without a graph. ``before_sandwich_step`` takes the runner alone. The
+    subnets of an iteration depend on the run's seed and the number of the iteration alone, so they are the same on all
+    ranks and after a resume. So are each rank's images, their augmentations, and whatever else is random (dropout,
+    ...): a resumed run is the one that was not interrupted. See
+    :class:`~mmbignas.data.repeatable_loader.RepeatableLoader`.
+
+    Of ``best_up`` and ``worst_up`` (AttentiveNAS, arXiv 2011.09011) this holds for the candidates, random subnets of
+    about the same MACs. Before ``before_subnet_forward``, each of them computes its loss on the batch, without
+    gradients, which costs a forward pass; the one with the lowest (``best_up``) or highest (``worst_up``) mean over the
+    processes is trained. So the choice is the same on all ranks, but depends on the weights and the batch too. The loss
+    is the model's own, with that of an external teacher. See :func:`~mmbignas.train.attentive.choose`.
+
+    Several processes get a :class:`~mmbignas.train.SameOnAllRanksHook` where the config has none.
+
+    Args:
+        runner: the runner.
+        dataloader: a dataloader or its config.
+        sample_subnet_num: subnets per iteration. With 1, ``sample_strategy`` is walked one entry per iteration.
+        sample_strategy: which subnets, one entry per pass: ``max``, ``min``, ``middle``, ``random``, ``best_up``,
+            ``worst_up``, a number in the space, a .json or .yaml file, or settings.
+        valid_before_train: validate once before the first iteration.
+        image_size_list: sizes that the passes see the batch in, see
+            :class:`~mmbignas.train.sandwich_rule.SandwichRule`: each ``[height, width]`` in pixels. Each is resized
+            from the preprocessed batch, see :func:`~mmbignas.data.resizing.at_resolution`; the data pipeline has to
+            give the greatest. ``None`` for the batch as it is.
+        share_interpolation: one size for all passes of an iteration.
+        interpolation_type: one of :data:`~mmbignas.data.resizing.INTERPOLATIONS`.
+        attentive: how the candidates of ``best_up`` and ``worst_up`` are drawn, see
+            :func:`~mmbignas.train.attentive.read_attentive`: ``candidates``, their number; ``tolerance``, how far
+            their MACs may lie from those of the first, relative to these; ``image_size``, ``[height, width]`` in pixels
+            to count MACs at without ``image_size_list``. ``None`` for the defaults.
+        **kwargs: of the MMEngine loop.
+
+    Raises:
+        ConfigError: for a strategy or image sizes that do not fit, ``best_up`` or ``worst_up`` with a model whose MACs
+            cannot be counted, data files that do not exist, or MMEngine's ``sync_bn``, before data are loaded; and for
+            epochs that have more batches in some processes than in others.
+
+    Attributes:
+        data: what the pass that is under way trains on, as ``model`` is given it; ``None`` between iterations.
+        skip_step: set to True, in all processes, by a hook's ``before_sandwich_step`` to drop the gradients that have
+            come together in place of the optimizer step.
+    """
+
+    _iter: int
+
+    def __init__(self, runner: Any, dataloader: DataLoader | dict, *args: Any, sample_subnet_num: int = 4,
+                 sample_strategy: Sequence[str | Mapping[str, Any]] = ('max', 'min', 'random', 'random'),
+                 valid_before_train: bool = False, image_size_list: Sequence[Any] | None = None,
+                 share_interpolation: bool = False, interpolation_type: str = 'bicubic',
+                 attentive: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        if runner.cfg.get('sync_bn') is not None:
+            raise ConfigError(f"sync_bn: {runner.cfg.sync_bn!r} is not allowed, it would replace the supernet's "
+                              "dynamic normalisations by plain ones; allowed: None, with norm_cfg=dict(type='SyncBN')")
+        self.supernet = Supernet(runner.model)
+        check_widths(self.supernet)
+        sizes = self._read_sizes(image_size_list, interpolation_type)
+        if not isinstance(share_interpolation, bool):
+            raise ConfigError(f'train_cfg.share_interpolation: {share_interpolation!r} is not allowed; allowed: True, '
+                              'False')
+        if share_interpolation and not sizes:
+            raise ConfigError('train_cfg.share_interpolation: True is not allowed without train_cfg.image_size_list; '
+                              'allowed: False')
+        self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy, sizes, share_interpolation,
+                                 read_attentive(attentive, sample_strategy, self.supernet.model, sizes))
+        self.data: Any = None
+        self.skip_step = False
+        self.valid_before_train = valid_before_train
+        self._seed: int | None = None
+        if isinstance(dataloader, dict):
+            check_dataset_files(dataloader.get('dataset'), 'train_dataloader.dataset')
+        if runner.cfg.get('val_cfg') is not None:
+            check_dataset_files(runner.cfg.val_dataloader.get('dataset'), 'val_dataloader.dataset')
+        super().__init__(runner, self._repeatable(runner, dataloader), *args, **kwargs)
+        check_num_classes(self.supernet.model, self.dataloader.dataset, 'train_dataloader.dataset')
+        if isinstance(self, EpochBasedTrainLoop):
+            check_same_length(self.dataloader)
+        if get_world_size() > 1 and not any(isinstance(hook, SameOnAllRanksHook) for hook in runner.hooks):
+            runner.register_hook(SameOnAllRanksHook())
+
+    def _read_sizes(self, image_size_list: Any, interpolation: Any) -> list[tuple[int, int]]:
+        """The image sizes, and a resizer for each."""
+        check_interpolation(interpolation, 'train_cfg.interpolation_type')
+        self._resizers: dict[tuple[int, int], Resizer] = {}
+        if image_size_list is None:
+            return []
+        key, model = 'train_cfg.image_size_list', self.supernet.model
+        sizes = read_size_list(model, image_size_list, key)
+        self._resizers = {size: Resizer(model, size, interpolation, key) for size in sizes}
+        return sizes
+
+    def _repeatable(self, runner: Any, dataloader: DataLoader | dict) -> RepeatableLoader:
+        sampler_cfg = dataloader.get('sampler') if isinstance(dataloader, dict) else None
+        loader = runner.build_dataloader(dataloader, seed=runner.seed,
+                                         diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+        return RepeatableLoader(loader, get_rank(), not isinstance(sampler_cfg, dict) or 'seed' in sampler_cfg)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the draws: that of rank 0, as ``diff_rank_seed`` gives each rank its own."""
+        if self._seed is None:
+            shared = [self.runner.seed]
+            broadcast_object_list(shared)
+            self._seed = int(shared[0])
+        return self._seed
+
+    def _validate_first(self) -> None:
+        if self.valid_before_train and self._iter == 0 and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+            self.runner.model.train()
+
+    def _train_iter(self, batch_idx: int, data_batch: Any) -> None:
+        """Train all subnets of one iteration on a batch; ``None`` stands for one that was trained on already."""
+        if data_batch is None:
+            return
+        self._validate_first()
+        seed_process(mixed_seed(self.seed, get_rank(), self._iter))
+        self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=data_batch)
+        outputs = self._train_sandwich(data_batch)
+        self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
+        self._iter += 1
+
+    def _train_sandwich(self, data_batch: Any) -> dict[str, Tensor]:
+        runner, optim_wrapper = self.runner, self.runner.optim_wrapper
+        if not isinstance(optim_wrapper, OptimWrapper) or isinstance(optim_wrapper, OptimWrapperDict):
+            raise ConfigError(f'optim_wrapper: {type(optim_wrapper).__name__} is not allowed; allowed: OptimWrapper '
+                              'and its subclasses for one optimizer')
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        with optim_wrapper.optim_context(model):
+            data = model.data_preprocessor(data_batch, True)
+        batches: dict[tuple[int, int] | None, Any] = {None: data}
+        total, log_vars = 0., {}
+        count = optim_wrapper._inner_count
+        for subnet_pass in self.rule.passes(self.seed, self._iter):
+            if subnet_pass.candidates:
+                subnet_pass = self._choose(subnet_pass, batches)
+            self.supernet.apply(subnet_pass.subnet)
+            self.data = self._resized(subnet_pass, batches)
+            runner.call_hook('before_subnet_forward', subnet_pass=subnet_pass)
+            with optim_wrapper.optim_context(model):
+                losses = model._run_forward(self.data, mode='loss')
+                runner.call_hook('after_subnet_forward', subnet_pass=subnet_pass, losses=losses)
+            loss, named = model.parse_losses(losses)
+            # The optimizer wrapper counts backward passes to know when accumulated gradients are due; to it, the
+            # passes of an iteration are one.
+            optim_wrapper._inner_count = count
+            optim_wrapper.backward(optim_wrapper.scale_loss(loss))
+            runner.call_hook('after_subnet_backward', subnet_pass=subnet_pass, loss=loss.detach())
+            total = total + loss.detach()
+            log_vars.update({f'{subnet_pass.name}.{name}': value.detach() for name, value in named.items()})
+            log_vars[f'{subnet_pass.name}.loss'] = loss.detach()  # a classifier has an entry of this name
+        self.data = None
+        if optim_wrapper.should_update():
+            average_gradients(model.parameters())
+            self.skip_step = False
+            runner.call_hook('before_sandwich_step')
+            if not self.skip_step:
+                optim_wrapper.step()
+            optim_wrapper.zero_grad()
+        return {'loss': total, **log_vars}
+
+    def _choose(self, subnet_pass: SubnetPass, batches: dict[tuple[int, int] | None, Any]) -> SubnetPass:
+        """The candidate of a pass that is trained."""
+        model: Any = self.supernet.model
+        optim_wrapper = self.runner.optim_wrapper
+
+        def loss(candidate: SubnetPass) -> Tensor:
+            self.supernet.apply(candidate.subnet)
+            with optim_wrapper.optim_context(model):
+                losses = model._run_forward(self._resized(candidate, batches), mode='loss')
+            return model.parse_losses(losses)[0]
+
+        return choose(subnet_pass, model, loss)
+
+    def _resized(self, subnet_pass: SubnetPass, batches: dict[tuple[int, int] | None, Any]) -> Any:
+        """The batch in the image size of a pass; ``batches`` has those that there are by size."""
+        size = subnet_pass.image_size
+        if size is not None and size not in batches:
+            batches[size] = self._resizers[size](batches[None], training=True)
+        return batches[size]
+
+
+@LOOPS.register_module()
+class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
+    """Sandwich training by epoch: MMEngine's ``EpochBasedTrainLoop`` with the iteration of :class:`SandwichLoop`.
+
+    Args:
+        max_epochs: number of epochs.
+        sample_subnet_num, sample_strategy, valid_before_train, image_size_list, share_interpolation,
+            interpolation_type, attentive: see :class:`SandwichLoop`.
+        val_begin, val_interval, dynamic_intervals: as in MMEngine.
+    """
+
+    resumes_within_epoch = True
+
+    def run(self) -> nn.Module:
+        """Train. A run that was resumed within an epoch goes on with the rest of it."""
+        info, length = self.runner.message_hub.runtime_info, len(self.dataloader)
+        self._done = self._iter - self._epoch * length
+        if self._iter and info.get('max_iters') != info.get('max_epochs', 0) * length or not 0 <= self._done <= length:
+            self.runner.logger.warning(f'train_dataloader: an epoch had another number of batches than {length} before '
+                                       'the run was resumed; it goes on at the beginning of an epoch')
+            self._done = 0
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """Train for one epoch, or for what is left of it."""
+        self.dataloader.begin(self.seed, self._iter - self._done, self._done)
+        self._done = 0
+        super().run_epoch()
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Train all subnets of one iteration.
+
+        Args:
+            idx: number of the batch in the epoch.
+            data_batch: a batch from the dataloader.
+        """
+        self._train_iter(idx, data_batch)
+
+
+@LOOPS.register_module()
+class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
+    """Sandwich training by iteration: MMEngine's ``IterBasedTrainLoop`` with the iteration of :class:`SandwichLoop`.
+
+    Args:
+        max_iters: number of iterations.
+        sample_subnet_num, sample_strategy, valid_before_train, image_size_list, share_interpolation,
+            interpolation_type, attentive: see :class:`SandwichLoop`.
+        val_begin, val_interval, dynamic_intervals: as in MMEngine.
+    """
+
+    resumes_within_epoch = True
+
+    def run(self) -> nn.Module:
+        """Train. MMEngine's loop asks for the batches of before a resume, which are not loaded."""
+        self.dataloader.begin(self.seed, 0, self._iter)
+        return super().run()
+
+    def run_iter(self, data_batch: Any) -> None:
+        """Train all subnets of one iteration.
+
+        Args:
+            data_batch: a batch from the dataloader.
+        """
+        self._train_iter(self._iter, data_batch)

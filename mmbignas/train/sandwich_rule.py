@@ -1,0 +1,151 @@
+"""The sandwich rule: which subnets an iteration trains."""
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mmbignas.errors import ConfigError
+from mmbignas.space import ImageSize, SearchSpace
+from mmbignas.supernet import NAMED_SUBNETS, SubnetChoice, parse_choices
+from mmbignas.train.subnet_pass import ATTENTIVE, SubnetPass
+
+if TYPE_CHECKING:
+    from mmbignas.train.attentive import AttentiveSampling
+
+
+@dataclass(frozen=True)
+class AttentiveChoice(SubnetChoice):
+    """An entry ``best_up`` or ``worst_up``.
+
+    Args:
+        name, subnet: see :class:`~mmbignas.supernet.SubnetChoice`.
+        highest: whether it is ``worst_up``.
+    """
+
+    highest: bool
+
+
+class SandwichRule:
+    """Chooses the subnets of each iteration: the largest, the smallest and random ones (BigNAS, arXiv 2003.11142, 3.1).
+
+    Args:
+        space: the model's search space.
+        sample_subnet_num: passes per iteration. With 1, ``sample_strategy`` is walked one entry per iteration; with
+            more, one entry per pass.
+        sample_strategy: ``max``, ``min``, ``middle``, ``random``, numbers of subnets, files, or settings, see
+            :func:`~mmbignas.supernet.parse_choices`; or ``best_up`` or ``worst_up`` for the one with the lowest or
+            highest loss of random subnets of about the same MACs, see
+            :class:`~mmbignas.train.attentive.AttentiveSampling`.
+        image_sizes: height and width in pixels, of images that the passes may see. The largest subnet sees the
+            greatest, the smallest the least, random ones any, and those given by settings the one that they name.
+        share_interpolation: all passes of an iteration see the same size, which is drawn for each iteration; subnets
+            then have none of their own.
+        attentive: draws the subnets for ``best_up`` and ``worst_up``, which are not allowed without it.
+
+    Raises:
+        ConfigError: for an unknown strategy, settings outside the space, or a list that does not fit the number.
+    """
+
+    def __init__(self, space: SearchSpace, sample_subnet_num: int, sample_strategy: Sequence[str | Mapping[str, Any]],
+                 image_sizes: Sequence[ImageSize] = (), share_interpolation: bool = False,
+                 attentive: AttentiveSampling | None = None) -> None:
+        if isinstance(sample_subnet_num, bool) or not isinstance(sample_subnet_num, int) or sample_subnet_num < 1:
+            raise ConfigError(f'train_cfg.sample_subnet_num: {sample_subnet_num!r} is not allowed; allowed: integers '
+                              'from 1')
+        self.image_sizes = space.with_image_sizes(image_sizes).image_sizes
+        self.share_interpolation = share_interpolation
+        if not share_interpolation:
+            space = space.with_image_sizes(image_sizes)
+        self.choices = _parse_strategy(sample_strategy, space)
+        if attentive is None and any(isinstance(choice, AttentiveChoice) for choice in self.choices):
+            raise ConfigError(f'train_cfg.sample_strategy: {" and ".join(ATTENTIVE)} are not allowed without an '
+                              'AttentiveSampling')
+        self.attentive = attentive
+        if sample_subnet_num not in (1, len(self.choices)):
+            raise ConfigError(f'train_cfg.sample_strategy has {len(self.choices)} entries, but sample_subnet_num is '
+                              f'{sample_subnet_num}; give one entry per pass, or set sample_subnet_num=1 to walk them '
+                              'one per iteration')
+        self.sample_subnet_num = sample_subnet_num
+        self.space = space
+        self.max = space.max()
+
+    @property
+    def max_leads(self) -> bool:
+        """Whether every iteration begins with the largest subnet and goes on to others."""
+        return self.sample_subnet_num > 1 and self.choices[0].subnet == self.max
+
+    def passes(self, seed: int, iteration: int) -> list[SubnetPass]:
+        """The passes of an iteration; they depend on these two numbers alone.
+
+        Of ``best_up`` and ``worst_up``, this holds for the candidates. Which of them is trained depends on the weights
+        and the batch too.
+
+        Args:
+            seed: the run's seed, the same on all ranks.
+            iteration: number of the iteration.
+        """
+        choices, shared = self.choices, None
+        if self.share_interpolation and self.image_sizes:
+            shared = random.Random(f'{seed}-{iteration}-image_size').choice(self.image_sizes)
+        if self.sample_subnet_num == 1:
+            choices = [choices[iteration % len(choices)]]
+        result = []
+        for index, choice in enumerate(choices):
+            rng = random.Random(f'{seed}-{iteration}-{index}')
+            draw = partial(self._draw, choice, rng, shared, iteration, index)
+            if self.attentive is not None and isinstance(choice, AttentiveChoice):
+                candidates = self.attentive.draw(draw)
+                result.append(replace(candidates[0], candidates=candidates, highest=choice.highest))
+            else:
+                result.append(draw())
+        return result
+
+    def _draw(self, choice: SubnetChoice, rng: random.Random, shared: ImageSize | None, iteration: int,
+              index: int) -> SubnetPass:
+        subnet = choice.draw(self.space, rng)
+        image_size = shared or subnet.image_size or (self.image_sizes[0] if self.image_sizes else None)
+        return SubnetPass(iteration, index, choice.name, subnet, dict(subnet) == dict(self.max), image_size)
+
+
+def sandwich_rule(runner: Any, hook: str) -> SandwichRule:
+    """The rule of a runner's training loop.
+
+    Args:
+        runner: the runner.
+        hook: name of the hook that needs it, for the message.
+
+    Raises:
+        ConfigError: for a training loop that trains no subnets.
+    """
+    rule = getattr(runner.train_loop, 'rule', None)
+    if not isinstance(rule, SandwichRule):
+        raise ConfigError(f'{hook}: train_cfg.type {type(runner.train_loop).__name__} is not allowed; allowed: '
+                          'SandwichTrainLoop, SandwichIterTrainLoop')
+    return rule
+
+
+def _parse_strategy(strategy: Any, space: SearchSpace) -> list[SubnetChoice]:
+    """Read ``train_cfg.sample_strategy``.
+
+    ``parse_choices`` also serves loops without ``best_up`` and ``worst_up``; here, it is given settings in their place,
+    which count as drawn ones afterwards.
+    """
+    places: dict[int, str] = {}
+    if isinstance(strategy, Sequence) and not isinstance(strategy, str):
+        places = {index: entry for index, entry in enumerate(strategy) if isinstance(entry, str) and entry in ATTENTIVE}
+        strategy, seen, settings = list(strategy), Counter[str](), space.max().to_dict()
+        for index, entry in places.items():
+            strategy[index] = dict(name=f'{entry}{seen[entry]}', subnet_settings=settings)
+            seen[entry] += 1
+    try:
+        choices = parse_choices(strategy, space, 'train_cfg.sample_strategy')
+    except ConfigError as error:
+        names = ', '.join(NAMED_SUBNETS)
+        raise ConfigError(str(error).replace(names, ', '.join([names, *ATTENTIVE]))) from None
+    for index, entry in places.items():
+        choices[index] = AttentiveChoice(choices[index].name, None, entry == 'worst_up')
+    return choices

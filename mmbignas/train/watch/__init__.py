@@ -1,0 +1,1 @@
+"""Watching a training: losses, collapse, ranks that drift apart."""

@@ -1,0 +1,1 @@
+"""The ground: one idea per file, used by all rooms."""

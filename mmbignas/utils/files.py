@@ -1,0 +1,140 @@
+"""From a supernet's checkpoint to a subnet as a folder that somebody ships."""
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mmbignas.errors import ConfigError
+
+
+def check_new_folder(folder: str | Path) -> None:
+    """Make sure that a folder does not exist.
+
+    Raises:
+        ConfigError: if it does, or anything else of that name.
+    """
+    try:
+        there = Path(folder).exists() or Path(folder).is_symlink()
+    except OSError as error:  # a name that is too long
+        raise ConfigError(f'{folder}: cannot be made ({error.strerror}); give a folder that can be made') from error
+    if there:
+        raise ConfigError(f'{folder}: exists, and nothing is overwritten; give the name of a new folder')
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder to write to, which gets its name when it is complete; after an exception there is none.
+
+    Args:
+        folder: what it is to be called.
+
+    Raises:
+        ConfigError: when that exists, or cannot be made.
+    """
+    folder = Path(folder)
+    check_new_folder(folder)
+    aside = folder.with_name(f'.{folder.name}.{os.getpid()}.partial')
+    made = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f'{folder}: cannot be made ({error.strerror}); give a folder that can be made') from error
+    try:
+        yield aside
+        check_new_folder(folder)  # somebody else may have made it meanwhile; replace would take an empty one over
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):  # until one is not empty
+            for parent in made:
+                parent.rmdir()
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A path to write to; what is there gets the file's name at the end, and is gone after an exception.
+
+    Args:
+        path: the file; one that is there is replaced.
+    """
+    path = Path(path)
+    aside = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+
+
+@contextmanager
+def written_together(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]:
+    """Files to write to, which get their names when all of them are complete.
+
+    Args:
+        folder: where they belong; it is made if it is not there.
+        names: what they are to be called; until then, ``.partial`` is added.
+
+    Raises:
+        ConfigError: for a folder that cannot be written to.
+    """
+    asides = [folder / f'{name}.partial' for name in names]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for aside in asides:
+            aside.touch()
+    except OSError as error:
+        raise ConfigError(f'{folder}: cannot be written to ({error.strerror}); give a folder that can be made or '
+                          'written to') from error
+    try:
+        yield asides
+        for aside, name in zip(asides, names):
+            os.replace(aside, folder / name)
+    finally:  # nothing is left of them after an interruption either
+        for aside in asides:
+            aside.unlink(missing_ok=True)
+
+
+def check_new_file(path: str | Path, suffix: str, overwrite: bool) -> Path:
+    """Make sure that a file can be written, before the work that it takes to fill it.
+
+    Args:
+        path: the file.
+        suffix: what its name has to end in, such as ``.onnx``.
+        overwrite: whether a file that is there may be replaced.
+
+    Returns:
+        Path: the file.
+
+    Raises:
+        ConfigError: for another suffix, a file that is there, or a folder that is not.
+    """
+    path = Path(path)
+    if path.suffix != suffix:
+        raise ConfigError(f'{path}: the file name must end in {suffix}')
+    if path.is_dir() or (not overwrite and (path.exists() or path.is_symlink())):
+        raise ConfigError(f'{path}: exists; give the name of a new file, or allow it with --overwrite')
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f'{path}: its folder does not exist; give a file in a folder that exists')
+    return path
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that appears when it is complete.
+
+    Args:
+        path: the file; one that is there is replaced.
+        content: what is in it.
+
+    Raises:
+        ConfigError: when it cannot be written.
+    """
+    try:
+        with replacing(path) as aside:
+            aside.write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f'{path}: cannot be written ({error.strerror}); give a file in a folder that can be written '
+                          'to') from error

@@ -1,0 +1,152 @@
+"""Rules for options: what a value must be, and the one form of message when it is something else."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from reprlib import Repr
+from typing import Any
+
+from mmbignas.errors import ConfigError
+
+_repr = Repr()
+_repr.maxstring = _repr.maxother = 120
+_repr.maxdict = _repr.maxlist = _repr.maxtuple = _repr.maxset = 8
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be.
+
+    Args:
+        holds: whether a value is allowed.
+        allowed: what is allowed, as it stands after "must be" in a message.
+
+    Example:
+        >>> integer(1).check(3, 'train_cfg.sample_subnet_num')
+        3
+        >>> integer(1).check(0, 'train_cfg.sample_subnet_num')
+        Traceback (most recent call last):
+        mmbignas.errors.ConfigError: train_cfg.sample_subnet_num must be an integer >= 1, got 0
+    """
+
+    holds: Callable[[Any], bool]
+    allowed: str
+
+    def check(self, value: Any, key: str) -> Any:
+        """Return the value.
+
+        Args:
+            value: what the config or the caller says.
+            key: its place in the config, or the name of the argument.
+
+        Raises:
+            ConfigError: if the rule does not hold for it.
+        """
+        if not self.holds(value):
+            raise must_be(key, self.allowed, value)
+        return value
+
+    def or_none(self) -> Rule:
+        """This rule, or ``None``."""
+        return Rule(lambda value: value is None or self.holds(value), f'{self.allowed}, or None')
+
+
+def must_be(key: str, allowed: str, value: Any) -> ConfigError:
+    """The error for a value that is not allowed: ``KEY must be ALLOWED, got VALUE``.
+
+    Args:
+        key: place in the config, or name of the argument.
+        allowed: what is allowed.
+        value: what was given; long ones are shortened.
+    """
+    return ConfigError(f'{key} must be {allowed}, got {shown(value)}')
+
+
+def shown(value: Any) -> str:
+    """A value for a message, at most a few hundred characters long."""
+    return _repr.repr(value)
+
+
+def check_options(owner: str, options: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Check the options of a loop, a hook or a tool by a table of rules.
+
+    Args:
+        owner: what comes before the names in messages, e.g. ``SubnetLossHook`` or ``train_cfg``.
+        options: name -> value, e.g. ``locals()`` at the start of ``__init__``; names without a rule are passed over.
+        rules: name -> rule.
+
+    Raises:
+        ConfigError: for the first option that breaks its rule.
+    """
+    for name, rule in rules.items():
+        rule.check(options[name], f'{owner}.{name}')
+
+
+def integer(low: int | None = None, high: int | None = None) -> Rule:
+    """Integers, not booleans, within limits that are allowed themselves."""
+    return Rule(lambda value: _is_integer(value) and _within(value, low, high), f'an integer{_limits(low, high)}')
+
+
+def number(low: float | None = None, high: float | None = None, above: float | None = None) -> Rule:
+    """Finite numbers, not booleans, within limits that are allowed themselves, or above one that is not."""
+    limits = f' > {above:g}' if above is not None else ''
+    limits += (' and' if limits and high is not None else '') + _limits(low, high)
+    return Rule(lambda value: _is_number(value) and _within(value, low, high) and (above is None or value > above),
+                f'a number{limits}')
+
+
+def boolean() -> Rule:
+    """``True`` or ``False``."""
+    return Rule(lambda value: isinstance(value, bool), 'True or False')
+
+
+def text(what: str = 'a string') -> Rule:
+    """Strings that are not empty.
+
+    Args:
+        what: what kind, as it stands after "must be".
+    """
+    return Rule(lambda value: isinstance(value, str) and bool(value), what)
+
+
+def one_of(choices: Collection[Any]) -> Rule:
+    """One of several values, of the same type: 1 is not ``True``."""
+    return Rule(lambda value: any(type(value) is type(choice) and value == choice for choice in choices),
+                f'one of {", ".join(map(str, choices))}')
+
+
+def list_of(rule: Rule, what: str, least: int = 0) -> Rule:
+    """Lists or tuples whose entries keep a rule.
+
+    Args:
+        rule: of each entry.
+        what: the list, as it stands after "must be", e.g. ``a list of layer names``.
+        least: how many entries there are at least.
+    """
+    return Rule(lambda value: isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+                and len(value) >= least and all(map(rule.holds, value)), what)
+
+
+METRIC_NAME = text("the name of a metric, such as 'coco/bbox_mAP'").or_none()
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and (_is_integer(value) or math.isfinite(value))
+
+
+def _within(value: Any, low: float | None, high: float | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def _limits(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f' from {low} to {high}'
+    if low is not None:
+        return f' >= {low}'
+    return '' if high is None else f' <= {high}'

@@ -1,0 +1,52 @@
+"""A module that cannot take what the smallest subnet gives it is refused before training."""
+import pytest
+
+from mmbignas import ConfigError
+from mmbignas.data.check_data import check_num_classes
+from mmbignas.supernet import Supernet
+from mmbignas.supernet.check_widths import check_widths
+from tests.small_classifiers import big_regnet, classifier, cls_head, regnet_classifier, width_up_to
+from tests.small_models import big_fpn, build, retinanet
+
+
+def supernet(neck):
+    return Supernet(build(retinanet(neck=neck)))
+
+
+def test_a_model_that_fits_passes_and_is_left_as_it_was():
+    model = supernet(big_fpn())
+    model.apply(model.space.middle())
+    model.model.train()
+    check_widths(model)
+    assert model.current == model.space.middle()
+    assert all(module.training for module in model.model.modules())
+
+
+def test_a_plain_neck_behind_a_searched_backbone_is_refused():
+    message = r'neck\.lateral_convs\.0\S* does not take the smallest subnet .*dict\(space='
+    with pytest.raises(ConfigError, match=message):
+        check_widths(supernet(big_fpn(out_channel=[24, 24])))
+
+
+def test_a_neck_without_a_choice_may_be_given_as_a_space():
+    check_widths(supernet(big_fpn(out_channel=dict(space=dict(min=[24, 24], max=[24, 24])))))
+
+
+def test_a_layer_that_is_wider_than_what_it_is_given_is_refused():
+    """Torch would say so of a plain one; a dynamic one would never train the rest."""
+    check_widths(Supernet(build(regnet_classifier())))
+    with pytest.raises(ConfigError, match=r'model: head.fc is built for an input of 640 channels, .* gives it 64; all'):
+        check_widths(Supernet(build(classifier(big_regnet(), cls_head(width_up_to(640))))))
+    with pytest.raises(ConfigError, match=r'model: neck.lateral_convs.2.conv is built for .* of 48 .* gives it 40'):
+        check_widths(supernet(big_fpn(in_channels=[32, 32, 48])))
+
+
+def test_classes_that_do_not_match_the_head():
+    model, data = build(regnet_classifier()), type('Data', (), dict(metainfo=dict(classes=tuple('abcdefg'))))()
+    with pytest.raises(ConfigError, match=r'^model.head.num_classes: 5 is not allowed with data, which has 7 classes '
+                                          r'\(a, b, c, d, e, ...\); allowed: 7$'):
+        check_num_classes(model, data, 'data')
+    data.metainfo = dict(classes=tuple('abcde'))
+    check_num_classes(model, data, 'data')
+    check_num_classes(model, object(), 'data')
+    check_num_classes(build(retinanet()), data, 'data')
