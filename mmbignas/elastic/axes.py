@@ -175,8 +175,9 @@ def unify(first: Node, second: Node, reason: str = UNALIGNED) -> None:
     """Say that two axes have the same positions from now on.
 
     Args:
-        first, second: the axes. They are frozen if they have no common description; what is aligned with a part that
-            is fixed is fixed too.
+        first: an axis. Both are frozen if they have no common description; what is aligned with a part that is fixed
+            is fixed too.
+        second: the other one.
         reason: what to write down as the reason where something gets fixed that no older reason explains.
     """
     first, second = normal(first), normal(second)
@@ -322,17 +323,17 @@ def _factor(node: Node, outer: int, reason: str) -> tuple[Node, Node]:
         node.bound = Prod((first, second))
         return first, second
     if isinstance(node, Prod):
-        first, rest = node.factors[0], normal(Prod(node.factors[1:]))
-        if outer % first.size == 0:
-            middle, last = _factor(rest, outer // first.size, reason)
-            return normal(Prod((first, middle))), last
-        if first.size % outer == 0:
-            one, other = _factor(first, outer, reason)
+        front, rest = node.factors[0], normal(Prod(node.factors[1:]))
+        if outer % front.size == 0:
+            middle, last = _factor(rest, outer // front.size, reason)
+            return normal(Prod((front, middle))), last
+        if front.size % outer == 0:
+            one, other = _factor(front, outer, reason)
             return one, normal(Prod((other, rest)))
-        common = math.gcd(first.size, outer)
+        common = math.gcd(front.size, outer)
         if common == 1:
             raise _Unaligned
-        one, other = _factor(first, common, reason)
+        one, other = _factor(front, common, reason)
         remaining = Prod((other, rest))
         freeze(remaining, reason)
         return _factor(Prod((one, remaining)), outer, reason)
@@ -344,9 +345,9 @@ def _factor(node: Node, outer: int, reason: str) -> tuple[Node, Node]:
         return normal(Sum([one for one, _ in pairs])), normal(pairs[0][1])
     # The outer axis stays, and all of its rows are alike.
     rows: list[Node] = []
-    rest = node
+    whole: Node = node
     for _ in range(outer):
-        row, rest = _split(rest, inner)
+        row, whole = _split(whole, inner)
         rows.append(row)
     for row in rows[1:]:
         unify(rows[0], row, reason)

@@ -12,10 +12,10 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
 from mmbignas.elastic.cut import build_cut
+from mmbignas.elastic.elastic_space import ElasticSpace
 from mmbignas.elastic.genes import depth_genes, width_genes
 from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.plan import Plan
-from mmbignas.elastic.elastic_space import ElasticSpace
 from mmbignas.elastic.planning import make_plan
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
@@ -60,7 +60,9 @@ def make_supernet(model: nn.Module, plan: Plan, width: Any = None, depth: Any = 
     Args:
         model: the network.
         plan: what can be dropped in it.
-        width, depth, share: see :func:`Elastic`.
+        width: see :func:`Elastic`.
+        depth: likewise.
+        share: likewise.
 
     Returns:
         nn.Module: the network.
@@ -87,7 +89,7 @@ def _spoiling(model: nn.Module, searched: list[str]) -> Iterator[str]:
     for path, module in model.named_modules():
         if not any(not path or name == path or name.startswith(f'{path}.') for name in searched):
             continue
-        wrong = {}
+        wrong: dict[str, tuple[Any, Any]] = {}
         if getattr(module, 'norm_eval', False) is True:
             wrong['norm_eval'] = (True, False)
         stages = getattr(module, 'frozen_stages', -1)

@@ -131,7 +131,7 @@ def _few_proposals(model: nn.Module) -> Iterator[None]:
             if isinstance(value, (Mapping, list)):
                 changed.append((module, name, value))
                 setattr(module, name, _limited(copy.deepcopy(value)))
-        samplers = vars(module).get('bbox_sampler')
+        samplers: Any = vars(module).get('bbox_sampler')
         for sampler in samplers if isinstance(samplers, list) else [samplers]:
             if isinstance(getattr(sampler, 'num', None), int):
                 changed.append((sampler, 'num', sampler.num))

@@ -158,7 +158,9 @@ def build_cut(of: Any, shapes: Shapes, skipped: Sequence[str] = (),
 
     Args:
         of: class of the stock network, or its name in the registry.
-        shapes, skipped, attributes: see :func:`cut_network`.
+        shapes: see :func:`cut_network`.
+        skipped: likewise.
+        attributes: likewise.
         **config: of the stock network, as in its config.
     """
     stock = MODELS.build(ConfigDict(copy.deepcopy(config), type=of))

@@ -29,9 +29,9 @@ def cut_arguments(model: nn.Module, parts: Parts) -> dict[str, Any]:
         if shape != tuple(full[planned].shape) and not _below(name, skipped):
             shapes[name] = list(shape)
     attributes = {}
-    for path, own in plan.attributes.items():
+    for path, follow in plan.attributes.items():
         if not _below(f'{path}.', skipped):
-            attributes[path] = {name: layers[path].numbers_in_use[name] for name in own}
+            attributes[path] = {name: layers[path].numbers_in_use[name] for name in follow}
     return dict(shapes=shapes, skipped=skipped, attributes=attributes)
 
 

@@ -1,13 +1,13 @@
 """Layers that compute with the channels in use, under the keys and with the parameters of the stock network.
 
 ``make_elastic(module)`` gives a module another class: a subclass of its own class, with a property per parameter or
-buffer that has channels to drop. The stock ``forward``, and whatever else reads ``module.weight``, gets the part in use;
-state dict, optimizer and EMA, which go by ``module._parameters``, see the whole.
+buffer that has channels to drop. The stock ``forward``, and whatever else reads ``module.weight``, gets the part in
+use; state dict, optimizer and EMA, which go by ``module._parameters``, see the whole.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -127,9 +127,11 @@ class ElasticLayer(DynamicLayer):
 
     Attributes:
         is_active: False in a block that the current subnet leaves out: it hands on its first argument.
+        synchronised: whether an ``nn.SyncBatchNorm`` goes by all processes' statistics; BN calibration wants its own.
     """
 
     is_active = True
+    synchronised = True
     _elastic: LayerPlan
     _cut: LayerCut
     _moment: Moment
@@ -192,20 +194,23 @@ class ElasticLayer(DynamicLayer):
 
     def channels_in_use(self, name: str, count: int) -> slice | Tensor:
         taking = self._cut.taking.get(name)
-        return slice(count) if taking is None else taking.positions(0)
+        return super().channels_in_use(name, count) if taking is None else taking.positions(0)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The stock forward, or nothing at all where the block is left out."""
         if not self.is_active:
             return args[0] if args else next(iter(kwargs.values()))
+        forward = super().forward
+        if not self.synchronised and isinstance(self, nn.SyncBatchNorm):
+            forward = partial(_BatchNorm.forward, self)
         copied = self._cut.copied
         if not copied or not self.training:
-            return super().forward(*args, **kwargs)
+            return forward(*args, **kwargs)
         # Statistics in pieces are copies, which the layer moves.
         held = {name: self._cut.taking[name].gather(self._buffers[name]) for name in copied}  # type: ignore[arg-type]
         vars(self)['_held'] = held
         try:
-            return super().forward(*args, **kwargs)
+            return forward(*args, **kwargs)
         finally:
             del vars(self)['_held']
             for name, values in held.items():
@@ -245,10 +250,19 @@ def _in_use(name: str) -> property:
     return property(get)
 
 
-@lru_cache(maxsize=None)
+_CLASSES: dict[Any, type[nn.Module]] = {}
+
+
 def _elastic_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    """The elastic subclass of a class, with properties of these names."""
+    if (base, names) not in _CLASSES:
+        _CLASSES[base, names] = _make_class(base, names)
+    return _CLASSES[base, names]
+
+
+def _make_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     # Named like the stock class and with its bases: MMEngine's init_cfg finds layers by these names.
-    bases = (ElasticLayer, base, *(other for other in base.__bases__ if other is not object))
+    bases: tuple[type, ...] = (ElasticLayer, base, *(other for other in base.__bases__ if other is not object))
     namespace = {name: _in_use(name) for name in names}
     return type(base.__name__, bases, {**namespace, '__module__': base.__module__, '__doc__': base.__doc__,
                                        'stock_class': base, 'elastic_names': names})

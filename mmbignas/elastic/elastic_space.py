@@ -42,7 +42,7 @@ class ElasticWidth(nn.Module):
         Args:
             settings: canonical settings of :attr:`search_space`.
         """
-        widths = {}
+        widths: dict[str, int] = {}
         for gene, positions, channels in zip(self.genes, self._positions, settings['out_channel']):
             widths.update(zip(gene.groups, positions[int(channels)]))
         self._parts.apply_widths(widths)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
@@ -18,10 +17,12 @@ from torch import nn
 from mmbignas.elastic.plan import Group, Plan
 from mmbignas.elastic.tracing import common_path
 from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import integer, list_of, must_be, number, one_of
 
 SHARES = ('stage', 'group')
 DIVISOR = 8
 RULE_KEYS = ('ratios', 'divisor', 'match')
+RATIOS = list_of(number(high=1, above=0), 'a list of numbers greater than 0 and up to 1', least=1)
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,15 @@ def width_genes(model: nn.Module, plan: Plan, width: Any, share: str = 'stage') 
     Raises:
         ConfigError: for anything that no width follows from.
     """
-    if share not in SHARES:
-        raise ConfigError(f'share must be one of {", ".join(SHARES)}, got {share!r}')
+    one_of(SHARES).check(share, 'share')
     rules = _read_rules(width)
-    chosen: dict[tuple, list[str]] = {}
+    chosen: dict[tuple[Any, ...], list[str]] = {}
     rule_of: dict[str, Rule] = {}
     for name, group in plan.groups.items():
         number = next((number for number, rule in enumerate(rules) if _matches(rule.match, name, group)), None)
         if number is not None:
             rule_of[name] = rules[number]
-            key = (number, *stage_key(model, group)) if share == 'stage' else (name,)
+            key: tuple[Any, ...] = (number, *stage_key(model, group)) if share == 'stage' else (name,)
             chosen.setdefault(key, []).append(name)
     for rule in rules:
         if not any(_matches(rule.match, name, group) for name, group in plan.groups.items()):
@@ -129,7 +129,7 @@ def depth_genes(plan: Plan, depth: Any) -> list[DepthGene]:
     if depth == 'residual':
         return [DepthGene(name, tuple(range(run.least, len(run.blocks) + 1))) for name, run in plan.runs.items()]
     if not isinstance(depth, Mapping):
-        raise ConfigError(f"depth must be 'residual' or a dict from runs to their choices, got {depth!r}")
+        raise must_be('depth', "'residual' or a dict from runs to their choices", depth)
     genes = {}
     for pattern, choices in depth.items():
         names = [name for name in plan.runs if name == pattern or fnmatchcase(name, str(pattern))]
@@ -155,19 +155,16 @@ def _read_rules(width: Any) -> list[Rule]:
     rules = []
     for key, entry in entries:
         if not isinstance(entry, Mapping) or 'ratios' not in entry or set(entry) - set(RULE_KEYS):
-            raise ConfigError(f'{key} must be dict(ratios=..., divisor=..., match=...), got {entry!r}')
+            raise must_be(key, 'dict(ratios=..., divisor=..., match=...)', entry)
         ratios, divisor = entry['ratios'], entry.get('divisor', DIVISOR)
-        if not isinstance(ratios, Sequence) or isinstance(ratios, str) or not ratios or any(
-                isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < ratio <= 1 for ratio in ratios):
-            raise ConfigError(f'{key}.ratios must be numbers greater than 0 and up to 1, got {ratios!r}')
+        RATIOS.check(ratios, f'{key}.ratios')
         if max(ratios) != 1:
             raise ConfigError(f'{key}.ratios must have 1.0 among them, since the largest subnet is the stock network, '
                               f'got {list(ratios)}')
-        if isinstance(divisor, bool) or not isinstance(divisor, Integral) or divisor < 1:
-            raise ConfigError(f'{key}.divisor must be an integer from 1, got {divisor!r}')
+        integer(1).check(divisor, f'{key}.divisor')
         match = entry.get('match', '')
         if not isinstance(match, str):
-            raise ConfigError(f'{key}.match must be a pattern of module paths, got {match!r}')
+            raise must_be(f'{key}.match', 'a pattern of module paths', match)
         rules.append(Rule(tuple(sorted(set(map(float, ratios)))), int(divisor), match, key))
     return rules
 

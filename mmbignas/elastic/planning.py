@@ -38,7 +38,8 @@ def traced(model: nn.Module, example: Any = None) -> tuple[Mapping[str, Any], Pl
     """A batch that the network computes, and the plan of the trace, not yet verified.
 
     Args:
-        model, example: see :func:`make_plan`.
+        model: see :func:`make_plan`.
+        example: likewise.
 
     Raises:
         ConfigError: when the network computes no batch.

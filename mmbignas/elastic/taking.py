@@ -114,10 +114,10 @@ class _Pieces(torch.autograd.Function):
     """What :class:`Taking` takes, where it lies in pieces."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, taking: Taking) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, tensor: Tensor, taking: Taking) -> Tensor:
         ctx.taking = taking
         return taking.gather(tensor)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.taking.scatter(gradient), None

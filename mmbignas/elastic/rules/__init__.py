@@ -12,7 +12,17 @@ It is only asked where an input has channels. To add one, write into the file of
 
 Operations that torch tags as pointwise need no rule.
 """
-from mmbignas.elastic.rules import attention, creation, elementwise, indexing, norms, products, reductions, spatial, views
+from mmbignas.elastic.rules import (
+           attention,
+           creation,
+           elementwise,
+           indexing,
+           norms,
+           products,
+           reductions,
+           spatial,
+           views,
+)
 from mmbignas.elastic.rules.elementwise import default_rule
 from mmbignas.elastic.rules.registry import RULES, rule
 

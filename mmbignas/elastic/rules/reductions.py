@@ -72,7 +72,7 @@ def softmax(call: Call) -> Axes:
 
 
 @rule('aten::cumsum', 'aten::cumprod', 'aten::flip', 'aten::roll', 'aten::sort', 'aten::argsort', 'aten::topk')
-def by_order(call: Call) -> Axes | list[Axes | None] | None:
+def by_order(call: Call) -> Axes | list[Axes]:
     """What goes by the order along an axis."""
     axes = call.axes(call['self'])
     dim = _argument(call, 'dim', _argument(call, 'dims'))
