@@ -200,11 +200,11 @@ def stage_key(model: nn.Module, group: Group) -> tuple[str, str]:
 def _place(model: nn.Module, path: str) -> tuple[str, str]:
     """The stage that a module is in, and the block in it: the first member of a list that is no list itself."""
     names, module, inside = path.split('.'), model, False
-    for number, name in enumerate(names):
+    for place, name in enumerate(names):
         module = module._modules[name]  # type: ignore[assignment]
         is_list = isinstance(module, (nn.Sequential, nn.ModuleList))
         if inside and not is_list:
-            return '.'.join(names[:number]), '.'.join(names[:number + 1])
+            return '.'.join(names[:place]), '.'.join(names[:place + 1])
         inside = is_list
     stage = '.'.join(names[:2])
     return stage, stage
