@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import ConfigDict
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmbignas.elastic.cut import build_cut
 from mmbignas.elastic.elastic_space import ElasticSpace
@@ -76,31 +77,48 @@ def make_supernet(model: nn.Module, plan: Plan, width: Any = None, depth: Any = 
                           f'model has {len(plan.groups)} groups of channels and {len(plan.runs)} runs of blocks')
     searched = [path for gene in widths for name in gene.groups for path in plan.groups[name].users]
     searched += [path for gene in depths for path in plan.runs[gene.name].blocks]
-    problems = list(_spoiling(model, searched))
+    problems = list(dict.fromkeys(_spoiling(model, searched)))
     if problems:
-        raise ConfigError(f'model must train all of what its subnets use, and normalise by their own statistics, but '
+        raise ConfigError('model must train all of what its subnets use, and normalise by their own statistics, but '
                           f'{"; ".join(problems)}')
     model.elastic = ElasticSpace(Parts(model, plan), widths, depths)
     return model
 
 
 def _spoiling(model: nn.Module, searched: list[str]) -> Iterator[str]:
-    """Settings by which subnets would be normalised by the full network's statistics."""
-    for path, module in model.named_modules():
-        if not any(not path or name == path or name.startswith(f'{path}.') for name in searched):
-            continue
+    """Settings by which subnets would be normalised by the full network's statistics, or not be trained."""
+    flags = {module: module.training for module in model.modules()}
+    modules = dict(model.named_modules())
+    try:
+        model.train()
+        for path in searched:
+            for name, module in modules[path].named_modules(prefix=path):
+                still = isinstance(module, _BatchNorm) and not module.training
+                frozen = any(not parameter.requires_grad for parameter in module.parameters(recurse=False))
+                if still or frozen:
+                    yield _remedy(modules, name, 'has its statistics fixed' if still else 'is not trained')
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+
+
+def _remedy(modules: Mapping[str, nn.Module], path: str, what: str) -> str:
+    """The line of a config by which a module is trained as a whole."""
+    names = path.split('.')
+    for owner in ('.'.join(names[:count]) for count in range(len(names), 0, -1)):
         wrong: dict[str, tuple[Any, Any]] = {}
-        if getattr(module, 'norm_eval', False) is True:
+        if getattr(modules[owner], 'norm_eval', False) is True:
             wrong['norm_eval'] = (True, False)
-        stages = getattr(module, 'frozen_stages', -1)
+        stages = getattr(modules[owner], 'frozen_stages', -1)
         if isinstance(stages, int) and stages >= 0:
             wrong['frozen_stages'] = (stages, -1)
         if wrong:
             has = ' and '.join(f'{name}={value}' for name, (value, _) in wrong.items())
             line = f'dict({", ".join(f"{name}={right}" for name, (_, right) in wrong.items())})'
-            for name in reversed(path.split('.')[1:]):
+            for name in reversed(owner.split('.')[1:]):
                 line = f'dict({name}={line})'
-            yield f'{path} has {has}; add {path.split(".")[0]}={line} to the model'
+            return f'{owner} has {has}; add {owner.split(".")[0]}={line} to the model'
+    return f'{path} {what}'
 
 
 def build_stock(of: Any, config: dict[str, Any]) -> nn.Module:

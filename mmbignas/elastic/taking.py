@@ -46,11 +46,13 @@ class Taking:
 
     def take(self, tensor: Tensor) -> Tensor:
         """What is in use, as one node of autograd; a view if :attr:`is_view`."""
-        if self._plain:
-            return crop(tensor, self.shape)
-        if torch.is_grad_enabled() and tensor.requires_grad:
-            return _Pieces.apply(tensor, self)
-        return self.gather(tensor)
+        if torch.is_grad_enabled():
+            if self._plain:
+                return crop(tensor, self.shape)
+            return _Pieces.apply(tensor, self) if tensor.requires_grad else self.gather(tensor)
+        taken = crop(tensor, self.shape) if self._plain else self.gather(tensor)
+        # Torch goes by this too when it chooses how to multiply, and a plain network's parameter has it.
+        return taken.requires_grad_() if tensor.requires_grad else taken
 
     @torch.no_grad()
     def put(self, tensor: Tensor, values: Tensor) -> None:
@@ -69,7 +71,7 @@ class Taking:
             if runs != [(0, self.full[axis])]:
                 pieces = [tensor.narrow(axis, start, length) for start, length in runs]
                 tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces, axis)
-        return tensor.contiguous()
+        return tensor.clone(memory_format=torch.contiguous_format) if tensor._is_view() else tensor.contiguous()
 
     def scatter(self, gradient: Tensor) -> Tensor:
         """Zeros of the full shape with ``gradient`` at the positions in use."""
