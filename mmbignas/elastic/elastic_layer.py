@@ -132,6 +132,7 @@ class ElasticLayer(DynamicLayer):
 
     is_active = True
     synchronised = True
+    shapes_follow_input = False
     _elastic: LayerPlan
     _cut: LayerCut
     _moment: Moment

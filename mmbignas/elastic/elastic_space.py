@@ -4,8 +4,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from mmbignas.elastic.cost_formula import CostFormula
 from mmbignas.elastic.genes import DepthGene, WidthGene
 from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.plan import Plan
@@ -102,6 +103,17 @@ class ElasticSpace(nn.Module):
         if depths:
             self.depth = ElasticDepth(parts, depths)
         self._register_state_dict_hook(_write_plan)
+
+    def cost_formula(self, model: nn.Module, image: Tensor) -> CostFormula:
+        """What any subnet costs, for :class:`~mmbignas.cost.CostModel`.
+
+        Args:
+            model: the network in full width, on the meta device.
+            image: an image on the meta device.
+        """
+        widths = self.width.genes if hasattr(self, 'width') else []
+        depths = self.depth.genes if hasattr(self, 'depth') else []
+        return CostFormula(model, image, self.plan, widths, depths)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *args: Any) -> None:
         content = (local_metadata or {}).get(PLAN)

@@ -8,7 +8,7 @@ are frozen, and operation and module are written down as the reason.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,13 +99,15 @@ class Tracer(TorchDispatchMode):
         model: the model.
         rules: name of an operation -> its rule.
         default: the rule of operations that elementwise or other tags tell; ``None`` where there is none.
+        known: name of a parameter or buffer -> its axes, where a plan is there already; all others are then fixed.
 
     Attributes:
         path: of the module that is being computed.
         produced: axes of output channels of dense layers, with the paths of the layers.
     """
 
-    def __init__(self, model: nn.Module, rules: dict[str, Rule], default: Callable[[Any], Rule | None]) -> None:
+    def __init__(self, model: nn.Module, rules: dict[str, Rule], default: Callable[[Any], Rule | None],
+                 known: Mapping[str, Sequence[Node]] | None = None) -> None:
         super().__init__()
         self._rules, self._default = rules, default
         self._axes: dict[int, Axes] = {}
@@ -121,8 +123,11 @@ class Tracer(TorchDispatchMode):
             if id(tensor) not in self._axes:
                 self._alive.append(tensor)
                 self.owned[id(tensor)] = name
-                self._axes[id(tensor)] = [Atom(size, f'{name}.{dim}') if size > 1 else Fix(size)
-                                          for dim, size in enumerate(tensor.shape)]
+                if known is not None:
+                    self._axes[id(tensor)] = list(known.get(name) or [Fix(size) for size in tensor.shape])
+                else:
+                    self._axes[id(tensor)] = [Atom(size, f'{name}.{dim}') if size > 1 else Fix(size)
+                                              for dim, size in enumerate(tensor.shape)]
 
     @property
     def path(self) -> str:

@@ -5,54 +5,22 @@ import copy
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmbignas.elastic.attributes import followed
 from mmbignas.elastic.axes import Atom, Fix, Node, Prod, Sum, atoms, freeze, normal
 from mmbignas.elastic.conditions import quiet_run
 from mmbignas.elastic.extensions import traced_extensions
 from mmbignas.elastic.plan import Group, Plan, Run, axis_of
 from mmbignas.elastic.rules import RULES, default_rule
 from mmbignas.elastic.tracer import Tracer
+from mmbignas.elastic.watching import Called, Watched, watching
 from mmbignas.errors import ConfigError
 
 OUTPUT = 'an output of the network'
 UNPRODUCED = 'no convolution or linear layer makes it'
 UNUSED = 'the forward pass does not use it'
-
-
-@dataclass
-class Called:
-    """A module that was called.
-
-    Args:
-        path: of the module.
-        entered: the tensor that it was given first.
-        left: the tensor that it returned; ``None`` for several.
-        residual: whether what it returned still holds what it was given.
-    """
-
-    path: str
-    entered: Tensor | None
-    left: Tensor | None
-    residual: bool
-
-
-@dataclass
-class Watched:
-    """What was seen of modules beside operations.
-
-    Args:
-        calls: modules that were called, in the order of their return.
-        attributes: path of a module -> attributes that follow an axis.
-    """
-
-    calls: list[Called] = field(default_factory=list)
-    attributes: dict[str, dict[str, Node]] = field(default_factory=lambda: defaultdict(dict))
 
 
 def trace(model: nn.Module, batch: Mapping[str, Any]) -> Plan:
@@ -72,7 +40,7 @@ def trace(model: nn.Module, batch: Mapping[str, Any]) -> Plan:
     tracer = Tracer(model, RULES, default_rule)
     watched = Watched()
     for mode in ('tensor', 'loss'):
-        with quiet_run(model, training=mode == 'loss'), traced_extensions(tracer), _watching(model, tracer, watched):
+        with quiet_run(model, training=mode == 'loss'), traced_extensions(tracer), watching(model, tracer, watched):
             data = copy.deepcopy(dict(batch))
             tracer.feed(data['inputs'])
             try:
@@ -86,38 +54,6 @@ def trace(model: nn.Module, batch: Mapping[str, Any]) -> Plan:
             if mode == 'tensor':
                 tracer.freeze_output(output, OUTPUT)
     return _plan(model, tracer, watched)
-
-
-@contextmanager
-def _watching(model: nn.Module, tracer: Tracer, watched: Watched) -> Iterator[None]:
-    """Tell the tracer which module is being computed, and write down what goes in and out."""
-    handles = []
-
-    def enter(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            tracer.enter(path)
-        return hook
-
-    def leave(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            watched.attributes[path].update(followed(tracer, module, (list(args), kwargs), output))
-            tracer.leave()
-            given = [*args, *kwargs.values()]
-            entered = given[0] if given and isinstance(given[0], Tensor) else None
-            left = output if isinstance(output, Tensor) else None
-            residual = entered is not None and left is not None and entered is not left and (
-                entered.shape == left.shape) and tracer.holds(left, entered)
-            watched.calls.append(Called(path, entered, left, residual))
-        return hook
-
-    for path, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(enter(path), prepend=True, with_kwargs=True))
-        handles.append(module.register_forward_hook(leave(path), with_kwargs=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _plan(model: nn.Module, tracer: Tracer, watched: Watched) -> Plan:

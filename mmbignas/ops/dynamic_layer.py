@@ -16,6 +16,8 @@ class DynamicLayer(nn.Module):
     from the tensor; its output width (and kernel size, groups) are attributes that the block around it sets.
     """
 
+    shapes_follow_input = True  # whether plain_shapes goes by the input; if not, children have parameters of their own
+
     def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         """The state of the plain layer that computes what this one does for some subnet.
 
