@@ -24,10 +24,11 @@ from typing import Any
 import common
 import matplotlib
 import torch
+from hypervolume import hypervolume
 from mmengine.config import Config
 from optuna.storages import InMemoryStorage
 
-from mmbignas.analysis.pareto import hypervolume, pareto_front
+from mmbignas.analysis import pareto_front
 from mmbignas.cost import CostModel
 from mmbignas.search import DEFAULT_SAMPLER, SAMPLERS, SubnetStudy
 from mmbignas.space import Genome, SearchSpace, Subnet

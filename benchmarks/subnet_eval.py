@@ -71,7 +71,7 @@ def main() -> None:
         runner.load_or_resume()
         supernet = Supernet(runner.model)
         runner.model.eval()
-        ledger = Ledger(folder / 'ledger.jsonl', loop.identity())
+        ledger = Ledger(folder / 'ledger.jsonl', loop.survey.identity())
         progress = Progress(10**6, 0, lambda message: None)
         figures, medians = [], {}
         space = supernet.space
@@ -87,9 +87,9 @@ def main() -> None:
             plain.call_hook('before_run')  # opens the log
 
             def ours(subnet: Any) -> None:
-                line = loop.score(subnet)
+                line = loop.survey.score(subnet)
                 ledger.append(line)
-                progress.update(1, line, ledger.lines().values, loop.metric1)
+                progress.update(1, line, ledger.lines().values, loop.survey.metric1)
 
             times = common.interleave(dict(ours=partial(quiet, partial(ours, subnet)),
                                            plain=partial(quiet, plain_loop.run)), ROUNDS)

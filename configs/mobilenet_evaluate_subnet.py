@@ -1,11 +1,8 @@
-# What subnets of the mobile supernet cost, and how good they are without and with BN calibration.
+# What subnets of the mobile supernet cost, and how good they are.
 #   mim test mmbignas configs/mobilenet_evaluate_subnet.py --checkpoint CHECKPOINT
-# A table at the end, and evaluation.json in the run's folder.
-_base_ = './mobilenet_supnet.py'
+_base_ = ['_base_/mobilenet_imagenet.py', '_base_/steps/imagenet_evaluate_subnet.py']
 
 test_cfg = dict(
-    _delete_=True,
-    type='mmbignas.EvaluateSubnetLoop',
     subnets=[
         'max',
         'min',
@@ -25,8 +22,4 @@ test_cfg = dict(
                     kernel_size=[3, 3, 3, 3, 3, 3, 5, 3], expand_ratio=[1, 1, 4, 6, 5, 4, 6, 6]),
                 'head.hidden': dict(out_channel=[1984], depth=[1]),
                 'image_size': [288, 288]})],
-    calib_bn='both',
-    image_size=[[192, 192], [224, 224], [256, 256], [288, 288]],
-    latency=dict(backend='torch', device='cpu', threads=1, batch_size=1),  # None: not measured
-    metric1='accuracy/top1',
-    metric2='accuracy/top5')
+    image_size=[[192, 192], [224, 224], [256, 256], [288, 288]])

@@ -1,13 +1,9 @@
-# What the subnets of the RegNet supernet cost, before any training; the data set need not be there.
+# What the subnets of the RegNet supernet cost, before any training.
 #   python tools/sample_flops.py configs/regnet_800m_sample_flops.py
-_base_ = './regnet_800m_supnet.py'
+_base_ = ['_base_/regnet_800m_imagenet.py', '_base_/steps/sample_flops.py']
 
 test_cfg = dict(
-    _delete_=True,
-    type='mmbignas.SampleFlopsLoop',
     image_size=[224, 224],
-    subnet_count=10000,
-    subnet_sample_mode='random',
     # Multiply-adds of RegNetX-800M itself; half as many again.
     baseline_flops='799.7M',
     large_flops='1.2G')

@@ -2,6 +2,7 @@
 #   SUPERNET_CHECKPOINT=CHECKPOINT mim train mmbignas configs/resnet18_finetune_subnet.py
 # For a network of these settings that was exported already: --cfg-options model.init_cfg=None
 # load_from=FOLDER/checkpoint.pth; for any other take FOLDER/config.py as _base_.
+# To learn from the largest subnet too: as in regnet_trashnet_finetune_subnet.py.
 _base_ = './resnet18_subnet.py'
 
 train_cfg = dict(max_epochs=10, val_interval=1)
@@ -13,10 +14,5 @@ custom_hooks = [
     # The supernet's BN statistics are a mixture of those of all subnets.
     dict(type='mmbignas.CalibrateFirstHook', num_images=2048),
     dict(type='mmbignas.ValidateFirstHook'),
-    # To learn from the largest subnet too:
-    # dict(
-    #     type='mmbignas.DistillHook',
-    #     jobs=dict(soft=dict(mimic_name='head.fc', loss=dict(type='mmbignas.SoftLabelLoss'))),
-    #     teacher=dict(config='{{fileDirname}}/resnet18_supnet.py', checkpoint='CHECKPOINT')),
 ]
 default_hooks = dict(checkpoint=dict(interval=1))

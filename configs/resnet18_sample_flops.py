@@ -1,13 +1,9 @@
-# What the subnets of the ResNet-18 supernet cost, before any training; the data set need not be there.
+# What the subnets of the ResNet-18 supernet cost, before any training.
 #   python tools/sample_flops.py configs/resnet18_sample_flops.py
-_base_ = './resnet18_supnet.py'
+_base_ = ['_base_/resnet18_imagenet.py', '_base_/steps/sample_flops.py']
 
 test_cfg = dict(
-    _delete_=True,
-    type='mmbignas.SampleFlopsLoop',
     image_size=[224, 224],
-    subnet_count=10000,
-    subnet_sample_mode='random',
     # Multiply-adds of the usual ResNet-18 and ResNet-34.
     baseline_flops='1.81G',
     large_flops='3.66G')

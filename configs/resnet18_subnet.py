@@ -1,9 +1,6 @@
-# ResNet-18 with a deep stem, as one subnet of its supernet, as an ordinary network: numbers in place of the
-# spaces, MMEngine's own loops.
+# ResNet-18 with a deep stem, one subnet of its supernet, as an ordinary network.
 #   SUPERNET_CHECKPOINT=CHECKPOINT mim train mmbignas configs/resnet18_subnet.py
-# trains it alone, from the supernet's weights; model.init_cfg=None (--cfg-options) does so from scratch.
-#   mim test mmbignas configs/resnet18_subnet.py --checkpoint SUBNET.pth
-# tests what was trained or exported; the supernet's checkpoint need not be there.
+# trains it alone, from the supernet's weights; see retinanet_r18_subnet.py.
 _base_ = './resnet18_supnet.py'
 
 model = dict(

@@ -1,5 +1,3 @@
 # ResNet-18 supernet on ImageNet (data/imagenet): 8 GPUs, 128 images each, 300 epochs, input 224x224.
 #   mim train mmbignas configs/resnet18_supnet.py --launcher pytorch --gpus 8
-_base_ = ['_base_/resnet18_supernet.py', '_base_/imagenet_300e.py']
-
-optim_wrapper = dict(optimizer=dict(weight_decay=1e-4))
+_base_ = ['_base_/resnet18_imagenet.py', '_base_/steps/test_supernet.py']

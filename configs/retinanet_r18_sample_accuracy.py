@@ -1,6 +1,6 @@
 # How good the subnets of the R18 supernet are: each one is calibrated and evaluated.
 #   mim test mmbignas configs/retinanet_r18_sample_accuracy.py --checkpoint CHECKPOINT
-# In work_dirs/retinanet_r18_sample_accuracy/sample_accuracy: a line a subnet as soon as it is finished (the same
+# In work_dirs/retinanet_r18_sample_accuracy/sample_accuracy: one line per subnet as soon as it is finished (the same
 # command goes on after an interruption), the ten best near the baseline, the Pareto front, pictures, and a page to
 # choose from.
 _base_ = './retinanet_r18_supnet.py'

@@ -11,7 +11,7 @@ from .version import __version__
 check_dependencies()  # before anything below imports torch or an mm* package
 
 from . import data, distill, elastic, evaluation, models, ops, supernet, train
-from .utils.safe_load import allow_mmengine_checkpoints
+from .utils.adaptations import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
 

@@ -5,24 +5,26 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbignas.dependencies import require_mmpretrain
 from mmbignas.errors import ConfigError, DependencyError
-from mmbignas.utils.config_typos import typos_explained
+from mmbignas.utils.configs import typos_explained
+from mmbignas.utils.rules import must_be
 
 
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool; end it with one line and exit code 2 for an error that its user can mend.
 
-    Of several processes, the line names the one that it comes from, and what torchrun says at the end has the error of
-    the first process that failed.
+    With several processes, the line names the one that it comes from, and torchrun's last lines have the error of the
+    first process that failed.
 
     Args:
         main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError` and those that
-            :func:`~mmbignas.utils.config_typos.typos_explained` makes of wrong keys and types passes through.
+            :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types passes through.
     """
     try:
         record(typos_explained()(main))()
@@ -131,6 +133,26 @@ def existing_checkpoint(path: str) -> str:
     return path
 
 
+def image_sizes(args: argparse.Namespace, own: Any) -> Any:
+    """The image size or sizes of a tool: those that were typed after ``--image-size``, else the config's.
+
+    Args:
+        args: The parsed options, with ``config`` and ``image_size``, heights and widths in turn or ``None``.
+        own: What the config says, as ``[height, width]`` or a list of such pairs; ``None`` where it says nothing.
+
+    Returns:
+        ``own``, or what was typed, a list of pairs.
+
+    Raises:
+        ConfigError: There is none, or a width is missing.
+    """
+    if args.image_size is not None:
+        return image_size_pairs(args.image_size)
+    if own is None:
+        raise ConfigError(f'--image-size H W is missing, and {args.config} has no test_cfg with an image size')
+    return own
+
+
 def image_size_pairs(pixels: Sequence[int]) -> list[tuple[int, int]]:
     """Image sizes as they are typed after ``--image-size``, one or several.
 
@@ -141,5 +163,5 @@ def image_size_pairs(pixels: Sequence[int]) -> list[tuple[int, int]]:
         ConfigError: A width is missing.
     """
     if len(pixels) % 2:
-        raise ConfigError(f'--image-size {" ".join(map(str, pixels))}: allowed: pairs of height and width')
+        raise must_be('--image-size', 'pairs of height and width', list(pixels))
     return list(zip(pixels[::2], pixels[1::2]))

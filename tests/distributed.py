@@ -1,5 +1,5 @@
 """Running a test function in several processes of one gloo group."""
-import multiprocessing
+import importlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -7,10 +7,8 @@ from typing import Any
 
 import torch
 import torch.distributed as torch_dist
-import torch.multiprocessing
 
-# The slow imports are done once, in a process from which all others fork.
-multiprocessing.set_forkserver_preload(['mmbignas', 'mmdet.utils', 'mmdet.datasets'])
+from tests.processes import call
 
 
 def run_processes(function: Callable[..., Any], *args: Any, world_size: int = 2) -> list[Any]:
@@ -19,13 +17,17 @@ def run_processes(function: Callable[..., Any], *args: Any, world_size: int = 2)
     The function must be at the top of its module; results travel by ``torch.save``.
     """
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.start_processes(_process, (world_size, folder, function, args), nprocs=world_size,
-                                              start_method='forkserver')
-        return [torch.load(os.path.join(folder, f'{rank}.pth'), weights_only=False) for rank in range(world_size)]
+        name = function.__module__, function.__name__
+        found = call(_in_group, [((rank, world_size, folder, name, args), {}) for rank in range(world_size)])
+    for rank, (code, _, error) in enumerate(found):
+        assert code == 0, f'exit codes {[own[0] for own in found]}; rank {rank}: {error}'
+    return [result for _, result, _ in found]
 
 
-def _process(rank: int, world_size: int, folder: str, function: Callable[..., Any], args: tuple) -> None:
+def _in_group(rank: int, world_size: int, folder: str, name: tuple[str, str], args: tuple) -> Any:
     torch.set_num_threads(1)
-    torch_dist.init_process_group('gloo', f'file://{folder}/group', rank=rank, world_size=world_size)
-    torch.save(function(rank, *args), os.path.join(folder, f'{rank}.pth'))
+    function = getattr(importlib.import_module(name[0]), name[1])
+    torch_dist.init_process_group('gloo', f'file://{os.path.join(folder, "group")}', rank=rank, world_size=world_size)
+    result = function(rank, *args)
     torch_dist.destroy_process_group()
+    return result

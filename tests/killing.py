@@ -1,4 +1,4 @@
-"""Imported by the configs of the runs in test_finetune.py: a hook that ends a process in mid-run."""
+"""Imported by the configs of the runs in test_finetuning_runs.py: a hook that ends a process in mid-run."""
 import os
 import signal
 

@@ -1,15 +1,15 @@
 """Whole runs on a tiny data set, in processes of their own."""
 import json
-import os
-import subprocess
-import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import mmdet
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT, launch, python
+
+__all__ = ['CONFIG', 'MMDET_TOOLS', 'ROOT', 'assert_same_state', 'launch', 'make_workspace', 'mim_name', 'passes_of',
+           'python', 'records_of']
 MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
 CONFIG = """
 _base_ = {base!r}
@@ -34,13 +34,11 @@ default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1), logger=dict
 """
 
 
-def python(*args, code=0, timeout=240, cwd=ROOT):
-    """Run Python with these arguments, see that it ends with ``code``, and return what it wrote."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
-    done = subprocess.run([sys.executable, *map(str, args)], env=environment, cwd=cwd, timeout=timeout,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == code, done.stdout[-3000:]
-    return done.stdout
+def make_workspace(folder):
+    """Fill a folder with the data and the config of the runs."""
+    python('tools/make_shapes.py', folder / 'data', '--train', 12, '--val', 4, '--size', 64)
+    text = CONFIG.format(base=str(ROOT / 'configs' / 'shapes_supnet.py'), data=f'{folder}/data')
+    (folder / 'config.py').write_text(text)
 
 
 def mim_name(package):

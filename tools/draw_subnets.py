@@ -1,6 +1,7 @@
 """Draw what subnets detect: python tools/draw_subnets.py CONFIG CHECKPOINT --images IMAGE ... --out PICTURE.png.
 
-One row an image, one column a subnet, which is calibrated first; above it what the subnet costs. No annotations needed.
+One row per image, one column per subnet, which is calibrated first; above it what the subnet costs. No annotations are
+needed.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from mmbignas import ConfigError
 from mmbignas.analysis import draw_subnets
 from mmbignas.cli import add_config_arguments, read_config, run_tool
 from mmbignas.cost import Cost, CostModel
-from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.evaluation.drawn_predictions import is_detector
 from mmbignas.latency import BACKENDS, build_backend, measure_latency
 from mmbignas.space import Subnet
@@ -35,6 +36,7 @@ from mmbignas.supernet import (
 )
 from mmbignas.supernet.build import load_supernet
 from mmbignas.utils.files import check_new_file
+from mmbignas.utils.rules import must_be, number
 from mmbignas.utils.units import format_macs, format_params
 
 TITLE_WIDTH = 40  # characters above a column
@@ -54,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='replace a picture that is there')
     parser.add_argument('--score-thr', type=float, default=0.3, help='leave out detections below (default: 0.3)')
     parser.add_argument('--calib-images', type=int, metavar='N',
-                        help='calibrate the BN statistics with so many images, 0 for not at all (default: as '
+                        help='calibrate the BN statistics with N images, 0 for not at all (default: as '
                         'BNCalibrationHook in the config says)')
     parser.add_argument('--latency-backend', choices=[*BACKENDS, 'none'], default='torch',
                         help='what runs the networks to measure their latency (default: torch)')
@@ -67,18 +69,14 @@ def parse_args() -> argparse.Namespace:
 def check_args(args: argparse.Namespace) -> None:
     """Check files and numbers before anything slow.
 
-    Args:
-        args: The parsed command line.
-
     Raises:
         ConfigError: An image or the folder of the picture is not there, or a number or the device is not allowed.
     """
     for image in args.images:
         if not Path(image).is_file():
-            raise ConfigError(f'--images: {image} does not exist; give image files')
+            raise ConfigError(f'--images: {image} does not exist')
     check_new_file(args.out, '.png', args.overwrite)
-    if not 0 <= args.score_thr <= 1:
-        raise ConfigError(f'--score-thr {args.score_thr}: allowed: numbers in 0..1')
+    number(0, 1).check(args.score_thr, '--score-thr')
     # Without latency too, since PyTorch detects on the device.
     build_backend('torch' if args.latency_backend == 'none' else args.latency_backend, args.device, args.threads)
 
@@ -105,7 +103,7 @@ def class_names(checkpoint: Checkpoint, cfg: Config, count: int) -> list[str]:
     """Names of the classes: of the checkpoint, else of the config's data set, else numbers.
 
     Args:
-        checkpoint: Of a run, which usually has them.
+        checkpoint: The checkpoint of a run usually has them.
         cfg: The config.
         count: How many classes the model has.
     """
@@ -126,7 +124,7 @@ def detect(model: nn.Module, images: Sequence[str], batches: list[Any] | None) -
         batches: What its BN statistics are calibrated with first; ``None`` for not at all.
 
     Returns:
-        list: A ``DetDataSample`` an image.
+        list: One ``DetDataSample`` per image.
     """
     state = BNState(model)
     if batches is not None:
@@ -156,7 +154,7 @@ def title_lines(name: str, cost: Cost, size: tuple[int, int]) -> list[str]:
     """What stands above a column, but for the latency.
 
     Args:
-        name: Of the subnet.
+        name: Name of the subnet.
         cost: What it costs.
         size: Height and width in pixels, for which it costs that.
     """
@@ -170,13 +168,13 @@ def main() -> None:
     check_args(args)
     cfg = read_config(args)
     images = read_images(args.images)
-    calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
+    calibration = CalibrationImages.from_config(cfg, args.calib_images, '--calib-images')
     checkpoint = read_checkpoint(args.checkpoint)
     supernet = load_supernet(cfg, checkpoint)
     model = supernet.model
     if not is_detector(model):
-        raise ConfigError(f'{args.config}: {type(model).__name__} finds no boxes to draw; allowed: detectors. '
-                          'Predictions of one subnet are drawn by python tools/test.py ... --show-dir')
+        raise must_be('model', 'a detector (others: python tools/test.py ... --show-dir)',
+                      type(model).__name__)
     choices = parse_choices(args.subnet, supernet.space, '--subnet', typed=True)
     model.cfg = cfg  # where MMDetection looks for the pipeline
     model.to(args.device)

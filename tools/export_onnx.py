@@ -8,19 +8,18 @@ this package.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmengine.config import Config
 
 from mmbignas import ConfigError
 from mmbignas.cli import add_config_arguments, read_config, run_tool
 from mmbignas.data import check_image_size
-from mmbignas.data.image_steps import image_steps
-from mmbignas.data.pipeline_size import own_preprocessor, pipeline_size
+from mmbignas.data.pipeline_size import image_steps, own_preprocessor, pipeline_size
 from mmbignas.export import ExportCheck, check_opset, check_plain, export_onnx, export_pt2
 from mmbignas.supernet import load_weights, read_checkpoint
 from mmbignas.supernet.build import build_model
 from mmbignas.utils.files import check_new_file
+from mmbignas.utils.rules import must_be
 from mmbignas.utils.units import format_params
 
 
@@ -50,25 +49,17 @@ def parse_args() -> argparse.Namespace:
 def check_options(args: argparse.Namespace) -> str:
     """Refuse what cannot be written, before anything is built.
 
-    Args:
-        args: The parsed command line.
-
     Returns:
         str: The suffix of the file.
 
     Raises:
-        ConfigError: Another suffix, a file that is there, or an option that is not for this kind of file.
+        ConfigError: Another suffix, a file that is there, ``--boxes`` with .pt2, or an opset that torch does not write.
     """
-    suffix = Path(args.out).suffix
-    if suffix not in ('.onnx', '.pt2'):
-        raise ConfigError(f'--out {args.out}: the file name must end in .onnx or .pt2')
+    suffix = check_new_file(args.out, ('.onnx', '.pt2'), args.overwrite).suffix
     if suffix == '.pt2' and args.boxes:
-        raise ConfigError('--boxes: not allowed with .pt2, which needs nothing but torch, and torch has no NMS; '
-                          'allowed with .onnx')
-    if suffix == '.pt2' and args.opset is not None:
-        raise ConfigError(f'--opset {args.opset}: not allowed with .pt2, which has no opset; allowed with .onnx')
-    check_opset(args.opset, '--opset')
-    check_new_file(args.out, suffix, args.overwrite)
+        raise must_be('--out', 'a file that ends in .onnx with --boxes, since torch has no NMS', args.out)
+    if suffix == '.onnx':
+        check_opset(args.opset, '--opset')
     return suffix
 
 
@@ -90,12 +81,11 @@ def input_size(cfg: Config, typed: Sequence[int] | None) -> Sequence[int]:
     if typed is None:
         size = size or pipeline_size(cfg)
         if size is None:
-            raise ConfigError(f'{cfg.filename} does not tell the size of its images: give --image-size H W')
+            raise ConfigError(f'--image-size H W is missing, and {cfg.filename} does not tell the size of its images')
         return size
     if size is not None and sorted(size) != sorted(typed):
-        given, allowed = (' '.join(map(str, sides)) for sides in (typed, size))
-        raise ConfigError(f'--image-size: {given} is not allowed, as the data_preprocessor of {cfg.filename} brings '
-                          f'images to {allowed}; allowed: {allowed}, or leave it out')
+        raise must_be('--image-size', f'{" ".join(map(str, size))}, to which the data_preprocessor of {cfg.filename} '
+                      'brings images, or left out', list(typed))
     return typed
 
 

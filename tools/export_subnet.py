@@ -6,9 +6,8 @@ The folder holds config.py and checkpoint.pth, which the tools of MMDetection or
 import argparse
 import random
 
-from mmbignas import ConfigError
-from mmbignas.cli import add_config_arguments, image_size_pairs, read_config, run_tool
-from mmbignas.data.calibration_images import Calibration
+from mmbignas.cli import add_config_arguments, image_sizes, read_config, run_tool
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.data.pipeline_size import image_sizes_of
 from mmbignas.export.subnet_folder import SubnetExporter, check_export_folder
 from mmbignas.supernet import parse_choice
@@ -27,7 +26,7 @@ def parse_args() -> argparse.Namespace:
                         help='height and width in pixels that MACs are counted for; several pairs are sizes to choose '
                         'from, and the subnet then sees images of its own (default: test_cfg.image_size)')
     parser.add_argument('--calib-images', type=int, metavar='N',
-                        help='calibrate the BN statistics with so many images, 0 for not at all (default: as '
+                        help='calibrate the BN statistics with N images, 0 for not at all (default: as '
                         'BNCalibrationHook in the config says)')
     parser.add_argument('--weights', choices=['ema', 'training'],
                         help='of a run with EMAHook: the averaged weights, or those that were trained (default: what '
@@ -40,11 +39,9 @@ def main() -> None:
     args = parse_args()
     check_export_folder(args.out)
     cfg = read_config(args)
-    typed = image_size_pairs(args.image_size or ())
-    image_size = typed[0] if len(typed) == 1 else typed or image_sizes_of(cfg)
-    if image_size is None:
-        raise ConfigError(f'{args.config} has no test_cfg with an image size: give --image-size H W')
-    calibration = Calibration.from_config(cfg, args.calib_images, '--calib-images')
+    sizes = image_sizes(args, image_sizes_of(cfg))
+    image_size = sizes[0] if args.image_size and len(sizes) == 1 else sizes  # a list of one would resize to it
+    calibration = CalibrationImages.from_config(cfg, args.calib_images, '--calib-images')
     exporter = SubnetExporter(cfg, args.checkpoint, image_size, calibration, args.weights)
     choice = parse_choice(args.subnet, exporter.space, '--subnet')
     certificate = exporter.export(choice.draw(exporter.space, random.Random(0)), args.out)

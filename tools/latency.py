@@ -45,10 +45,6 @@ def parse_args() -> argparse.Namespace:
 def build_models(cfg: Config, args: argparse.Namespace) -> tuple[torch.nn.Module, CostModel]:
     """Build the supernet, without weights, and its cost model.
 
-    Args:
-        cfg: The config.
-        args: The parsed command line.
-
     Raises:
         ConfigError: An image size is not a pair, or the model cannot be run on it.
     """
@@ -59,12 +55,7 @@ def build_models(cfg: Config, args: argparse.Namespace) -> tuple[torch.nn.Module
 
 
 def measure_subnets(cfg: Config, args: argparse.Namespace) -> None:
-    """Measure subnets and print a table of them.
-
-    Args:
-        cfg: The config.
-        args: The parsed command line.
-    """
+    """Measure subnets and print a table of them."""
     conditions = build_backend(args.backend, args.device, args.threads).conditions
     model, cost_model = build_models(cfg, args)
     rows = [['subnet', 'image size', 'MACs', 'parameters', 'median ms', 'IQR ms']]
@@ -80,12 +71,7 @@ def measure_subnets(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def build_table(cfg: Config, args: argparse.Namespace) -> None:
-    """Build a latency table and print how well it predicts.
-
-    Args:
-        cfg: The config.
-        args: The parsed command line.
-    """
+    """Build a latency table and print how well it predicts."""
     backend = build_backend(args.backend, args.device, args.threads)
     model, cost_model = build_models(cfg, args)
     bar: ProgressBar | None = None

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmbignas import ConfigError
-from mmbignas.cli import add_config_arguments, default_work_dir, image_size_pairs, read_config, run_tool
+from mmbignas.cli import add_config_arguments, default_work_dir, image_sizes, read_config, run_tool
 from mmbignas.cost.sampling import SAMPLE_MODES
 from mmbignas.evaluation import SampleFlopsLoop
 from mmbignas.evaluation.sample_flops import SampleFlops
 from mmbignas.supernet.build import build_model
+from mmbignas.utils.configs import type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,26 +42,17 @@ def parse_args() -> argparse.Namespace:
 def read_arguments(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of SampleFlops: those of the config, and over them the options that were given.
 
-    Args:
-        cfg: The config.
-        args: The parsed command line.
-
     Raises:
         ConfigError: There is no image size, or one that is not a pair.
     """
-    arguments = dict(cfg.get('test_cfg') or {})
-    kind = arguments.pop('type', None)  # a name, or the class itself
-    if getattr(kind, '__name__', str(kind)).split('.')[-1] != SampleFlopsLoop.__name__:
-        arguments = {}
+    own = cfg.get('test_cfg') or {}
+    arguments = {name: value for name, value in own.items() if name != 'type'} if type_name(
+        own) == SampleFlopsLoop.__name__ else {}
     names = ('subnet_count', 'subnet_sample_mode', 'baseline_flops', 'large_flops', 'lut_path', 'seed')
     arguments.update({name: getattr(args, name) for name in names if getattr(args, name) is not None})
     if args.flops_range is not None:
         arguments['flops_range'] = [None if end.lower() == 'none' else end for end in args.flops_range]
-    if args.image_size is not None:
-        arguments['image_size'] = image_size_pairs(args.image_size)
-    if 'image_size' not in arguments:
-        raise ConfigError(f'{args.config} has no test_cfg with an image size: give --image-size H W')
-    return arguments
+    return dict(arguments, image_size=image_sizes(args, arguments.get('image_size')))
 
 
 def main() -> None:

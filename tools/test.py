@@ -11,8 +11,9 @@ from mmbignas import ConfigError
 from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
 from mmbignas.data.check_data import check_files
 from mmbignas.evaluation.drawn_predictions import OF_CLASSIFIERS, OF_DETECTORS, drawn_by, predictions_of
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import build_runner
+from mmbignas.utils.rules import must_be
 
 WITHOUT_PREDICTIONS = ('SampleFlopsLoop', 'SampleAccuracyLoop', 'SubnetSearchLoop')
 
@@ -36,32 +37,23 @@ def parse_args() -> argparse.Namespace:
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     """Write the options of testing into the config.
 
-    Args:
-        cfg: The config, changed in place.
-        args: The parsed command line.
-
     Raises:
         ConfigError: There is no checkpoint, or an option does not fit the config.
     """
     checkpoint = args.checkpoint or cfg.get('load_from')
     if checkpoint is None:
-        raise ConfigError(f'{args.config} has no load_from: name the checkpoint to test')
+        raise ConfigError(f'CHECKPOINT is missing, and {args.config} has no load_from')
     cfg.load_from = existing_checkpoint(checkpoint)
     cfg.resume = False  # the config that a resumed training left in its work dir says True
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise ConfigError(f'--out {args.out}: the file name must end in .pkl or .pickle')
+        raise must_be('--out', 'a file that ends in .pkl or .pickle', args.out)
     if args.out and not _one_network(cfg.get('test_cfg') or {}):
-        raise ConfigError(
-            f'--out {args.out}: the file holds the predictions of one network, and {type_name(cfg.test_cfg)} tests '
-            'several, or none; allowed: a subnet alone, test_cfg.calib_bn True or False, or an exported folder '
-            '(tools/export_subnet.py)'
-        )
+        raise must_be('test_cfg', 'a test of one network with --out: one of subnets, calib_bn True or False, or '
+                      'an exported folder (tools/export_subnet.py)', type_name(cfg.test_cfg))
     if args.show or args.show_dir:
         if type_name(cfg.get('test_cfg') or {}) in WITHOUT_PREDICTIONS:
-            raise ConfigError(
-                f'--show and --show-dir: {type_name(cfg.test_cfg)} draws no predictions; allowed: tests of single '
-                'subnets, or tools/draw_subnets.py'
-            )
+            raise must_be('test_cfg', 'a test of named subnets with --show and --show-dir (tools/draw_subnets.py draws '
+                          'others)', type_name(cfg.test_cfg))
         hook = cfg.get('default_hooks', {}).get('visualization')
         if hook is None:
             raise ConfigError(

@@ -9,8 +9,9 @@ from mmbignas import ConfigError
 from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
 from mmbignas.data.check_data import check_files
 from mmbignas.train import ResumeHook, StopHook
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import build_runner
+from mmbignas.utils.rules import must_be
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,9 +37,6 @@ def parse_args() -> argparse.Namespace:
 def use_amp(cfg: Config) -> None:
     """Train with mixed precision: MMEngine's way on a GPU, in bfloat16 on a CPU, where that one does not run.
 
-    Args:
-        cfg: The config, changed in place.
-
     Raises:
         ConfigError: The config has an optimizer wrapper of another kind.
     """
@@ -46,8 +44,8 @@ def use_amp(cfg: Config) -> None:
     if own == 'BFloat16OptimWrapper':
         return
     if own not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ConfigError(f'--amp is not allowed with optim_wrapper.type={own}, which it would replace; allowed: '
-                          'OptimWrapper, AmpOptimWrapper, BFloat16OptimWrapper')
+        raise must_be('optim_wrapper.type', 'OptimWrapper, AmpOptimWrapper or BFloat16OptimWrapper with --amp, which '
+                      'would replace it', own)
     if torch.cuda.is_available():
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -59,10 +57,6 @@ def use_amp(cfg: Config) -> None:
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     """Write the options of training into the config.
-
-    Args:
-        cfg: The config, changed in place.
-        args: The parsed command line.
 
     Raises:
         ConfigError: An option does not fit the config or the machine.

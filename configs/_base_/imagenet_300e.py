@@ -1,5 +1,5 @@
 # A classification supernet on ImageNet (data/imagenet), 224x224: 300 epochs of the sandwich rule with soft labels, 128
-# images on each of 8 GPUs.
+# images on each of 8 GPUs. The files in steps/ add the test.
 _base_ = ['mmpretrain::_base_/datasets/imagenet_bs64.py', 'mmpretrain::_base_/default_runtime.py']
 custom_imports = dict(imports=['mmbignas'])
 
@@ -14,7 +14,6 @@ train_cfg = dict(
     sample_subnet_num=4,
     sample_strategy=['max', 'min', 'random', 'random'])
 val_cfg = dict(type='mmbignas.SubnetValLoop', subnets=['max', 'min'], calib_bn=True)
-test_cfg = dict(type='mmbignas.SubnetValLoop', subnets=['max', 'min'], calib_bn='both')
 custom_hooks = [
     dict(type='mmbignas.BNCalibrationHook', num_images=2048),
     # The largest subnet learns from the labels, the others from its probabilities alone.

@@ -60,8 +60,8 @@ def write_page(sample: AccuracySample, path: str | Path, command: Callable[[Eval
     The buttons choose cost and metric. Fronts, marks and the ten best near each mark are drawn.
 
     Args:
-        sample: the subnets, one at least.
-        path: HTML file to write, some 5 MB, most of which is plotly's script; it appears when it is complete.
+        sample: the subnets, at least one.
+        path: HTML file to write, about 5 MB, mostly plotly's script; it appears when it is complete.
         command: gives the command for a subnet.
         title: of the page; ``None`` for the number of subnets.
 
@@ -105,7 +105,7 @@ def _plotly() -> Any:
 def _traces(go: Any, sample: AccuracySample, cost: str, metric: str | None) -> list[Any]:
     """The subnets of each image size, the front, the ten best near each mark, and last the one that was clicked.
 
-    The mouse finds those of the first kind alone, which have the texts: the others lie on them.
+    The mouse finds only those of the first kind, which have the texts; the others lie on top of them.
     """
     sizes, colours = sample.image_sizes(), size_colours(sample.image_sizes())
     places = {id(own): place for place, own in enumerate(sample.subnets)}
@@ -163,7 +163,7 @@ def _metrics(subnet: EvaluatedSubnet, sample: AccuracySample) -> str:
 
 
 def _settings(subnet: EvaluatedSubnet) -> list[str]:
-    """A line a module."""
+    """One line per module."""
     return [f'{path}: ' + ', '.join(f'{name} {" ".join(map(str, values))}' for name, values in elements.items())
             for path, elements in subnet.settings.items() if path != IMAGE_SIZE]
 
@@ -174,13 +174,13 @@ def _hover(subnet: EvaluatedSubnet, sample: AccuracySample) -> str:
 
 
 def _facts(subnet: EvaluatedSubnet, sample: AccuracySample, command: str) -> dict[str, str]:
-    """What the panel shows of a subnet."""
+    """What the panel shows for a subnet."""
     facts = ', '.join(filter(None, [f'subnet {subnet.number}', _metrics(subnet, sample), _costs(subnet)]))
     return dict(facts=facts, settings='\n'.join(_settings(subnet)), command=command)
 
 
 def _options(sample: AccuracySample) -> str:
-    """The subnets that one is likely to look for, to choose from without a mouse."""
+    """The subnets that people are likely to look for, to be chosen without a mouse."""
     places = {id(own): place for place, own in enumerate(sample.subnets)}
     groups = {'Pareto front': sample.front('macs'),
               **{f'best near {name}': sample.best_near(macs) for name, macs in sample.marks.items()}}
@@ -195,5 +195,5 @@ def _options(sample: AccuracySample) -> str:
 
 
 def _json(content: Any) -> str:
-    """JSON within a script, which nothing in it can end."""
+    """JSON inside a script, escaped so that it cannot end the script."""
     return json.dumps(content).replace('<', '\\u003c').replace('\u2028', '\\u2028').replace('\u2029', '\\u2029')

@@ -1,4 +1,4 @@
-"""Pictures of what the evaluated subnets of a space reach."""
+"""Pictures of how good the evaluated subnets of a space are."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from mmbignas.analysis.figures import (
     size_colours,
     space_title,
 )
-from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import must_be, one_of
 from mmbignas.utils.units import format_macs, prefix_for
 
 
@@ -34,7 +34,7 @@ def draw_accuracy(sample: AccuracySample, path: str | Path, cost: str = 'macs') 
     drawn where the cost is MACs.
 
     Args:
-        sample: the subnets, one at least.
+        sample: the subnets, at least one.
         path: PNG file to write; it appears when it is complete.
         cost: ``macs``, ``params`` or, where it is known, ``latency_ms``.
 
@@ -70,12 +70,11 @@ def check_sample(sample: AccuracySample, cost: str = 'macs') -> None:
     """Make sure that there is something to draw.
 
     Raises:
-        ConfigError: for no subnets, or a cost that is not known of any.
+        ConfigError: for no subnets, or a cost that is not known for any.
     """
     if not sample.subnets:
-        raise ConfigError('subnets: there are none to draw; allowed: one or more')
-    if cost not in sample.costs():
-        raise ConfigError(f'cost: {cost!r} is not allowed; allowed: {", ".join(sample.costs())}')
+        raise must_be('subnets', 'a non-empty list', sample.subnets)
+    one_of(sample.costs()).check(cost, 'cost')
 
 
 def cost_axis(sample: AccuracySample, cost: str) -> tuple[int, str]:

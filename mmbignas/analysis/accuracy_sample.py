@@ -1,4 +1,4 @@
-"""What the evaluated subnets of one space reach, and which of them are worth a look."""
+"""How good the evaluated subnets of one space are, and which of them are worth a look."""
 from __future__ import annotations
 
 import csv
@@ -45,7 +45,7 @@ class EvaluatedSubnet:
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> EvaluatedSubnet:
-        """Of a line of a ledger: a dict with these names, but for the settings, which are ``subnet_settings``."""
+        """From a line of a ledger: a dict with these names, except that the settings are ``subnet_settings``."""
         height, width = line['image_size']
         return cls(int(line['number']), line['subnet_settings'], (height, width), line['macs'], line['params'],
                    line.get('latency_ms'), line['metrics'])
@@ -62,9 +62,9 @@ class AccuracySample:
 
     Args:
         subnets: the subnets.
-        metric1: name of the metric that subnets are compared by, the more the better; ``None`` where no subnet has
-            any, because nothing was detected: all are worth 0 then.
-        metric2: name of another one to show.
+        metric1: name of the metric that subnets are compared by, the more the better; ``None`` if no subnet has
+            one because nothing was detected: then all are worth 0.
+        metric2: name of another metric to show.
         marks: name -> MACs of networks to compare with, e.g. ``baseline``.
         flops_range: the fewest and the most MACs that were asked for; ``None`` for no limit.
         space_size: how many subnets the space has.
@@ -78,7 +78,7 @@ class AccuracySample:
     space_size: int
 
     def costs(self) -> list[str]:
-        """The costs that subnets can be compared by; latency where it is known of one at least."""
+        """The costs that subnets can be compared by; latency if it is known for at least one."""
         return [name for name in COST_NAMES if name != 'latency_ms' or any(own.latency_ms is not None
                                                                       for own in self.subnets)]
 
@@ -87,17 +87,17 @@ class AccuracySample:
         return sorted({own.image_size for own in self.subnets}, key=lambda size: (size[0] * size[1], size))
 
     def of_size(self, image_size: ImageSize) -> AccuracySample:
-        """The same with the subnets of one image size alone."""
+        """The same with only the subnets of one image size."""
         return replace(self, subnets=[own for own in self.subnets if own.image_size == image_size])
 
     def best(self) -> EvaluatedSubnet | None:
-        """The subnet with the best ``metric1``, of several the one with the fewest MACs; ``None`` if there is none."""
+        """The subnet with the best ``metric1`` and, among equals, the fewest MACs; ``None`` without subnets."""
         return next(iter(self._best_first(self.subnets)), None)
 
     def near(self, macs: int, percent: int = 1) -> list[EvaluatedSubnet]:
-        """The subnets with these MACs, give or take so many percent of them; the best by ``metric1`` first.
+        """The subnets with these MACs, give or take this percentage; the best by ``metric1`` first.
 
-        Of several that are as good as each other, the one with fewer MACs is first.
+        Among equals, the one with fewer MACs is first.
         """
         return self._best_first(own for own in self.subnets if 100 * abs(own.macs - macs) <= percent * macs)
 
@@ -106,7 +106,7 @@ class AccuracySample:
         return self.near(macs, percent)[:count]
 
     def nearest(self, macs: int) -> EvaluatedSubnet | None:
-        """The subnet whose MACs are nearest to these, of several the best; ``None`` if there is no subnet."""
+        """The subnet whose MACs are nearest to these and, among equals, the best; ``None`` without subnets."""
         return min(self._best_first(self.subnets), key=lambda own: abs(own.macs - macs), default=None)
 
     def front(self, cost: str, metric: str | None = None) -> list[EvaluatedSubnet]:
@@ -177,7 +177,7 @@ class AccuracySample:
         return f'subnet {subnet.number}, {format_macs(subnet.macs)}{metric}'
 
     def _table(self, rows: Sequence[Sequence[Any]], *more: str) -> str:
-        """A table with a row a subnet, which comes first in each row, and further columns."""
+        """A table with one row per subnet, which comes first in each row, and further columns."""
         columns = [('subnet', lambda own: str(own.number)), ('MACs', lambda own: format_macs(own.macs)),
                    ('parameters', lambda own: format_params(own.params))]
         if 'latency_ms' in self.costs():
@@ -190,7 +190,7 @@ class AccuracySample:
                            *[[cell(own) for _, cell in columns] + rest for own, *rest in rows]]).table
 
     def _size_table(self) -> str:
-        """A table with a row an image size."""
+        """A table with one row per image size."""
         rows = [['image size', 'subnets', 'on its front', 'on the front of all', 'best',
                  *(f'best near {name}' for name in self.marks)]]
         on_front = Counter(own.image_size for own in self.front('macs'))
@@ -203,7 +203,7 @@ class AccuracySample:
         return AsciiTable(rows).table
 
     def write_csv(self, path: str | Path) -> None:
-        """Write a table with a row a subnet: its costs, all its metrics as they are, and its settings.
+        """Write a table with one row per subnet: its costs, all its metrics as they are, and its settings.
 
         ``pareto`` is 1 for the subnets on the front of MACs and ``metric1``, ``best_near_<mark>`` the place, from 1, of
         the best ten within 1 % of a mark. A metric that a subnet lacks is an empty cell.
@@ -255,7 +255,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _spread(subnets: Sequence[EvaluatedSubnet], count: int) -> list[EvaluatedSubnet]:
-    """So many of them at most, evenly spread, with the first and the last."""
+    """At most this many of them, evenly spread, with the first and the last."""
     if len(subnets) <= count:
         return list(subnets)
     return [subnets[round(row * (len(subnets) - 1) / (count - 1))] for row in range(count)]

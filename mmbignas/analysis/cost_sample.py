@@ -20,11 +20,15 @@ class CostFigures(Protocol):
 
     Args:
         macs: multiply-adds.
+        ops: operations, those counted as MACs included.
         params: number of parameters.
     """
 
     @property
     def macs(self) -> int: ...
+
+    @property
+    def ops(self) -> int: ...
 
     @property
     def params(self) -> int: ...
@@ -58,11 +62,11 @@ class CostSample:
     latencies: Sequence[float] = ()
 
     def near(self, macs: int, percent: int) -> int:
-        """How many subnets have these MACs, give or take so many percent of them."""
+        """How many subnets have these MACs, give or take this percentage."""
         return sum(100 * abs(own - macs) <= percent * macs for own in self.macs)
 
     def percentiles(self) -> dict[str, dict[str, float]]:
-        """Cost -> percentage of the subnets -> the value that so many do not exceed, interpolated as NumPy does."""
+        """Cost -> percentage of the subnets -> the value that they do not exceed, interpolated as NumPy does."""
         costs = ('macs', self.macs, None), ('params', self.params, None), ('latency_ms', self.latencies, 4)
         return {name: {str(percent): round(float(np.percentile(values, percent)), digits) for percent in PERCENTILES}
                 for name, values, digits in costs if len(values)}

@@ -17,19 +17,19 @@ from mmengine.structures import InstanceData
 from mmbignas.analysis.figures import COLOURS
 from mmbignas.utils.files import replacing
 
-# Inches, but for font sizes and dots an inch.
+# In inches, except font sizes and dots per inch.
 WIDTH, GAP, LINE, LEGEND_LINE, FONT_SIZE, SCORE_SIZE, DPI = 4.1, 0.1, 0.22, 0.27, 11, 8, 100
 CHARACTER, HANDLE = 0.1, 0.8  # of the legend: width of a letter, and of what stands around a name
 
 
 def draw_subnets(columns: Mapping[str, Sequence[Any]], images: Sequence[np.ndarray], classes: Sequence[str],
                  path: str | Path, score_thr: float = 0.3) -> Figure:
-    """Draw the detections of several subnets on the same images, one row an image and one column a subnet.
+    """Draw the detections of several subnets on the same images, one row per image and one column per subnet.
 
     All of them that are good enough are drawn, those with the best scores on top.
 
     Args:
-        columns: title of each column, of one or more lines -> its predictions, a ``DetDataSample`` an image.
+        columns: title of each column, of one or more lines -> its predictions, one ``DetDataSample`` per image.
         images: RGB images of shape ``(H, W, 3)``, uint8, of any sizes, in the coordinates of the boxes.
         classes: names of the classes. Where there are more than colours, the legend has those that were found, and
             where these are too many as well, the boxes have the names too.

@@ -13,7 +13,7 @@ from mmbignas.space import ImageSize
 from mmbignas.utils.files import replacing
 from mmbignas.utils.units import format_macs
 
-# Inches, and dots an inch: 700 pixels wide in a README, sharp on a dense screen too.
+# In inches, and dots per inch: 700 pixels wide in a README, sharp on a dense screen too.
 WIDTH, HEIGHT, LEGEND_LINE, DPI = 7.0, 3.7, 0.22, 160
 FONT_SIZES: dict[Any, Any] = {'font.size': 10, 'axes.titlesize': 11, 'axes.labelsize': 11, 'legend.fontsize': 10}
 MACS_LABEL = 'MACs (multiply-adds of convolutions and linear layers)'  # a prefix comes before it
@@ -25,7 +25,7 @@ SIZE_COLOURS = (BLUE, ORANGE, GREEN, SKY, PURPLE)
 
 
 def space_title(count: int, space_size: int, image_sizes: Collection[ImageSize]) -> str:
-    """What a picture of so many subnets of a space of this size shows, with their image size if it is the same."""
+    """What a picture of this many subnets of a space of this size shows, with their image size if it is the same."""
     space = f'{space_size:,}' if space_size < 10**9 else f'{Decimal(space_size):.2e}'
     size = ', images of {} x {} pixels'.format(*next(iter(image_sizes))) if len(image_sizes) == 1 else ''
     return f'{count:,} subnets of a space of {space}{size}'
@@ -33,7 +33,7 @@ def space_title(count: int, space_size: int, image_sizes: Collection[ImageSize])
 
 def new_figure(title: str) -> tuple[Figure, Axes]:
     """A figure with one axis."""
-    # Not pyplot's, which keeps the figures of a process and wants a display.
+    # Not pyplot's, which keeps all figures of a process and needs a display.
     figure = Figure(layout='constrained')
     axis = figure.add_subplot()
     axis.set_title(title)
@@ -42,7 +42,7 @@ def new_figure(title: str) -> tuple[Figure, Axes]:
 
 
 def alpha(count: int) -> float:
-    """The opacity at which so many points still show where most of them are."""
+    """The opacity at which this many points still show where most of them are."""
     return max(0.1, min(0.8, (500 / max(count, 1))**0.5))
 
 
@@ -53,7 +53,7 @@ def shade_range(axis: Axes, limits: tuple[int | None, int | None], ends: tuple[i
         axis: the axis.
         limits: the fewest and the most MACs that were asked for; ``None`` for no limit.
         ends: the fewest and the most MACs that are drawn.
-        unit: MACs to one of the x axis.
+        unit: MACs per unit of the x axis.
     """
     low, high = limits
     if low is not None or high is not None:

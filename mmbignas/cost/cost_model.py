@@ -15,6 +15,7 @@ from mmbignas.cost.settings import UnitSettings
 from mmbignas.cost.shadow import Shadow
 from mmbignas.errors import ConfigError
 from mmbignas.space import Subnet
+from mmbignas.utils.rules import must_be, shown
 
 TRIAL_SUBNETS = 3
 
@@ -23,7 +24,7 @@ class ModuleCost(NamedTuple):
     """What a part of a subnet costs.
 
     Args:
-        macs: multiply-adds of convolutions and linear layers: what papers and the configs' ``flops_range`` call FLOPs.
+        macs: multiply-adds of convolutions and linear layers, which papers and the configs' ``flops_range`` call FLOPs.
         ops: the total of MMEngine's complexity analysis, which also counts normalisation, upsampling and pooling.
         params: number of parameters.
     """
@@ -37,7 +38,7 @@ class Cost(NamedTuple):
     """What a subnet costs.
 
     Args:
-        macs: multiply-adds of convolutions and linear layers: what papers and the configs' ``flops_range`` call FLOPs.
+        macs: multiply-adds of convolutions and linear layers, which papers and the configs' ``flops_range`` call FLOPs.
         ops: the total of MMEngine's complexity analysis, which also counts normalisation, upsampling and pooling: the
             figure of MMDetection's ``get_flops.py``.
         params: number of parameters.
@@ -53,29 +54,34 @@ class Cost(NamedTuple):
 class CostModel:
     """MACs, operations and parameters of any subnet, as a function of its settings.
 
-    Exact, and without weights: the model is run on shapes alone, and each block only once for each of its own
-    settings and input shapes; from then on a subnet costs a few table look-ups. What is counted is what MMEngine's
+    It is exact and needs no weights: the model is run on shapes alone, and each block only once per combination of its
+    own settings and input shapes. From then on a subnet takes a few table look-ups. What is counted is what MMEngine's
     complexity analysis counts in the exported network, in mode ``tensor`` on one image.
 
-    This takes modules at their word about which block computes by which settings (see
-    :class:`~mmbignas.models.SearchableBlocks`). Some subnets are therefore also run as a whole at the start;
-    if they disagree, every subnet is, and a warning says so.
+    This relies on what modules say about which block depends on which settings (see
+    :class:`~mmbignas.models.SearchableBlocks`). So some subnets are also run as a whole at the start. If they disagree,
+    every subnet is run as a whole, and a warning says so.
 
     Args:
         model: a supernet, also on the meta device, or a wrapper such as DDP around one. It is left as it is.
         image_sizes: height and width in pixels of each resolution, ascending.
 
     Raises:
-        ConfigError: for sizes that are none, or a model that cannot be run on the shape of an image alone, such as a
+        ConfigError: for invalid sizes, or a model that cannot be run on the shape of an image alone, such as a
             two-stage detector, or that hides its operations, as ``nn.MultiheadAttention`` does.
 
     Attributes:
-        space: the model's :class:`~mmbignas.space.SearchSpace`; with several ``image_sizes`` it has their dimension.
+        space: the model's :class:`~mmbignas.space.SearchSpace`; several ``image_sizes`` are a dimension of it.
+
+    Example:
+        >>> cost_model = CostModel(model, [(768, 1344)])
+        >>> cost_model(cost_model.space[12345]).macs
+        86569233408
     """
 
     def __init__(self, model: nn.Module, image_sizes: Sequence[Sequence[int]]) -> None:
         if len(image_sizes) == 0:
-            raise ConfigError('image_size: at least one [height, width] in pixels is needed')
+            raise must_be('image_size', 'a non-empty list of [height, width] in pixels', image_sizes)
         self._shadow = Shadow(model)
         self.space = self._shadow.supernet.space.with_image_sizes(image_sizes)
         sizes = self.space.image_sizes
@@ -94,8 +100,8 @@ class CostModel:
     def _size(self, subnet: Subnet) -> tuple[int, int]:
         size = subnet.image_size or self._only
         if size not in self._looked_up:
-            raise ConfigError(f'image_size: {size and list(size)} is not allowed; allowed: '
-                              f'{[list(known) for known in self._looked_up]}')
+            raise must_be('image_size', f'one of {shown([list(known) for known in self._looked_up])}',
+                          size and list(size))
         return size
 
     def __call__(self, subnet: Subnet) -> Cost:
@@ -150,11 +156,11 @@ class CostModel:
         return {name: amounts for name, amounts in groups.items() if any(amounts)}
 
     def _is_divided(self) -> bool:
-        """Whether the cost is the sum of its steps' costs, on trial."""
+        """Whether the cost is the sum of the steps' costs, tried with some subnets."""
         rng = random.Random(0)
         for subnet in [self.space.min(), *(self.space.sample(rng) for _ in range(TRIAL_SUBNETS - 1))]:
             expected = self._as_a_whole(subnet)
-            # A unit that goes by more than it says finds another state than when the whole was run.
+            # A unit that depends on more than it says finds another state than when the whole was run.
             self._shadow.supernet.apply(self._shadow.supernet.space.max())
             try:
                 found: Any = self._looked_up[self._size(subnet)](subnet)

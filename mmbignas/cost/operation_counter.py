@@ -1,7 +1,7 @@
-"""Counting the operations of a forward pass, in the way of MMEngine's complexity analysis.
+"""Counting the operations of a forward pass as MMEngine's complexity analysis does.
 
 MMEngine traces a network with ``torch.jit`` and counts per operator. These are the same counts, taken while the
-network runs, which on meta tensors costs little: no weights, no arithmetic, no trace.
+network runs. On meta tensors that costs little: no weights, no arithmetic, no trace.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from mmbignas.errors import ConfigError
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 Operand = Callable[[int, str], Any]
 Handler = Callable[[Operand, Any], int]
@@ -91,8 +91,8 @@ OTHERS: dict[Any, Handler] = {
 # Functions that compute such operations inside, where they are not seen.
 OPAQUE = (F.multi_head_attention_forward, torch.einsum)
 
-# Functions whose output is shaped as their first operand, always or where both operands are alike. Torch takes long to
-# find that out on meta tensors.
+# Functions whose output has the shape of their first operand, always or if both operands are alike. Torch takes long
+# to find that out on meta tensors.
 SAME_SHAPE = (F.batch_norm, F.group_norm, F.layer_norm, F.instance_norm, F.relu)
 
 SAME_SHAPE_OF_TWO = (Tensor.add, torch.add, Tensor.mul, torch.mul)
@@ -107,10 +107,10 @@ def on_shapes(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 
 class OperationCounter(TorchFunctionMode):
-    """Counts what is done, while it is active, to tensors that follow from an input.
+    """While it is active, counts the operations on tensors that follow from an input.
 
-    What is done to parameters alone, such as cutting out a slice or transforming a kernel, does not exist in a plain
-    network and is not counted.
+    Operations on parameters alone, such as cutting out a slice or transforming a kernel, do not exist in a plain
+    network and are not counted.
 
     Args:
         inputs: the inputs.

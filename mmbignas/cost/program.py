@@ -20,9 +20,9 @@ class Call:
     """Something that a subnet computes: a unit of the model, or a torch function between units.
 
     Args:
-        path: of the unit; of a function, the module that calls it and the function's name.
+        path: of the unit; for a function, the module that calls it and the function's name.
         values: settings of the unit.
-        inputs: shapes of the tensors that it is given.
+        inputs: shapes of its input tensors.
     """
 
     path: str
@@ -32,7 +32,7 @@ class Call:
     _shadow: Shadow = field(repr=False, compare=False)
 
     def bind(self, network: nn.Module) -> nn.Module:
-        """What is computed, as a module that takes tensors of the shapes :attr:`inputs`.
+        """The computation as a module that takes tensors of the shapes :attr:`inputs`.
 
         Args:
             network: the subnet as a plain network, or the supernet with the subnet applied.
@@ -60,7 +60,7 @@ class Taken(NamedTuple):
 
 
 class Segment:
-    """Consecutive steps that go by the settings of one stage, or, where a stage's blocks differ, of one block.
+    """Consecutive steps that depend on the settings of one stage or, where a stage's blocks differ, of one block.
 
     Args:
         place: the stage and the block; ``None`` for steps without settings.
@@ -69,7 +69,7 @@ class Segment:
 
     def __init__(self, place: BlockPlace | None, whole: bool) -> None:
         self.place = place
-        # What the costs go by, beside the inputs: of which stage, and which of its blocks, `None` for all.
+        # What the costs depend on besides the inputs: which stage, and which of its blocks, `None` for all.
         self.stage = -1 if place is None else place.stage
         self.blocks = None if place is None or whole else slice(place.block, place.block + 1)
         self.steps: list[tuple[Step, BlockPlace | None, dict]] = []
@@ -82,8 +82,8 @@ class Segment:
 class Program:
     """The forward pass of every subnet on images of one size.
 
-    It is written down once, for the largest subnet. Any other subnet takes the same steps, but for blocks beyond its
-    depth, which hand on what they are given. A step's cost follows from its settings and the shapes of its inputs; it
+    It is recorded once, for the largest subnet. Any other subnet takes the same steps, except for blocks beyond its
+    depth, which pass their input on. A step's cost follows from its settings and the shapes of its inputs; it
     is measured when it is met for the first time and looked up from then on, as is the sum over a segment.
 
     Args:
@@ -107,7 +107,7 @@ class Program:
         self._numbers: dict[Shape, int] = {}
         self._slots = [self._number(tuple(image.shape))] * recorder.slots
         self._segments = self._divide(recorder.steps)
-        # Attributes cost as much as all else that a look-up does.
+        # Reading attributes takes as long as all the rest of a look-up.
         self._plan = [(segment, segment.stage, segment.blocks, segment.inputs, segment.outputs, segment.table)
                       for segment in self._segments]
         model = shadow.supernet.model
@@ -174,7 +174,7 @@ class Program:
         return {name: amounts for name, amounts in groups.items() if any(amounts)}
 
     def _take(self, segment: Segment, stages: list[StageValues], slots: list[int]) -> Iterator[Taken]:
-        """The steps of a segment that a subnet takes; fills in the shapes of what they make."""
+        """The steps of a segment that a subnet takes; fills in the shapes of their outputs."""
         for step, place, table in segment.steps:
             shapes = made = tuple([slots[slot] for slot in step.inputs])
             if place is None or place.block < len(stages[place.stage]):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mmbignas.cost.cost_model import Cost, CostModel
 from mmbignas.errors import ConfigError
 from mmbignas.space import Genome, SearchSpace, Subnet
+from mmbignas.utils.rules import integer, must_be, one_of
 from mmbignas.utils.units import format_macs, parse_range
 
 SAMPLE_MODES = ('random', 'uniform', 'traverse')
@@ -28,10 +29,10 @@ class SubnetSampling:
     """Which subnets to draw.
 
     Args:
-        count: how many. Of a space that has no more, all are walked through, whatever the mode.
+        count: how many. If the space has no more, all are walked through, whatever the mode.
         mode: ``random``: drawn by the strategies of the space's elements; ``uniform``: each subnet with the same
-            probability; ``traverse``: ``count`` of them evenly spaced in the order of their numbers, of which those
-            in the range are kept.
+            probability; ``traverse``: ``count`` of them evenly spaced in the order of their numbers; those in the
+            range are kept.
         flops_range: ``[low, high]`` of the MACs, see :func:`~mmbignas.utils.units.parse_range`; ``None`` for no limit.
 
     Raises:
@@ -43,12 +44,8 @@ class SubnetSampling:
     """
 
     def __init__(self, count: int, mode: str = 'random', flops_range: Any = None) -> None:
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ConfigError(f'subnet_count: {count!r} is not allowed; allowed: integers from 1')
-        if mode not in SAMPLE_MODES:
-            raise ConfigError(f'subnet_sample_mode: {mode!r} is not allowed; allowed: {", ".join(SAMPLE_MODES)}')
-        self.count = count
-        self.mode = mode
+        self.count = integer(1).check(count, 'subnet_count')
+        self.mode = one_of(SAMPLE_MODES).check(mode, 'subnet_sample_mode')
         self.low, self.high = parse_range(flops_range, 'flops_range')
 
     def draw(self, cost_model: CostModel, rng: random.Random) -> Draws:
@@ -65,18 +62,18 @@ class SubnetSampling:
 
 
 def climb(space: SearchSpace, start: Subnet, value: Callable[[Subnet], float]) -> Subnet:
-    """Go from neighbour to neighbour as long as one has more of something.
+    """Go from neighbour to neighbour as long as one has a greater value.
 
-    It is over at once where that grows with every element and the start is the largest subnet; MACs do not with, for
-    one, the number of groups.
+    This ends at once if the value grows with every element and the start is the largest subnet. MACs, for example, do
+    not grow with the number of groups.
 
     Args:
         space: the search space.
         start: where to begin.
-        value: what there should be more of.
+        value: what to maximise.
 
     Returns:
-        Subnet: one that none of its neighbours betters.
+        Subnet: one with no better neighbour.
     """
     genome, best = Genome(space), value(start)
     while True:
@@ -103,7 +100,7 @@ class Draws(Iterator[CostedSubnet]):
 
     Attributes:
         drawn: how many were drawn so far, duplicates and those outside the range included.
-        kept: how many came out so far.
+        kept: how many were returned so far.
         smallest: cost of the subnet with the fewest MACs in the space.
         largest: cost of the subnet with the most.
     """
@@ -118,9 +115,9 @@ class Draws(Iterator[CostedSubnet]):
         self._low = 0 if sampling.low is None else sampling.low
         self._high = math.inf if sampling.high is None else sampling.high
         if self.smallest.macs > self._high or self.largest.macs < self._low:
-            raise ConfigError(f'flops_range: {self._range} is out of reach; allowed: ranges that overlap '
-                              f'[{self.smallest.macs}, {self.largest.macs}], from the smallest subnet '
-                              f'({format_macs(self.smallest.macs)}) to the largest ({format_macs(self.largest.macs)})')
+            raise must_be('flops_range', f'a range that overlaps [{self.smallest.macs}, {self.largest.macs}], the MACs '
+                          f'from the smallest subnet ({format_macs(self.smallest.macs)}) to the largest '
+                          f'({format_macs(self.largest.macs)})', self._range)
         self._subnets = self._generate(rng)
 
     def __next__(self) -> CostedSubnet:
@@ -128,7 +125,7 @@ class Draws(Iterator[CostedSubnet]):
 
     @property
     def total(self) -> int:
-        """How many come out if nothing is missing."""
+        """How many are returned if nothing is missing."""
         return min(self.sampling.count, self.cost_model.space.size)
 
     @property
@@ -157,11 +154,11 @@ class Draws(Iterator[CostedSubnet]):
         if not seen:
             nearest = [str(macs) for macs in (below, above) if not self._low <= macs <= self._high]
             raise ConfigError(f'flops_range: {self._range} holds none of the {self.drawn} subnets drawn '
-                              f'({self.sampling.mode}); the nearest have {" and ".join(nearest)} MACs; allowed: a '
+                              f'({self.sampling.mode}); the nearest have {" and ".join(nearest)} MACs; give a '
                               'wider range')
 
     def _random_subnets(self, rng: random.Random) -> Iterator[Subnet]:
-        """As many random subnets as are drawn at most."""
+        """Random subnets, as many as may be drawn at most."""
         space = self.cost_model.space
         sample = space.sample if self.sampling.mode == 'random' else space.sample_uniform
         for _ in range(max(MAX_DRAWS_PER_SUBNET * self.sampling.count, MAX_MISSES)):

@@ -1,4 +1,4 @@
-"""A subnet's settings as the units of a model see them."""
+"""A subnet's settings from the point of view of a model's units."""
 from __future__ import annotations
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ StageValues = tuple[UnitValues, ...]
 
 
 class BlockPlace(NamedTuple):
-    """Where a unit's settings stand.
+    """The place of a unit's settings.
 
     Args:
         stage: index into what :meth:`UnitSettings.read` returns.

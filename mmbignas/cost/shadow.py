@@ -15,16 +15,16 @@ from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.ops import DynamicLayer
 from mmbignas.space import Subnet
 from mmbignas.supernet import Supernet, image_channels
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 Forward = Callable[..., Any]
 Watcher = Callable[[str, nn.Module, Forward, tuple, dict], Any]
 
 
 class Shadow:
-    """A copy of a supernet on the meta device: its tensors have shapes and no data, and operations cost no arithmetic.
+    """A copy of a supernet on the meta device: its tensors have shapes and no data, and operations need no arithmetic.
 
-    The copy is divided into units, each of which costs what its own settings and the shapes of its inputs say: the
+    The copy is divided into units, whose costs depend only on their own settings and the shapes of their inputs: the
     blocks of a :class:`~mmbignas.models.SearchableBlocks`, any other searchable module as a whole, and the
     greatest modules that contain neither.
 
@@ -158,7 +158,7 @@ class Shadow:
 
         Args:
             module: where to begin.
-            seen: modules and parameters to pass over; those that are counted are added.
+            seen: modules and parameters to skip; those that are counted are added.
 
         Raises:
             ConfigError: for a dynamic layer that was not computed.

@@ -1,4 +1,4 @@
-"""A forward pass, written down as steps."""
+"""A forward pass, recorded as steps."""
 from __future__ import annotations
 
 from collections import Counter
@@ -14,14 +14,14 @@ from torch.overrides import TorchFunctionMode
 
 from mmbignas.cost.operation_counter import OperationCounter, on_shapes
 from mmbignas.cost.shadow import Shadow
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Hole:
-    """Where an input of a step stands in its arguments."""
+    """The place of a step's input in its arguments."""
 
     index: int
 
@@ -62,7 +62,7 @@ class Step:
     """One call of a unit of the model, or of a torch function between units.
 
     Args:
-        path: of the unit; of a function, the path of the module that calls it, and the function's name.
+        path: of the unit; for a function, the path of the module that calls it, and the function's name.
         bound: what is computed.
         unit: the unit; ``None`` for a function.
         group: the child of the model that it belongs to.
@@ -95,7 +95,7 @@ class Step:
 
 
 class Recorder(TorchFunctionMode):
-    """Writes down a forward pass, while it is active, as steps.
+    """While it is active, records a forward pass as steps.
 
     Args:
         shadow: the model that will be run.
@@ -152,7 +152,7 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, path: str, forward: Callable[..., Any], function: Any, unit: nn.Module | None, args: tuple,
               kwargs: dict) -> Any:
-        """Call ``forward`` and write it down, unless it makes no tensors from tensors that follow from the image."""
+        """Call ``forward`` and record it, unless it makes no tensors from tensors that follow from the image."""
         known = [tensor for tensor in tensors_in((args, kwargs)) if id(tensor) in self._slots]
         inputs = [self._slots[id(tensor)] for tensor in known]  # before the call, which may be in place
         numbers = iter(range(len(known)))

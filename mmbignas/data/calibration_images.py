@@ -2,71 +2,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mmengine.structures import BaseDataElement
 
 from mmbignas.data.check_data import check_dataset_files
 from mmbignas.data.fixed_images import load_fixed_images
-from mmbignas.errors import ConfigError
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
+from mmbignas.utils.rules import Rule, integer, must_be
 
 DEFAULT_IMAGES = 2048
+DATALOADER = Rule(lambda value: isinstance(value, Mapping) and 'dataset' in value,
+                  'the config of a dataloader, a dict with dataset')
 
 
-def check_dataloader(cfg: Any, key: str) -> None:
-    """Make sure that this is the config of a dataloader.
+class CalibrationImages:
+    """A fixed random choice of images, loaded when they are needed.
+
+    See :func:`~mmbignas.data.fixed_images.load_fixed_images` for the choice and how they are kept. Ground truth boxes
+    and masks are not.
 
     Args:
-        cfg: what the config says.
-        key: its place in the config.
+        num_images: number of images, over all processes. Where the data set has fewer, all of them.
+        dataloader: the config of a dataloader; its sampler is replaced. ``None`` for ``train_dataloader`` of the run.
+        key: what has these options, for messages.
 
     Raises:
-        ConfigError: if it is not.
-    """
-    if not isinstance(cfg, Mapping) or 'dataset' not in cfg:
-        raise ConfigError(f'{key}: {cfg!r} is not allowed; allowed: the config of a dataloader, a dict with dataset')
+        ConfigError: for a number of images below 1, or a dataloader that is not a config.
 
-
-def calibration_dataloader(own: Mapping[str, Any] | None, cfg: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The dataloader's config of the calibration images, with files that exist.
-
-    Args:
-        own: the config that was given for them, or ``None`` for ``train_dataloader`` of the run.
-        cfg: the config of the run.
-        key: place of ``own`` in the config.
-
-    Raises:
-        ConfigError: for a dataloader that is missing or names files that do not exist.
-    """
-    if own is None:
-        own = cfg.get('train_dataloader')
-        if own is None:
-            raise ConfigError(f'{key}: None is not allowed, since the config has no train_dataloader; allowed: the '
-                              'config of a dataloader for the calibration images')
-        key = 'train_dataloader'
-    check_dataloader(own, key)
-    check_dataset_files(own['dataset'], f'{key}.dataset')
-    return own
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What BN statistics are calibrated with, outside of a Runner.
-
-    Args:
-        dataloader: config of a dataloader.
-        num_images: how many of its images.
+    Example:
+        >>> images = CalibrationImages(256).resolve(cfg)
+        >>> calibrate_bn(model, images.load())
     """
 
-    dataloader: Mapping[str, Any]
-    num_images: int
+    def __init__(self, num_images: int = DEFAULT_IMAGES, dataloader: Mapping[str, Any] | None = None,
+                 key: str = 'BNCalibrationHook') -> None:
+        self.num_images = integer(1).check(num_images, f'{key}.num_images')
+        self.dataloader = DATALOADER.or_none().check(dataloader, f'{key}.dataloader')
+        self.key = key
+        self._batches: list[Any] | None = None
 
     @classmethod
     def from_config(cls, cfg: Mapping[str, Any], num_images: int | None = None,
-                    key: str = 'num_images') -> Calibration | None:
-        """What the run of a config calibrates with.
+                    key: str = 'num_images') -> CalibrationImages | None:
+        """What the run of a config calibrates with, resolved.
 
         Args:
             cfg: config of a run; its ``BNCalibrationHook`` says which images and how many.
@@ -77,35 +56,51 @@ class Calibration:
         Raises:
             ConfigError: for a number below 0, or a dataloader that is missing or names files that do not exist.
         """
-        hooks = [hook for hook in cfg.get('custom_hooks') or () if type_name(hook) == 'BNCalibrationHook']
-        own = hooks[0] if hooks else {}
+        if num_images is not None:
+            integer(0).check(num_images, key)
+        own = next((hook for hook in cfg.get('custom_hooks') or () if type_name(hook) == 'BNCalibrationHook'), None)
         if num_images is None:
-            num_images = own.get('num_images', DEFAULT_IMAGES) if hooks else 0
-        if num_images == 0:
-            return None
-        if isinstance(num_images, bool) or not isinstance(num_images, int) or num_images < 0:
-            raise ConfigError(f'{key}: {num_images!r} is not allowed; allowed: integers from 0')
-        return cls(calibration_dataloader(own.get('dataloader'), cfg, 'BNCalibrationHook.dataloader'), num_images)
+            num_images = 0 if own is None else own.get('num_images', DEFAULT_IMAGES)
+        return cls(num_images, (own or {}).get('dataloader')).resolve(cfg) if num_images else None
+
+    def resolve(self, cfg: Mapping[str, Any]) -> CalibrationImages:
+        """Find out, before anything slow, which dataloader it is, and make sure that its files exist.
+
+        Args:
+            cfg: config of the run.
+
+        Returns:
+            CalibrationImages: this one.
+
+        Raises:
+            ConfigError: for a dataloader that is missing or names files that do not exist.
+        """
+        key = f'{self.key}.dataloader'
+        if self.dataloader is None:
+            if cfg.get('train_dataloader') is None:
+                raise must_be(key, f'{DATALOADER.allowed}, as there is no train_dataloader', None)
+            key = 'train_dataloader'
+            self.dataloader = DATALOADER.check(cfg[key], key)
+        check_dataset_files(self.dataloader['dataset'], f'{key}.dataset')
+        return self
 
     def load(self, log: Callable[[str], Any] = print) -> list[Any]:
-        """The batches; see :func:`load_calibration_images`."""
-        return load_calibration_images(self.dataloader, self.num_images, log)
+        """Load this process's share of the images.
 
+        Args:
+            log: is told what is going on.
 
-def load_calibration_images(dataloader: Mapping[str, Any], num_images: int,
-                            log: Callable[[str], Any] = print) -> list[Any]:
-    """Load this process's share of a fixed random choice of images, without ground truth boxes and masks.
+        Returns:
+            list: batches, as :func:`~mmbignas.supernet.calibrate_bn` takes them.
+        """
+        assert self.dataloader is not None, 'resolve comes first'
+        return load_fixed_images(self.dataloader, self.num_images, 'BN calibration', log, _without_ground_truth)
 
-    Args:
-        dataloader: the config of a dataloader; its sampler is replaced.
-        num_images: number of images, over all processes. Where the data set has fewer, all of them.
-        log: is told what is going on.
-
-    Returns:
-        list: batches, as :func:`~mmbignas.supernet.calibrate_bn` takes them; see
-        :func:`~mmbignas.data.fixed_images.load_fixed_images`.
-    """
-    return load_fixed_images(dataloader, num_images, 'BN calibration', log, _without_ground_truth)
+    def batches(self, log: Callable[[str], Any] = print) -> list[Any]:
+        """As :meth:`load`, which is done once; they are kept."""
+        if self._batches is None:
+            self._batches = self.load(log)
+        return self._batches
 
 
 def _without_ground_truth(batch: Any) -> Any:

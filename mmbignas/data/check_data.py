@@ -9,7 +9,8 @@ from torch import nn
 
 from mmbignas.errors import ConfigError
 from mmbignas.supernet import Checkpoint
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
+from mmbignas.utils.rules import must_be, shown
 
 
 def check_dataset_files(dataset_cfg: Any, key: str) -> None:
@@ -44,12 +45,12 @@ def check_dataset_files(dataset_cfg: Any, key: str) -> None:
             continue
         full = osp.join(root, osp.expanduser(path))
         if full and '://' not in full and not osp.exists(osp.expanduser(full)):
-            raise ConfigError(f'{key}.{name}: {full} does not exist; give an existing path, relative to data_root '
-                              f'({root!r}) or absolute')
+            raise ConfigError(f'{key}.{name}: {full} does not exist (paths are relative to data_root {root!r}, or '
+                              'absolute)')
 
 
 def check_files(cfg: Mapping[str, Any], stages: Sequence[str]) -> None:
-    """Make sure that the files are there which a run needs: of its data sets, and what its model starts from.
+    """Make sure that the files that a run needs are there: those of its data sets, and what its model starts from.
 
     Args:
         cfg: config of the run.
@@ -70,8 +71,8 @@ def _check_init_files(cfg: Any, key: str) -> None:
     if isinstance(cfg, Mapping):
         path = cfg.get('checkpoint') if type_name(cfg) in ('SupernetCheckpoint', 'OverlapCheckpoint') else None
         if isinstance(path, str) and '://' not in path and not osp.isfile(path):
-            raise ConfigError(f'{key}.checkpoint: {path} does not exist; give an existing checkpoint, or set {key} to '
-                              'None (--cfg-options) to start without it')
+            raise ConfigError(f'{key}.checkpoint: {path} does not exist; to start without it, set {key} to None '
+                              '(--cfg-options)')
         for name, value in cfg.items():
             _check_init_files(value, f'{key}.{name}')
     elif isinstance(cfg, (list, tuple)):
@@ -93,8 +94,8 @@ def check_classes(cfg: Mapping[str, Any], checkpoint: Checkpoint) -> None:
         dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset') or {}
         classes = (dataset.get('metainfo') or {}).get('classes')
         if classes and checkpoint.classes and list(classes) != checkpoint.classes:
-            raise ConfigError(f'{stage}_dataloader.dataset.metainfo.classes: {", ".join(classes)} is not allowed with '
-                              f'{checkpoint.path}; allowed: its classes, {", ".join(checkpoint.classes)}')
+            raise must_be(f'{stage}_dataloader.dataset.metainfo.classes', f'{tuple(checkpoint.classes)}, as in '
+                          f'{checkpoint.path}', tuple(classes))
 
 
 def check_num_classes(model: nn.Module, dataset: Any, key: str) -> None:
@@ -111,6 +112,5 @@ def check_num_classes(model: nn.Module, dataset: Any, key: str) -> None:
     count = getattr(getattr(model, 'head', None), 'num_classes', None)
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if isinstance(count, int) and classes and count != len(classes):
-        names = ', '.join([*map(str, classes[:5]), '...'] if len(classes) > 5 else classes)
-        raise ConfigError(f'model.head.num_classes: {count} is not allowed with {key}, which has {len(classes)} '
-                          f'classes ({names}); allowed: {len(classes)}')
+        raise must_be('model.head.num_classes', f'{len(classes)}, the number of classes of {key} '
+                      f'{shown(tuple(classes))}', count)

@@ -13,10 +13,10 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
-from mmbignas.errors import ConfigError
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
+from mmbignas.utils.models import tensors_in
 from mmbignas.utils.random_states import preserved_rng, seed_cpu
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.rules import must_be
 
 SEED = 0
 LOAD_REPORT_SECONDS = 30.
@@ -111,7 +111,7 @@ class ShareOfBatches(Sampler[list[int]]):
 
     Args:
         sampler: yields all images, on each process.
-        batch_size: images a batch.
+        batch_size: images per batch.
         inner: config of the batch sampler; ``None`` for batches in the order of the sampler.
     """
 
@@ -124,7 +124,26 @@ class ShareOfBatches(Sampler[list[int]]):
         return iter(list(self.batches)[rank::world_size])
 
 
-class SeededImages(Dataset):
+class WrappedDataset(Dataset):
+    """A data set within another, which has its length and attributes.
+
+    Args:
+        dataset: the inner one.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset':  # not set yet while the object is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class SeededImages(WrappedDataset):
     """A data set each of whose items has its own seed for random augmentations.
 
     So an item does not depend on the worker that loads it or on what was loaded before. It sets the global random
@@ -135,15 +154,7 @@ class SeededImages(Dataset):
     """
 
     def __init__(self, dataset: Any) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not set yet while the object is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+        super().__init__(DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset)
 
     def __getitem__(self, index: int) -> Any:
         seed_cpu(SEED + index)
@@ -173,7 +184,7 @@ def with_chosen_images(dataloader: Any, count: int | None, seed: int, key: str) 
     """
     if not isinstance(dataloader, Mapping):
         if count is not None:
-            raise ConfigError(f'{key}: {count} needs the config of a dataloader; allowed with a dataloader: None')
+            raise must_be(key, 'None with a dataloader that is built already', count)
         return dataloader, None
     prepared = dict(dataloader)
     if prepared.get('num_workers', 0) > 0:
@@ -183,7 +194,6 @@ def with_chosen_images(dataloader: Any, count: int | None, seed: int, key: str) 
     dataset = prepared['dataset']
     dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
     if not hasattr(dataset, 'get_subset'):
-        raise ConfigError(f'{key}: {count} is not allowed with {type(dataset).__name__}, which has no get_subset; '
-                          'allowed: None')
+        raise must_be(key, f'None with {type(dataset).__name__}, which has no get_subset', count)
     indices = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
     return {**prepared, 'dataset': dataset.get_subset(indices)}, indices

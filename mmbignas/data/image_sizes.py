@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize
+from mmbignas.utils.rules import integer, list_of, must_be
 
 
 def check_image_size(model: nn.Module, image_size: Any, key: str) -> tuple[int, int]:
@@ -26,13 +26,10 @@ def check_image_size(model: nn.Module, image_size: Any, key: str) -> tuple[int, 
         ConfigError: when it is no such size.
     """
     divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
-    several = isinstance(image_size, Sequence) and not isinstance(image_size, str)
-    sides = list(image_size) if several else [image_size]
-    if not several or len(sides) != 2 or any(
-            isinstance(side, bool) or not isinstance(side, Integral) or side < 1 or side % divisor for side in sides):
-        raise ConfigError(f'{key}: {" ".join(map(str, sides))} is not allowed; allowed: height and width in pixels '
-                          f'after padding, multiples of {divisor} (data_preprocessor.pad_size_divisor)')
-    return int(sides[0]), int(sides[1])
+    if not list_of(integer(1), '', 2, 2).holds(image_size) or any(side % divisor for side in image_size):
+        raise must_be(key, f'height and width in pixels after padding, multiples of {divisor} '
+                      '(data_preprocessor.pad_size_divisor)', image_size)
+    return int(image_size[0]), int(image_size[1])
 
 
 def read_image_sizes(model: nn.Module, image_sizes: Any, key: str) -> list[ImageSize]:
@@ -54,8 +51,7 @@ def read_image_sizes(model: nn.Module, image_sizes: Any, key: str) -> list[Image
     stride = network_stride(model)
     for size in read:
         if min(size) < stride:
-            raise ConfigError(f'{key}: {list(size)} is not allowed; allowed: sides from {stride}, the stride of the '
-                              'backbone')
+            raise must_be(key, f'height and width >= {stride}, the stride of the backbone', list(size))
     return read
 
 
@@ -66,8 +62,8 @@ def read_size_list(model: nn.Module, image_sizes: Any, key: str) -> list[ImageSi
         ConfigError: as there, and for one size that is no list.
     """
     if isinstance(image_sizes, str) or not isinstance(image_sizes, Sequence) or is_one_size(image_sizes):
-        raise ConfigError(f'{key}: {image_sizes!r} is not allowed; allowed: None, or a list of sizes, each '
-                          '[height, width] in pixels, such as [[192, 192], [224, 224]]')
+        raise must_be(key, 'a list of [height, width] in pixels, such as [[192, 192], [224, 224]], or None',
+                      image_sizes)
     return read_image_sizes(model, image_sizes, key)
 
 

@@ -1,4 +1,4 @@
-"""The image size of a subnet, in the config of a run with the subnet alone."""
+"""The sizes of images in the config of an ordinary run: what its pipeline makes of them, and a subnet's own size."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import nn
 
+from mmbignas.data.resizing import ANTIALIASED
 from mmbignas.space import ImageSize
 from mmbignas.supernet import model_config
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 
 RESIZED = 'ResizedDataPreprocessor'
 
@@ -106,6 +107,37 @@ def evaluation_pipeline(cfg: Mapping[str, Any],
     return dataset.get('pipeline') or ()
 
 
+def image_steps(cfg: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How images are resized and cropped, by the test's data pipeline and then by the data preprocessor.
+
+    Args:
+        cfg: config of a run with a plain network.
+
+    Returns:
+        dict: of the pipeline, ``scale`` ``[width, height]`` in pixels and ``keep_ratio``, or ``scale`` in pixels and
+        ``edge`` (``short``, ``long``, ``width``, ``height``), the one that becomes so long; beside either
+        ``interpolation`` and ``backend`` (``cv2`` or ``pillow``) as MMCV has them; ``center_crop``
+        ``[width, height]``, the middle of the image after that. ``then``, for a preprocessor that resizes, see
+        :func:`~mmbignas.export.network.describe`. ``None`` where the config says nothing of it.
+    """
+    steps: dict[str, Any] = {}
+    for transform in evaluation_pipeline(cfg, ('test', 'val')):
+        kind = type_name(transform)
+        if kind == 'Resize' and transform.get('scale') is not None:
+            steps = dict(scale=_both(transform['scale']), keep_ratio=bool(transform.get('keep_ratio', False)),
+                         **_way(transform))
+        elif kind == 'ResizeEdge':
+            steps = dict(scale=transform['scale'], edge=transform.get('edge', 'short'), **_way(transform))
+        elif kind == 'CenterCrop':
+            steps['center_crop'] = _both(transform['crop_size'])
+    own = own_preprocessor(cfg)
+    if own is not None:
+        interpolation = own.get('interpolation_type', 'bicubic')
+        steps['then'] = dict(scale=list(reversed(own['image_size'])), keep_ratio=True, interpolation=interpolation,
+                             antialias=interpolation in ANTIALIASED)
+    return steps or None
+
+
 def _preprocessor(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
     """Config of the data preprocessor; empty where the model's class has its own."""
     return model_config(cfg, 'config').get('data_preprocessor') or {}
@@ -116,3 +148,13 @@ def _sides(size: Any) -> tuple[int, int] | None:
     if isinstance(size, int):
         return size, size
     return tuple(size) if isinstance(size, Sequence) and len(size) == 2 else None
+
+
+def _way(transform: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: transform.get(name, default) for name, default in dict(
+        interpolation='bilinear', backend='cv2').items()}  # MMCV's own defaults
+
+
+def _both(size: int | Sequence[int]) -> list[int]:
+    """Width and height of a size as MMCV takes it."""
+    return [size, size] if isinstance(size, int) else list(size)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from mmbignas.errors import ConfigError
+from mmbignas.data.fixed_images import WrappedDataset
 from mmbignas.utils.random_states import OwnRandomness, mixed_seed, seed_cpu
+from mmbignas.utils.rules import must_be
 
 
 class Draw(NamedTuple):
@@ -41,9 +42,8 @@ class RepeatableLoader(DataLoader):
 
     def __init__(self, loader: DataLoader, rank: int, keep_sampler_seed: bool) -> None:
         if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
-            raise ConfigError(f'train_dataloader: {type(loader.dataset).__name__} without numbered batches is not '
-                              'allowed, a resumed run could not find its place in it; allowed: data sets with '
-                              '__getitem__ and __len__, with a batch_size or a batch_sampler')
+            raise must_be('train_dataloader.dataset', 'a data set with __getitem__ and __len__, in batches, so that a '
+                          'resumed run finds its place in it', type(loader.dataset).__name__)
         options = {name: getattr(loader, name) for name in (
             'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context',
             'generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'in_order')
@@ -155,20 +155,12 @@ class NumberedBatches(BatchSampler):
             yield [Draw(index, mixed_seed(self.seed, self.rank, number, place)) for place, index in enumerate(batch)]
 
 
-class SeededDraws(Dataset):
+class SeededDraws(WrappedDataset):
     """A data set that seeds the augmentations of each image; otherwise, it is the one that it wraps.
 
     Args:
         dataset: the data set.
     """
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not set yet while the object is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Hooks such as MMDetection's PipelineSwitchHook replace the data set's pipeline.
@@ -176,9 +168,6 @@ class SeededDraws(Dataset):
             object.__setattr__(self, name, value)
         else:
             setattr(self.dataset, name, value)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, Draw):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from mmdet.structures.bbox import BaseBoxes, scale_boxes
-from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -16,8 +15,10 @@ from torch.nn import functional
 from mmbignas.data.image_sizes import check_image_size
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
+from mmbignas.utils.models import unwrapped
+from mmbignas.utils.rules import must_be, one_of
 
-# Of the modes of torch.nn.functional.interpolate, those for images.
+# The modes of torch.nn.functional.interpolate that are for images.
 INTERPOLATIONS = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
 ANTIALIASED = ('bilinear', 'bicubic')
 GROUND_TRUTH = ('gt_instances', 'ignored_instances', 'proposals')
@@ -34,9 +35,7 @@ def check_interpolation(interpolation: Any, key: str) -> str:
     Raises:
         ConfigError: if it does not.
     """
-    if interpolation not in INTERPOLATIONS:
-        raise ConfigError(f'{key}: {interpolation!r} is not allowed; allowed: {", ".join(INTERPOLATIONS)}')
-    return str(interpolation)
+    return str(one_of(INTERPOLATIONS).check(interpolation, key))
 
 
 @contextmanager
@@ -51,7 +50,7 @@ def at_resolution(model: nn.Module, image_size: Sequence[int] | None,
     already stays as it is, to the last bit: image sizes that suit a pipeline are its ``Resize`` scale, padded, and
     smaller ones. Images without boxes have to become exactly of that size, from larger ones.
 
-    Of a detector's samples ``img_shape``, ``pad_shape``, ``batch_input_shape`` and ``scale_factor`` follow, so boxes
+    ``img_shape``, ``pad_shape``, ``batch_input_shape`` and ``scale_factor`` of a detector's samples follow, so boxes
     are predicted at their places in the original image. Boxes and masks of the ground truth are scaled in training
     only: in evaluation they belong to the original image, or to nothing that is looked at.
 
@@ -100,8 +99,8 @@ def resized_data_preprocessor(preprocessor: Mapping[str, Any], image_size: Seque
         ConfigError: for a preprocessor without a type, or an image size or an interpolation that is not allowed.
     """
     if not isinstance(preprocessor, Mapping) or 'type' not in preprocessor:
-        raise ConfigError(f'data_preprocessor.preprocessor: {preprocessor!r} is not allowed; allowed: the config of a '
-                          'data preprocessor, a dict with type')
+        raise must_be('data_preprocessor.preprocessor', 'the config of a data preprocessor, a dict with type',
+                      preprocessor)
     owner = nn.Module()  # all that a resizer has to know of a model
     owner.data_preprocessor = MMENGINE_MODELS.build({**defaults, **preprocessor})
     resizer = Resizer(owner, image_size, interpolation_type)
@@ -121,11 +120,10 @@ class Resizer:
 
     def __init__(self, model: nn.Module, image_size: Sequence[int], interpolation: str = 'bicubic',
                  key: str = 'image_size') -> None:
-        inner: nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
+        inner = unwrapped(model)
         preprocessor = getattr(inner, 'data_preprocessor', None)
         if not isinstance(preprocessor, nn.Module):
-            raise ConfigError(f'{key}: {list(image_size)} is not allowed, since {type(inner).__name__} has no '
-                              'data_preprocessor; allowed: None')
+            raise must_be(key, f'None with {type(inner).__name__}, which has no data_preprocessor', list(image_size))
         self.preprocessor, self.key = preprocessor, key
         self.image_size = check_image_size(inner, image_size, key)
         check_interpolation(interpolation, 'interpolation')
@@ -158,8 +156,7 @@ class Resizer:
 
     def _batch(self, inputs: Any, samples: Any, training: bool) -> tuple[Any, Any]:
         if not isinstance(inputs, Tensor) or inputs.dim() != 4:
-            raise ConfigError(f'{self.key}: {list(self.image_size)} is not allowed, since the data preprocessor '
-                              'returns no tensor of images (N, C, H, W); allowed: None')
+            raise self._must_be('None with a data preprocessor that returns no tensor of images (N, C, H, W)')
         detection = _is_detection(samples)
         old = [tuple(sample.img_shape[:2]) for sample in samples] if detection else [tuple(inputs.shape[2:])] * len(
             inputs)
@@ -179,12 +176,13 @@ class Resizer:
     def _check(self, old: tuple[int, ...], new: tuple[int, ...]) -> None:
         """Refuse an image size that images without boxes cannot be brought to, or that the pipeline should give."""
         if sorted(self._padded(new)) != sorted(self.image_size):
-            raise ConfigError(f'{self.key}: {list(self.image_size)} is not allowed with images of {list(old)}, which '
-                              f'become {list(new)}, as their ratio is kept; allowed: sizes of the same ratio, and a '
-                              'data pipeline that crops or resizes all images to one size')
+            raise self._must_be(f'of the ratio of the images, which is kept ({list(old)} become {list(new)}); the data '
+                                'pipeline has to crop or resize them all to one size')
         if max(new) > max(old):
-            raise ConfigError(f'{self.key}: {list(self.image_size)} is not allowed with images of {list(old)}; '
-                              'allowed: sizes up to that of the images that the data pipeline gives')
+            raise self._must_be(f'at most {list(old)}, the size of the images that the data pipeline gives')
+
+    def _must_be(self, allowed: str) -> ConfigError:
+        return must_be(self.key, allowed, list(self.image_size))
 
     def _padded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(-(-side // self.divisor) * self.divisor for side in shape)
@@ -212,8 +210,7 @@ class Resizer:
             resized.set_metainfo(dict(scale_factor=(before[0] * factor[0], before[1] * factor[1])))
         if training:
             if shape != old_shape and any(name in sample for name in MAPS):
-                raise ConfigError(f'{self.key}: {list(self.image_size)} is not allowed in training with '
-                                  f'{" or ".join(MAPS)}; allowed: None')
+                raise self._must_be(f'None in training with {" or ".join(MAPS)}')
             for name in GROUND_TRUTH:
                 if name in sample:
                     setattr(resized, name, self._ground_truth(sample.get(name), old_shape, shape, size, factor))

@@ -4,13 +4,18 @@ from mmbignas.distill.distill_hook import DistillHook
 from mmbignas.distill.job import IN_PLACE, DistillJob, check_replaced, places, set_aside
 from mmbignas.distill.losses.dense import DenseBoxLoss, DenseGIoULoss, DenseKLLoss
 from mmbignas.distill.losses.features import FeatureMSELoss
-from mmbignas.distill.losses.labels import GuidedSoftLabelLoss, SoftBCELoss, SoftCrossEntropyLoss
-from mmbignas.distill.losses.soft_labels import AlphaDivergenceLoss, SoftLabelLoss
+from mmbignas.distill.losses.soft_labels import (
+    AlphaDivergenceLoss,
+    GuidedSoftLabelLoss,
+    SoftBCELoss,
+    SoftCrossEntropyLoss,
+    SoftLabelLoss,
+)
 from mmbignas.distill.parsing import parse_jobs
 from mmbignas.distill.recorder import OutputRecorder, Outputs, data_samples_of
-from mmbignas.distill.teacher import TeacherDistillation, TeacherSource
+from mmbignas.distill.teacher import Teacher, TeacherDistillation
 
 __all__ = ['Adapters', 'AlphaDivergenceLoss', 'DenseBoxLoss', 'DenseGIoULoss', 'DenseKLLoss', 'DistillHook',
            'DistillJob', 'FeatureMSELoss', 'GuidedSoftLabelLoss', 'IN_PLACE', 'OutputRecorder', 'Outputs',
-           'SoftBCELoss', 'SoftCrossEntropyLoss', 'SoftLabelLoss', 'TeacherDistillation', 'TeacherSource',
+           'SoftBCELoss', 'SoftCrossEntropyLoss', 'SoftLabelLoss', 'Teacher', 'TeacherDistillation',
            'check_replaced', 'data_samples_of', 'parse_jobs', 'places', 'set_aside']

@@ -10,10 +10,10 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
 from mmbignas.distill.adapters import Adapters
-from mmbignas.distill.job import IN_PLACE, DistillJob, places
+from mmbignas.distill.job import IN_PLACE, DistillJob, places, without_output
 from mmbignas.distill.recorder import OutputRecorder, Outputs
-from mmbignas.distill.trial_pass import trial_batch, trial_pass
-from mmbignas.errors import ConfigError
+from mmbignas.train.trial_pass import trial_batch, trial_pass
+from mmbignas.utils.rules import must_be
 
 STATE = 'distill_adapters'  # key in checkpoints
 
@@ -32,8 +32,8 @@ def build_adapters(runner: Any, jobs: Sequence[DistillJob], teachers: Mapping[st
     """
     batch = trial_batch(runner)
     if batch is None:
-        raise ConfigError(f"{jobs[0].key}.widths: 'adapter' is not allowed with an iterable data set in "
-                          'train_dataloader; allowed: data sets whose images can be read one by one')
+        raise must_be(f'{jobs[0].key}.widths', 'equal or first_channels with an iterable data set in train_dataloader, '
+                      'whose images cannot be read one by one', 'adapter')
     supernet = getattr(runner.train_loop, 'supernet', None)
     if supernet is not None:
         supernet.apply(supernet.space.max())
@@ -48,8 +48,7 @@ def build_adapters(runner: Any, jobs: Sequence[DistillJob], teachers: Mapping[st
                                       ('teacher_mimic_name', job.teacher_names, taught)):
             for name in names:
                 if not outputs.get(name):
-                    raise ConfigError(f'{job.key}.{field}: {name!r} has no output in a forward pass; allowed: modules '
-                                      'that every forward pass calls')
+                    raise without_output(f'{job.key}.{field}', name)
         assert job.adapters is not None
         job.adapters.build([student[name] for name in job.names], [taught[name] for name in job.teacher_names])
 
@@ -68,9 +67,9 @@ def _outputs(teacher: Any, job: DistillJob, batch: Any) -> Outputs:
 class AdapterTraining:
     """Puts adapters into the optimizer of a run, and into its checkpoints, but not into its model.
 
-    As new layers, they join the group of parameters with the highest learning rate, and of several the one with the
-    highest weight decay. So schedules, clipping and mixed precision treat them like the model's parameters. In each
-    backward pass their gradients are averaged over the processes.
+    As new layers, they join the group of parameters with the highest learning rate, and if there are several, the one
+    with the highest weight decay. So schedules, clipping and mixed precision treat them like the model's parameters. In
+    each backward pass their gradients are averaged over the processes.
 
     Args:
         runner: the runner, about to train, before it loads a checkpoint.
@@ -83,8 +82,8 @@ class AdapterTraining:
     def __init__(self, runner: Any, adapters: Mapping[str, Adapters]) -> None:
         optim_wrapper = runner.optim_wrapper
         if not isinstance(optim_wrapper, OptimWrapper) or isinstance(optim_wrapper, OptimWrapperDict):
-            raise ConfigError(f"optim_wrapper: {type(optim_wrapper).__name__} is not allowed with widths='adapter'; "
-                              'allowed: OptimWrapper and its subclasses for one optimizer')
+            raise must_be('optim_wrapper', "an OptimWrapper, for one optimizer, with widths='adapter'",
+                          type(optim_wrapper).__name__)
         like = next(runner.model.parameters())
         # Names that a ModuleDict can have: some are taken (`type`, `keys`), none has a dot.
         self.adapters = nn.ModuleDict({
@@ -121,9 +120,8 @@ class AdapterTraining:
         try:
             self.adapters.load_state_dict(found)
         except RuntimeError:
-            raise ConfigError(f'DistillHook.jobs: the checkpoint to resume from has other adapters ({list(state)}) '
-                              f'than these jobs ({list(self.adapters.state_dict())}); allowed: the jobs that it was '
-                              'trained with, or resume=False') from None
+            raise must_be('DistillHook.jobs', 'those that the checkpoint to resume from was trained with, adapters '
+                          f'{list(state)}', list(self.adapters.state_dict())) from None
 
 
 def check_left_over(checkpoint: Mapping[str, Any], trained: Iterable[AdapterTraining | None]) -> None:
@@ -139,5 +137,5 @@ def check_left_over(checkpoint: Mapping[str, Any], trained: Iterable[AdapterTrai
     known = {name for own in trained if own is not None for name in own.adapters}
     left = {name.partition('.')[0] for name in checkpoint.get(STATE, {})} - known
     if left:
-        raise ConfigError(f'DistillHook.jobs: the checkpoint to resume from has adapters of other jobs, '
-                          f'{", ".join(sorted(left))}; allowed: the jobs that it was trained with, or resume=False')
+        raise must_be('DistillHook.jobs', 'those that the checkpoint to resume from was trained with, adapters '
+                      f'{sorted(left)}', sorted(known))

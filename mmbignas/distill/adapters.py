@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmbignas.errors import ConfigError
 from mmbignas.ops import DynamicConv2d, DynamicLinear
+from mmbignas.utils.rules import must_be
 
 
 class Adapters(nn.Module):
@@ -39,10 +39,9 @@ class Adapters(nn.Module):
         for index, (ours, theirs) in enumerate(zip(student, teacher, strict=True)):
             if [(len(x), *x.shape[2:]) for x in ours] != [(len(y), *y.shape[2:]) for y in theirs] or any(
                     x.dim() not in (2, 4) for x in ours):
-                raise ConfigError(
-                    f'{self.key}.widths: an adapter is not allowed between outputs of shapes '
-                    f'{[tuple(x.shape) for x in ours]} and {[tuple(y.shape) for y in theirs]}; allowed: outputs (N, C) '
-                    'or (N, C, H, W) that differ in C alone')
+                raise must_be(f'{self.key}.mimic_name', 'modules with outputs (N, C) or (N, C, H, W) that differ in C '
+                              "alone with widths='adapter'",
+                              [[tuple(output.shape) for output in outputs] for outputs in (ours, theirs)])
             for call, (x, y) in enumerate(zip(ours, theirs)):
                 name = f'{index}_{x.shape[1]}_{y.shape[1]}_{x.dim()}d'
                 if name not in self.layers:

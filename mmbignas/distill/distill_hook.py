@@ -5,22 +5,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch import nn
 
 from mmbignas.distill.adapter_training import STATE, AdapterTraining, build_adapters, check_left_over
 from mmbignas.distill.in_place import InPlaceTeacher
-from mmbignas.distill.job import IN_PLACE, DistillJob, check_replaced, places, set_aside
+from mmbignas.distill.job import IN_PLACE, DistillJob, check_replaced, places, set_aside, without_output
 from mmbignas.distill.parsing import parse_jobs
 from mmbignas.distill.recorder import OutputRecorder, data_samples_of
 from mmbignas.distill.teacher import TeacherDistillation, parse_teachers
-from mmbignas.distill.trial_pass import trial_batch, trial_pass
 from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
-from mmbignas.train.sandwich_rule import SandwichRule
+from mmbignas.train.sandwich_rule import sandwich_rule
 from mmbignas.train.subnet_pass import SubnetPass
+from mmbignas.train.trial_pass import trial_batch, trial_pass
+from mmbignas.utils.models import unwrapped
 from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import boolean, must_be
 
 
 @HOOKS.register_module()
@@ -90,11 +91,8 @@ class DistillHook(Hook):
         self.in_place_jobs = self._taught_by(IN_PLACE)
         for name, own in self.teachers.items():
             if not self._taught_by(name):
-                raise ConfigError(f'{own.key}: no job has the teacher {name!r}; allowed: teachers of a job')
-        if not isinstance(same_pixels, bool) or not self.in_place_jobs and not same_pixels:
-            raise ConfigError(f'DistillHook.same_pixels: {same_pixels!r} is not allowed; allowed: True, or, for jobs '
-                              f'with the teacher {IN_PLACE!r}, False')
-        self.same_pixels = same_pixels
+                raise must_be(own.key, 'a teacher of some job', name)
+        self.same_pixels = boolean().check(same_pixels, 'DistillHook.same_pixels')
         self._networks: dict[str, nn.Module] = {}
         self._distillations: list[TeacherDistillation] = []
         self._adapters: AdapterTraining | None = None
@@ -107,7 +105,7 @@ class DistillHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return
         for own in self.teachers.values():
-            own.source.check_files(own.key)
+            own.check_files()
         self._check_names(runner)
         adapters = {name: job.adapters for name, job in self.jobs.items() if job.adapters is not None}
         if not adapters:
@@ -123,8 +121,8 @@ class DistillHook(Hook):
         for hook in runner.hooks:
             shared = {*self.jobs} & {*hook.jobs} if isinstance(hook, DistillHook) and hook is not self else ()
             if shared:
-                raise ConfigError(f'DistillHook.jobs: {", ".join(sorted(shared))} in several hooks; allowed: other '
-                                  'names, or one hook with several teachers')
+                raise ConfigError(f'DistillHook.jobs must have names of their own: {", ".join(sorted(shared))} in '
+                                  'several hooks (one hook may have several teachers)')
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the adapters' weights, beside the model's."""
@@ -149,7 +147,7 @@ class DistillHook(Hook):
             self._recorder = OutputRecorder(runner.model, places(self.in_place_jobs.values(), 'mimic_name'))
             self._in_place = InPlaceTeacher(self._recorder, self.same_pixels)
         self._build_teachers(runner)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         self._distillations = [TeacherDistillation(model, network, self._taught_by(name), lambda: runner.iter)
                                for name, network in self._networks.items()]
 
@@ -157,19 +155,11 @@ class DistillHook(Hook):
         """Refuse training loops in which the largest subnet cannot teach."""
         if not self.in_place_jobs:
             return
-        rule = getattr(runner.train_loop, 'rule', None)
-        if not isinstance(rule, SandwichRule):
-            raise ConfigError(f'DistillHook: train_cfg.type {type(runner.train_loop).__name__} is not allowed; allowed:'
-                              ' SandwichTrainLoop, SandwichIterTrainLoop, or any other with DistillHook.teacher alone')
+        rule = sandwich_rule(runner, 'a DistillHook without teacher')
         if not rule.max_leads:
-            raise ConfigError(f'DistillHook: in-place distillation needs the largest subnet and its students in the '
-                              f'same iteration, but train_cfg has sample_subnet_num={rule.sample_subnet_num} and '
-                              f'sample_strategy {[choice.name for choice in rule.choices]}; allowed: '
-                              "sample_subnet_num of 2 or more with 'max' first")
-        if not self.same_pixels and (rule.share_interpolation or len(rule.image_sizes) < 2):
-            raise ConfigError('DistillHook.same_pixels: False is not allowed where all passes of an iteration see the '
-                              'same image size; allowed: True, or several train_cfg.image_size_list without '
-                              'share_interpolation')
+            raise must_be('train_cfg.sample_strategy', 'a list of several with max first, all in one iteration, for '
+                          'in-place distillation: teacher and students see the same batch',
+                          [choice.name for choice in rule.choices][:rule.sample_subnet_num])
 
     def _build_teachers(self, runner: Any) -> None:
         for name, own in self.teachers.items():
@@ -205,8 +195,7 @@ class DistillHook(Hook):
         for job in jobs.values():
             for name in job.names:
                 if not outputs.get(name):
-                    raise ConfigError(f'{job.key}.mimic_name: {name!r} has no output in the pass of '
-                                      f'{subnet_pass.name}; allowed: modules that every subnet calls')
+                    raise without_output(f'{job.key}.mimic_name', name, f'the pass of {subnet_pass.name}')
         if subnet_pass.is_max:
             self._in_place.keep(subnet_pass, outputs)
             return

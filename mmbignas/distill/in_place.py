@@ -4,14 +4,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 
 from mmbignas.distill.job import DistillJob
 from mmbignas.distill.recorder import OutputRecorder, Outputs
-from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize
 from mmbignas.train.subnet_pass import SubnetPass
-from mmbignas.train.undisturbed import undisturbed
+from mmbignas.train.trial_pass import undisturbed
+from mmbignas.utils.models import unwrapped
+from mmbignas.utils.rules import must_be
 
 
 class InPlaceTeacher:
@@ -49,7 +49,8 @@ class InPlaceTeacher:
         """
         if not self.same_pixels or not self._outputs or subnet_pass.image_size in self._outputs:
             return
-        loop, model = runner.train_loop, runner.model.module if is_model_wrapper(runner.model) else runner.model
+        loop = runner.train_loop
+        model: Any = unwrapped(runner.model)
         loop.supernet.apply(loop.rule.max)
         self.recorder.start()
         with undisturbed(model), torch.no_grad(), runner.optim_wrapper.optim_context(model):
@@ -84,10 +85,9 @@ class InPlaceTeacher:
         for module in job.names:
             for ours, theirs in zip(outputs[module], self.outputs(subnet_pass)[module]):
                 if ours.shape[2:] != theirs.shape[2:]:
-                    raise ConfigError(f'DistillHook.same_pixels: False is not allowed with {job.key}.mimic_name '
-                                      f'{module!r}, whose outputs depend on the image size ({tuple(ours.shape)} at '
-                                      f'{subnet_pass.image_size}, {tuple(theirs.shape)} at {self._own_size}); allowed: '
-                                      'True')
+                    raise must_be('DistillHook.same_pixels', f'True with {job.key}.mimic_name {module!r}, whose '
+                                  f'outputs depend on the image size ({tuple(ours.shape)} at '
+                                  f'{subnet_pass.image_size}, {tuple(theirs.shape)} at {self._own_size})', False)
 
 
 def _detached(outputs: Outputs) -> Outputs:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmbignas.distill.adapters import Adapters
 from mmbignas.distill.recorder import Outputs
 from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import must_be
 
 IN_PLACE = 'max'
 
@@ -65,9 +66,9 @@ class DistillJob:
             ConfigError: for outputs that cannot be compared one by one.
         """
         if torch.is_grad_enabled() and not any(x.requires_grad for name in self.names for x in student[name]):
-            raise ConfigError(f'{self.key}.mimic_name: {list(self.names)} put out tensors without gradients, so the '
-                              'loss would train nothing; allowed: modules that are not frozen, and not within those '
-                              "that MMDetection's with_cp or MMEngine's activation_checkpointing computes again")
+            raise must_be(f'{self.key}.mimic_name', 'modules whose outputs have gradients: not frozen, and not within '
+                          "those that MMDetection's with_cp or MMEngine's activation_checkpointing computes again",
+                          list(self.names))
         ours, theirs = self._matched(student, teacher)
         ramp = min(1., (iteration - self.begin) / self.warm_up_iters) if self.warm_up_iters else 1.
         more = dict(data_samples=data_samples) if getattr(self.loss, 'needs_data_samples', False) else {}
@@ -87,9 +88,9 @@ class DistillJob:
                           for tensors in (xs, ys))
             shapes = [[tuple(own.shape) for own in tensors] for tensors in (xs, ys)]
             if shapes[0] != shapes[1]:
-                raise ConfigError(f'{self.key}.mimic_name: {name!r} puts out {_differing(*shapes)} of the teacher\'s '
-                                  f'{teacher_name!r}; allowed: modules with outputs of the same shapes, or, where '
-                                  "only the channels differ, widths='first_channels' or 'adapter'")
+                raise ConfigError(f'{self.key}.mimic_name must be modules with outputs of the same shapes, or, where '
+                                  "only the channels differ, with widths='first_channels' or 'adapter': "
+                                  f"{name!r} puts out {_differing(*shapes)} of the teacher's {teacher_name!r}")
             ours.append(xs)
             theirs.append(ys)
         return ours, theirs
@@ -110,6 +111,17 @@ def places(jobs: Iterable[DistillJob], field: str) -> dict[str, str]:
         for module in job.names if field == 'mimic_name' else job.teacher_names:
             found.setdefault(module, f'{job.key}.{field}')
     return found
+
+
+def without_output(key: str, name: str, where: str = 'a forward pass') -> ConfigError:
+    """The error for a named module that had no output.
+
+    Args:
+        key: where the config names it.
+        name: path of the module.
+        where: the pass.
+    """
+    return ConfigError(f'{key} must be modules that every forward pass calls: {name!r} has no output in {where}')
 
 
 def _differing(ours: Sequence[tuple[int, ...]], theirs: Sequence[tuple[int, ...]]) -> str:
@@ -133,8 +145,8 @@ def check_replaced(losses: Mapping[str, Any], jobs: Iterable[DistillJob]) -> Non
     for job in jobs:
         for name in job.replaces:
             if name not in present and ('loss' not in name or _aside(name) not in losses):
-                raise ConfigError(f"{job.key}.replaces: {name!r} is not one of the model's losses; allowed: "
-                                  f'{", ".join(present) or "none, the model has no losses"}')
+                names = ', '.join(present) or 'of which there are none'
+                raise must_be(f'{job.key}.replaces', f"one of the model's losses, {names}", name)
 
 
 def set_aside(losses: dict[str, Any], jobs: Iterable[DistillJob]) -> None:

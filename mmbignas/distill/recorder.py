@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in, unwrapped
 
 Outputs = dict[str, list[Tensor]]
 ModuleOutputs = Sequence[Sequence[Tensor]]
@@ -30,7 +29,7 @@ class OutputRecorder:
     """
 
     def __init__(self, model: nn.Module, places: Mapping[str, str]) -> None:
-        model = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
+        model = unwrapped(model)
         modules = dict(model.named_modules())
         self._outputs: Outputs | None = None
         for name, key in places.items():

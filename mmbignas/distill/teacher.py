@@ -10,64 +10,61 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from mmbignas.data.calibration_images import DEFAULT_IMAGES, calibration_dataloader, load_calibration_images
-from mmbignas.distill.job import IN_PLACE, DistillJob, places, set_aside
+from mmbignas.data.calibration_images import DEFAULT_IMAGES, CalibrationImages
+from mmbignas.distill.job import IN_PLACE, DistillJob, places, set_aside, without_output
 from mmbignas.distill.recorder import OutputRecorder, Outputs, data_samples_of
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
 from mmbignas.space import ModuleSpace
 from mmbignas.supernet import Supernet, calibrate_bn, load_weights, model_config, read_checkpoint
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.models import unwrapped
 from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import check_keys, integer, must_be, text
 
 TEACHER_KEYS = ('config', 'checkpoint', 'num_images')
 
 
 @dataclass(frozen=True)
-class TeacherSource:
-    """Where a teacher comes from.
+class Teacher:
+    """A trained network that teaches, as a config describes it.
 
     Args:
         config: a config file with ``model``, or the config of a model.
         checkpoint: its weights.
+        num_images: how many images a supernet is calibrated with.
+        key: its place in the config, for messages.
     """
 
     config: str | Mapping[str, Any]
     checkpoint: str
+    num_images: int = DEFAULT_IMAGES
+    key: str = 'teacher'
 
-    def check_files(self, key: str) -> None:
+    def check_files(self) -> None:
         """Make sure that the local files are there.
-
-        Args:
-            key: the source's place in the config, for messages.
 
         Raises:
             ConfigError: for one that is not.
         """
         if isinstance(self.config, str) and not Path(self.config).is_file():
-            raise ConfigError(f'{key}.config: {self.config} does not exist; allowed: a config file, or the config of a '
-                              'model')
+            raise ConfigError(f'{self.key}.config: config file not found: {self.config}')
         if '://' not in self.checkpoint and not Path(self.checkpoint).is_file():
-            raise ConfigError(f'{key}: checkpoint not found: {self.checkpoint}')
+            raise ConfigError(f'{self.key}.checkpoint: checkpoint not found: {self.checkpoint}')
 
-    def build(self, key: str) -> nn.Module:
+    def load(self) -> nn.Module:
         """Build the network, on the CPU, in eval mode, with parameters that take no gradients.
-
-        Args:
-            key: the source's place in the config, for messages.
 
         Raises:
             ConfigError: for a config file that is missing or has no model, or a checkpoint that cannot be read or
                 is of another architecture.
         """
-        self.check_files(key)
+        self.check_files()
         model_cfg: Any = self.config
         if isinstance(self.config, str):
             cfg = Config.fromfile(self.config)
-            model_cfg = model_config(cfg, f'{key}.config: {self.config}')
+            model_cfg = model_config(cfg, f'{self.key}.config: {self.config}')
             if cfg.get('default_scope') is not None:
                 model_cfg.setdefault('_scope_', cfg.default_scope)  # which need not be that of the run
         try:
@@ -75,8 +72,37 @@ class TeacherSource:
             model: nn.Module = MODELS.build(copy.deepcopy(model_cfg))
             load_weights(model, checkpoint)
         except ConfigError as error:
-            raise ConfigError(f'{key}: {error}') from None
+            raise ConfigError(f'{self.key}: {error}') from None
         return model.eval().requires_grad_(False)
+
+    def build(self, runner: Any) -> nn.Module:
+        """Build the network on the device of the model of a run; a supernet is its largest subnet, calibrated.
+
+        Args:
+            runner: the runner, about to train.
+
+        Raises:
+            ConfigError: for a config or checkpoint that cannot be used, or images that are preprocessed in another way.
+        """
+        model = unwrapped(runner.model)
+        with preserved_rng():
+            teacher = self.load()
+        teacher.to(next(model.parameters()).device)
+        self._check_preprocessing(model, teacher)
+        if _is_supernet(teacher):
+            supernet = Supernet(teacher)
+            supernet.apply(supernet.space.max())
+            images = CalibrationImages(self.num_images, key=self.key).resolve(runner.cfg)
+            calibrate_bn(teacher, images.load(runner.logger.info))
+            runner.logger.info(f'{self.key}: the largest subnet of {self.checkpoint}, calibrated')
+        return teacher
+
+    def _check_preprocessing(self, model: Any, teacher: Any) -> None:
+        """Refuse a teacher that was trained on images of another normalisation than it will be given."""
+        ours, theirs = (_preprocessing(own.data_preprocessor) for own in (model, teacher))
+        for name, value in ours.items():
+            if value != theirs[name]:
+                raise must_be(f'{self.key}.config: data_preprocessor.{name}', f"{value}, as the model's", theirs[name])
 
 
 class TeacherDistillation:
@@ -162,8 +188,7 @@ class TeacherDistillation:
                                            ('teacher_mimic_name', job.teacher_names, self._taught, 'the teacher')):
             for name in names:
                 if not found.get(name):
-                    raise ConfigError(f'{job.key}.{field}: {name!r} of {whose} has no output in a forward pass; '
-                                      'allowed: modules that every forward pass calls')
+                    raise without_output(f'{job.key}.{field}', name, f'a forward pass of {whose}')
 
 
 def parse_teachers(cfg: Any, key: str) -> dict[str, Teacher]:
@@ -183,69 +208,19 @@ def parse_teachers(cfg: Any, key: str) -> dict[str, Teacher]:
         return dict(teacher=_parse_teacher(cfg, key))
     for name in cfg:
         if not isinstance(name, str) or name == IN_PLACE or '/' in name:
-            raise ConfigError(f'{key}: {name!r} is not allowed as the name of a teacher; allowed: names without "/", '
-                              f'but {IN_PLACE!r}, which is the largest subnet')
+            raise must_be(f'the name of a teacher in {key}', f"a name without '/', other than {IN_PLACE}, the largest "
+                          'subnet', name)
     return {name: _parse_teacher(own, f'{key}.{name}') for name, own in cfg.items()}
 
 
 def _parse_teacher(cfg: Any, key: str) -> Teacher:
-    if not isinstance(cfg, Mapping) or set(cfg) - set(TEACHER_KEYS) or not {'config', 'checkpoint'} <= set(cfg):
-        raise ConfigError(f'{key}: expected a dict with config and checkpoint, optionally num_images, got {cfg!r}')
-    config, checkpoint = cfg['config'], cfg['checkpoint']
+    check_keys(cfg, key, TEACHER_KEYS, TEACHER_KEYS[:2])
+    config, checkpoint, num_images = (cfg.get(name, DEFAULT_IMAGES) for name in TEACHER_KEYS)
     if not (isinstance(config, str) or isinstance(config, Mapping) and 'type' in config):
-        raise ConfigError(f'{key}.config: {config!r} is not allowed; allowed: a config file, or the config of a model, '
-                          'a dict with type')
-    if not isinstance(checkpoint, str):
-        raise ConfigError(f'{key}.checkpoint: {checkpoint!r} is not allowed; allowed: a file, or an address that '
-                          'MMEngine knows to load')
-    num_images = check_count(cfg.get('num_images', DEFAULT_IMAGES), f'{key}.num_images')
-    return Teacher(TeacherSource(config, checkpoint), num_images, key)
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A teacher as a config describes it.
-
-    Args:
-        source: where the network comes from.
-        num_images: how many images a supernet is calibrated with.
-        key: its place in the config, for messages.
-    """
-
-    source: TeacherSource
-    num_images: int
-    key: str
-
-    def build(self, runner: Any) -> nn.Module:
-        """Build the network, on the device of the model of a run, in eval mode.
-
-        Args:
-            runner: the runner, about to train.
-
-        Raises:
-            ConfigError: for a config or checkpoint that cannot be used, or images that are preprocessed in another way.
-        """
-        model: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        with preserved_rng():
-            teacher = self.source.build(self.key)
-        teacher.to(next(model.parameters()).device)
-        self._check_preprocessing(model, teacher)
-        if _is_supernet(teacher):
-            supernet = Supernet(teacher)
-            supernet.apply(supernet.space.max())
-            dataloader = calibration_dataloader(None, runner.cfg, 'train_dataloader')
-            calibrate_bn(teacher, load_calibration_images(dataloader, self.num_images, runner.logger.info))
-            runner.logger.info(f'{self.key}: the largest subnet of {self.source.checkpoint}, calibrated')
-        return teacher
-
-    def _check_preprocessing(self, model: Any, teacher: Any) -> None:
-        """Refuse a teacher that was trained on images of another normalisation than it will be given."""
-        ours, theirs = (_preprocessing(own.data_preprocessor) for own in (model, teacher))
-        for name, value in ours.items():
-            if value != theirs[name]:
-                raise ConfigError(f'{self.key}.config: data_preprocessor has {name} {theirs[name]}, but that of the '
-                                  f'model has {value}; allowed: teachers of images that are preprocessed like those '
-                                  'of the model')
+        raise must_be(f'{key}.config', 'a config file, or the config of a model, a dict with type', config)
+    text('a file, or an address that MMEngine knows to load').check(checkpoint, f'{key}.checkpoint')
+    integer(1).check(num_images, f'{key}.num_images')
+    return Teacher(config, checkpoint, num_images, key)
 
 
 def _is_supernet(model: nn.Module) -> bool:

@@ -7,15 +7,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from mmbignas.data.calibration_images import (
-    DEFAULT_IMAGES,
-    calibration_dataloader,
-    check_dataloader,
-    load_calibration_images,
-)
+from mmbignas.data.calibration_images import DEFAULT_IMAGES, CalibrationImages
 from mmbignas.registry import HOOKS
 from mmbignas.supernet.calibration import BNState, calibrate_bn
-from mmbignas.utils.checks import check_count
 
 
 @HOOKS.register_module()
@@ -42,20 +36,16 @@ class BNCalibrationHook(Hook):
     """
 
     def __init__(self, num_images: int = DEFAULT_IMAGES, dataloader: Mapping[str, Any] | None = None) -> None:
-        self.num_images = check_count(num_images, 'BNCalibrationHook.num_images')
-        if dataloader is not None:
-            check_dataloader(dataloader, 'BNCalibrationHook.dataloader')
-        self.dataloader = dataloader
-        self._batches: list[Any] | None = None
+        self.images = CalibrationImages(num_images, dataloader, 'BNCalibrationHook')
         self._state: BNState | None = None
 
     def before_run(self, runner: Any) -> None:
-        """Check the dataloader's config before anything slow.
+        """Find out which dataloader it is before anything slow.
 
         Args:
             runner: the runner.
         """
-        self._dataloader_cfg(runner)
+        self.images.resolve(runner.cfg)
 
     def before_subnet_eval(self, runner: Any, subnet_eval: Any) -> None:
         """Calibrate the model, if this evaluation asks for it.
@@ -66,10 +56,9 @@ class BNCalibrationHook(Hook):
         """
         if not subnet_eval.calib_bn:
             return
-        if self._batches is None:
-            self._batches = load_calibration_images(self._dataloader_cfg(runner), self.num_images, runner.logger.info)
+        batches = self.images.batches(runner.logger.info)
         state, begin = BNState(runner.model), time.time()
-        calibrate_bn(runner.model, self._batches)
+        calibrate_bn(runner.model, batches)
         self._state = state
         runner.logger.info(f'BN calibration of {subnet_eval.name}: {time.time() - begin:.1f} s')
 
@@ -83,6 +72,3 @@ class BNCalibrationHook(Hook):
         if self._state is not None:
             self._state.restore()
             self._state = None
-
-    def _dataloader_cfg(self, runner: Any) -> Mapping[str, Any]:
-        return calibration_dataloader(self.dataloader, runner.cfg, 'BNCalibrationHook.dataloader')

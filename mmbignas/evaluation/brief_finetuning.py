@@ -2,23 +2,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from numbers import Real
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.optim import build_optim_wrapper
 
 from mmbignas.data.check_data import check_dataset_files
 from mmbignas.data.fixed_images import load_fixed_images
-from mmbignas.errors import ConfigError
-from mmbignas.utils.checks import check_count
-from mmbignas.utils.distributed import Alone
+from mmbignas.utils.models import training_flags_kept, unwrapped
 from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import check_keys, integer, must_be
 
-KEYS = ('max_iters', 'optim_wrapper')
 DEFAULT_ITERS = 20
 LR_FACTOR = 0.1  # of the supernet's learning rate, as in fine-tuning
 
@@ -40,24 +37,20 @@ class BriefFinetuning:
         ConfigError: for a setting that is not allowed, or a config without training data or optimizer.
     """
 
-    def __init__(self, setting: Any, runner: Any, key: str, alone: Alone) -> None:
-        if setting is not True and (not isinstance(setting, Mapping) or set(setting) - set(KEYS)):
-            raise ConfigError(f'{key}: {setting!r} is not allowed; allowed: True, False, or a dict with '
-                              f'{", ".join(KEYS)}')
-        own = {} if setting is True else dict(setting)
-        self.max_iters = check_count(own.get('max_iters', DEFAULT_ITERS), f'{key}.max_iters')
+    def __init__(self, setting: Any, runner: Any, key: str, alone: Callable[[], AbstractContextManager[Any]]) -> None:
+        own = {} if setting is True else check_keys(setting, key, ('max_iters', 'optim_wrapper'))
+        self.max_iters = integer(1).check(own.get('max_iters', DEFAULT_ITERS), f'{key}.max_iters')
         self.dataloader = runner.cfg.get('train_dataloader')
         self.optim_wrapper = own.get('optim_wrapper') or _with_less(runner.cfg.get('optim_wrapper'))
         for name, value in (('train_dataloader', self.dataloader),
                             ('optim_wrapper.optimizer.lr', self.optim_wrapper)):
             if not isinstance(value, Mapping):
-                raise ConfigError(f'{key}: {setting!r} needs a config with {name}; allowed without: False')
+                raise must_be(key, f'False for a config without {name}', setting)
         try:
-            build_optim_wrapper(_unwrapped(runner), copy.deepcopy(self.optim_wrapper))
+            build_optim_wrapper(unwrapped(runner.model), copy.deepcopy(self.optim_wrapper))
         except Exception as error:  # of many kinds
-            raise ConfigError(f'{key}: the optim_wrapper {dict(self.optim_wrapper)} cannot be built '
-                              f'({type(error).__name__}: {error}); allowed: one that MMEngine builds for this model') \
-                from error
+            raise must_be(f'{key}.optim_wrapper', f'one that MMEngine builds for this model ({type(error).__name__}: '
+                          f'{error})', dict(self.optim_wrapper)) from error
         check_dataset_files(self.dataloader.get('dataset'), 'train_dataloader.dataset')
         self._runner, self._alone = runner, alone
         self._batches: list[Any] | None = None
@@ -65,23 +58,18 @@ class BriefFinetuning:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Train the subnet that is applied; the weights are its own while this is open."""
-        model = _unwrapped(self._runner)
+        model = unwrapped(self._runner.model)
         state = {name: value.detach().clone() for name, value in model.state_dict().items()}
         gradients = {parameter: parameter.grad for parameter in model.parameters()}
-        training = {module: module.training for module in model.modules()}
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         try:
-            with preserved_rng(), torch.random.fork_rng(devices), self._alone():
+            with training_flags_kept(model), preserved_rng(), torch.random.fork_rng(devices), self._alone():
                 self._train(model)
-            for module, mode in training.items():
-                module.training = mode
             yield
         finally:
             model.load_state_dict(state)
             for parameter, gradient in gradients.items():
                 parameter.grad = gradient
-            for module, mode in training.items():
-                module.training = mode
 
     def _train(self, model: Any) -> None:
         if self._batches is None:
@@ -98,10 +86,6 @@ class BriefFinetuning:
             for iteration in range(self.max_iters):
                 batch = self._batches[iteration % len(self._batches)]
                 model.train_step(copy.deepcopy(batch), optim_wrapper)
-
-
-def _unwrapped(runner: Any) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _with_less(optim_wrapper: Any) -> Any:

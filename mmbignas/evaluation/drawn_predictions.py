@@ -9,8 +9,9 @@ from typing import Any
 
 from mmdet.models.detectors.base import BaseDetector
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import nn
+
+from mmbignas.utils.models import unwrapped
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def drawn_apart(hooks: Iterable[Hook], name: str) -> Iterator[None]:
 
 def is_detector(model: nn.Module) -> bool:
     """Whether a model, or the one in a wrapper, finds boxes."""
-    return isinstance(model.module if is_model_wrapper(model) else model, BaseDetector)
+    return isinstance(unwrapped(model), BaseDetector)
 
 
 def predictions_of(model: nn.Module) -> Predictions:

@@ -1,8 +1,7 @@
 """Subnets side by side: what each of them costs, and how good it is without and with BN calibration."""
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,20 @@ from mmengine.registry import MODELS
 from terminaltables import AsciiTable
 from torch.utils.data import DataLoader
 
-from mmbignas.cost import CostModel
-from mmbignas.data import is_one_size, read_image_sizes
+from mmbignas.cost import Cost
+from mmbignas.data import is_one_size
 from mmbignas.errors import ConfigError
-from mmbignas.evaluation.metrics import WantedMetrics
-from mmbignas.evaluation.subnet_loop import SubnetEval, json_metrics, number_metrics, plain_metrics, stage_of
+from mmbignas.evaluation.metrics import WantedMetrics, json_metrics, number_metrics, plain_metrics
+from mmbignas.evaluation.scorer import SubnetEval, stage_of
 from mmbignas.evaluation.subnet_val_loop import SubnetValLoop
+from mmbignas.evaluation.survey import SubnetCosts
 from mmbignas.latency import Latency, build_backend, measure_latency
-from mmbignas.latency.backends import check_count
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet, json_number
-from mmbignas.supernet import Supernet, subnet_config
-from mmbignas.utils.checks import check_metric_name, errors_below
-from mmbignas.utils.files import replacing
+from mmbignas.supernet import subnet_config
+from mmbignas.utils.files import write_json
 from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import METRIC_NAME, check_keys, check_options, errors_below, integer, must_be
 from mmbignas.utils.units import format_macs, format_params
 
 LATENCY: dict[str, Any] = dict(backend='torch', device='cpu', threads=1, batch_size=1)
@@ -40,13 +39,8 @@ class EvaluateSubnetLoop(SubnetValLoop):
     is written anew after each evaluation. As ``val_cfg`` it works too: the costs are then found out before the first
     validation, and the file is that of the last one.
 
-    Weights, statistics, training flags, the current subnet and the random states (of the CPU) are the same afterwards
-    as before.
-
     Args:
-        runner: the runner.
-        dataloader: a dataloader or its config.
-        evaluator: an evaluator or its config.
+        runner, dataloader, evaluator: as MMEngine gives them to a loop.
         subnets: see :class:`SubnetValLoop`.
         calib_bn: likewise.
         image_size: ``[height, width]`` in pixels, as the model sees it, for MACs and latency; a list of such sizes
@@ -72,35 +66,27 @@ class EvaluateSubnetLoop(SubnetValLoop):
                  metric1: str | None = None, metric2: str | None = None, fp16: bool = False,
                  interpolation_type: str = 'bicubic') -> None:
         self._key = f'{stage_of(runner, dataloader)}_cfg'
-        sizes = read_image_sizes(Supernet(runner.model).model, image_size, f'{self._key}.image_size')
+        self._amounts = SubnetCosts(runner.model, image_size, None, self._key)
         self.conditions: dict[str, Any] = {}  # of the latency
         self.latency = None if latency is None else self._read_latency(latency, runner)
-        self.metrics = {name: check_metric_name(metric, f'{self._key}.{name}')
-                        for name, metric in dict(metric1=metric1, metric2=metric2).items()}
-        self.cost_model = CostModel(runner.model, sizes)
+        check_options(self._key, locals(), dict(metric1=METRIC_NAME, metric2=METRIC_NAME))
+        self.metric1, self.metric2 = metric1, metric2
         super().__init__(runner, dataloader, evaluator, subnets, calib_bn, fp16,
                          None if is_one_size(image_size) else image_size, interpolation_type)
         self.subnets = {_name(own): own.subnet for own in self.evals}
-        self.costs = {subnet: self.cost_model(subnet) for subnet in self.subnets.values()}
-        self.latencies: dict[Subnet, Latency] = {}  # of the first process
-        self._measured = latency is None
-        self._first: str | None = None  # of the metrics that are numbers, as far as it is known
-        self._wanted = WantedMetrics({f'{self._key}.{name}': metric for name, metric in self.metrics.items()
-                                      if metric is not None}, self.evaluator)
-        self._wanted.try_out(self)
+        self.costs = {subnet: self._amounts.cost_model(subnet) for subnet in self.subnets.values()}
+        self.latencies: dict[Subnet, Latency] | None = None  # of the first process, once they are measured
+        self._wanted = WantedMetrics({f'{self._key}.metric1': metric1, f'{self._key}.metric2': metric2}, self.scorer)
 
     def _read_latency(self, latency: Any, runner: Any) -> dict[str, Any]:
         """The settings of the measurement, complete and checked."""
         key = f'{self._key}.latency'
-        unknown = sorted(set(latency) - set(LATENCY)) if isinstance(latency, Mapping) else True
-        if unknown:
-            raise ConfigError(f'{key}: {latency!r} is not allowed; allowed: None, or a dict with {", ".join(LATENCY)}')
+        settings = {**LATENCY, **check_keys(latency, key, list(LATENCY))}
         if runner.cfg.get('model') is None:
-            raise ConfigError(f'{key}: {dict(latency)} needs the config of the model, from which the exported networks '
-                              'are built; allowed with a Runner that was given none: None')
-        settings = {**LATENCY, **latency}
+            raise must_be(key, 'None where the Runner has no config of the model, from which the exported networks are '
+                          'built', dict(latency))
         with errors_below(key):
-            check_count('batch_size', settings['batch_size'])
+            integer(1).check(settings['batch_size'], 'batch_size')
             backend = build_backend(settings['backend'], settings['device'], settings['threads'])
         self.conditions = dict(batch_size=settings['batch_size'], **backend.conditions)
         return settings
@@ -114,54 +100,41 @@ class EvaluateSubnetLoop(SubnetValLoop):
         Raises:
             ConfigError: when there is no ``metric1`` or ``metric2`` among the metrics.
         """
-        training = {module: module.training for module in self.runner.model.modules()}
         with preserved_rng():
-            try:
-                self._measure_latencies()
-                self._entries = self._begin_entries()
-                self._write()
-                return super().run()
-            finally:
-                for module, mode in training.items():
-                    module.training = mode
+            if self.latencies is None:  # once, as weights do not matter
+                self.latencies = dict(self._measured()) if self.latency else {}
+        self._entries = {name: self._entry(name, subnet, self.costs[subnet], self.latencies.get(subnet))
+                         for name, subnet in self.subnets.items()}
+        self._write()
+        return super().run()
 
-    def _measure_latencies(self) -> None:
-        """Measure the exported networks in the first process, while the others wait; once, as weights do not matter."""
-        if self._measured or self.latency is None:
-            return
+    def _measured(self) -> Iterator[tuple[Subnet, Latency]]:
+        """The latencies of the exported networks, measured by the first process while the others wait."""
         for subnet in self.costs:
             if is_main_process():
                 plain = MODELS.build(subnet_config(self.runner.cfg.model, self.runner.model, subnet))
-                self.latencies[subnet] = measure_latency(plain, self._image_size(subnet), **self.latency)
+                yield subnet, measure_latency(plain, self._amounts.image_size(subnet), **(self.latency or {}))
             barrier()  # after each of them: processes that wait too long are given up
-        self._measured = True
 
-    def _image_size(self, subnet: Subnet) -> tuple[int, int]:
-        return subnet.image_size or self.cost_model.space.image_sizes[0]
+    def _entry(self, name: str, subnet: Subnet, cost: Cost, timing: Latency | None) -> dict[str, Any]:
+        """What ``evaluation.json`` says of a subnet, still without metrics."""
+        return dict(
+            name=name, number=json_number(self._amounts.space.index(subnet)), subnet_settings=subnet.to_dict(),
+            image_size=list(self._amounts.image_size(subnet)), macs=cost.macs, ops=cost.ops, params=cost.params,
+            modules={part: amounts._asdict() for part, amounts in cost.modules.items()},
+            latency=timing and dict(median=timing.median, iqr=timing.iqr, samples=timing.samples),
+            metrics=None, metrics_calib=None)
 
-    def _begin_entries(self) -> dict[str, dict[str, Any]]:
-        """What ``evaluation.json`` says of each subnet, still without metrics."""
-        entries = {}
-        for name, subnet in self.subnets.items():
-            cost, timing = self.costs[subnet], self.latencies.get(subnet)
-            entries[name] = dict(
-                name=name, number=json_number(self.cost_model.space.index(subnet)),
-                subnet_settings=subnet.to_dict(), image_size=list(self._image_size(subnet)), macs=cost.macs,
-                ops=cost.ops, params=cost.params,
-                modules={part: amounts._asdict() for part, amounts in cost.modules.items()},
-                latency=timing and dict(median=timing.median, iqr=timing.iqr, samples=timing.samples),
-                metrics=None, metrics_calib=None)
-        return entries
-
-    def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float], stage: str) -> None:
-        super()._record(subnet_eval, metrics, stage)
+    def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float]) -> None:
+        super()._record(subnet_eval, metrics)
         key = 'metrics_calib' if subnet_eval.calib_bn else 'metrics'
         self._entries[_name(subnet_eval)][key] = json_metrics(metrics)
         self._write()
         try:
-            self._first = self._wanted.see(number_metrics(metrics))
+            first = self._wanted.see(number_metrics(metrics))
         except ConfigError as error:
             raise ConfigError(f'{error}; what was evaluated is in {self._file()}') from None
+        self.metric1 = self.metric1 or first
 
     def _file(self) -> Path:
         return Path(self.runner.log_dir, 'evaluation.json')
@@ -169,32 +142,28 @@ class EvaluateSubnetLoop(SubnetValLoop):
     @master_only
     def _write(self) -> None:
         """Write everything that is known; the file is replaced when the new one is complete."""
-        content = dict(
-            checkpoint=self.runner._load_from, iter=self._iteration(), latency_conditions=self.conditions or None,
-            subnets=list(self._entries.values()))
-        with replacing(self._file()) as aside:
-            aside.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + '\n', encoding='utf-8')
+        write_json(self._file(), dict(
+            checkpoint=self.runner._load_from, iter=self.scorer.iteration, latency_conditions=self.conditions or None,
+            subnets=list(self._entries.values())))
 
     @master_only
-    def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str], stage: str) -> None:
+    def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> None:
         """Log one table, a line a subnet."""
-        chosen = [self.metrics['metric1'] or self._first, self.metrics['metric2']]
-        columns = [(name, calib_bn) for name in dict.fromkeys(chosen) if name
+        columns = [(name, calib_bn) for name in dict.fromkeys([self.metric1, self.metric2]) if name
                    for calib_bn in sorted({own.calib_bn for own in self.evals})]
-        sizes = self.cost_model.space.image_sizes
-        rows = [['subnet', *['image size'] * (len(sizes) > 1), 'MACs', 'parameters',
-                 *['latency ms'] * bool(self.latencies),
+        sizes, latencies = self._amounts.space.image_sizes, self.latencies or {}
+        rows = [['subnet', *['image size'] * (len(sizes) > 1), 'MACs', 'parameters', *['latency ms'] * bool(latencies),
                  *(name + ', calibrated' * calib_bn for name, calib_bn in columns)]]
         evals = {(_name(own), own.calib_bn): own.name for own in self.evals}
         for name, subnet in self.subnets.items():
-            cost, latency = self.costs[subnet], self.latencies.get(subnet)
+            cost, latency = self.costs[subnet], latencies.get(subnet)
             values = [plain_metrics(results[evals[name, calib_bn]]).get(metric, 0.) for metric, calib_bn in columns]
-            size = '{}x{}'.format(*self._image_size(subnet))
+            size = '{}x{}'.format(*self._amounts.image_size(subnet))
             rows.append([name, *[size] * (len(sizes) > 1), format_macs(cost.macs), format_params(cost.params),
                          *([f'{latency.median:.2f}'] if latency else []), *(f'{value:.3f}' for value in values)])
         conditions = [f'image size {sizes[0][0]}x{sizes[0][1]}'] if len(sizes) == 1 else []
         conditions += [f'{name.replace("_", " ")} {value}' for name, value in self.conditions.items()]
-        self.runner.logger.info(f'Subnets ({stage}), written to {self._file()}\n{AsciiTable(rows).table}\n'
+        self.runner.logger.info(f'Subnets ({self.scorer.stage}), written to {self._file()}\n{AsciiTable(rows).table}\n'
                                 f'{", ".join(conditions)}')
 
 

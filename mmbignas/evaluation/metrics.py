@@ -1,60 +1,46 @@
-"""Metrics at full precision, and of a part of the data set."""
+"""Metrics of a part of the data set, those that a config names, and what becomes of them in files."""
 from __future__ import annotations
 
-import copy
 import inspect
-import logging
-import sys
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
+import numpy as np
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.runner.amp import autocast
-from torch.utils.data import IterableDataset
+from torch import Tensor
 
-from mmbignas.errors import ConfigError
-from mmbignas.evaluation.subnet_loop import silence
-from mmbignas.utils.random_states import preserved_rng
+from mmbignas.utils.rules import must_be
 
-IMAGES = 4
 # Their metrics have the same names for all images. One's own may have names that depend on the images, or count calls.
 LIBRARIES = ('mmdet', 'mmpretrain', 'mmengine')
 
 
-@contextmanager
-def exact(evaluator: Evaluator) -> Iterator[None]:
-    """Let metrics have all their digits.
-
-    MMDetection's ``CocoMetric`` rounds to three decimals, and thousands of subnets differ by less than that. Here
-    ``round`` does nothing in the modules of the metrics' classes, those of parent classes included: ``CocoMetric``
-    (boxes, masks, per class), ``VOCMetric``, ``OpenImagesMetric``, ``CrowdHumanMetric``, ``OVCocoMetric`` and
-    ``DODCocoMetric`` round by it. What is printed into a string and read again stays rounded: the recalls of proposals
-    in ``CocoMetric``, ``LVISMetric`` and ``YouTubeVISMetric``; so do ``ReIDMetrics`` and ``SemSegMetric``, which round
-    arrays. MMPretrain's metrics round nothing.
-
-    Args:
-        evaluator: evaluates while the context is open.
-    """
-    modules = {sys.modules[kind.__module__] for metric in evaluator.metrics for kind in type(metric).__mro__
-               if issubclass(kind, BaseMetric) and kind is not BaseMetric}
-    with ExitStack() as stack:
-        for module in modules:
-            names = vars(module)
-            if 'round' not in names:  # else it is its own, or exact already
-                names['round'] = _round
-                stack.callback(names.pop, 'round')
-        yield
+def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as JSON can hold them: numbers or nested lists of them for tensors and arrays, others as they are."""
+    return {name: value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value
+            for name, value in metrics.items()}
 
 
-def _round(number: Any, ndigits: int | None = None) -> Any:
-    """``round`` that only rounds to whole numbers."""
-    return number if ndigits is not None and ndigits > 0 else round(number, ndigits)
+def json_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as any JSON reader takes them: ``None`` for what is not finite, as of a class without boxes."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, list):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: finite(value) for name, value in plain_metrics(metrics).items()}
+
+
+def number_metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """The names of the metrics that are numbers."""
+    return [name for name, value in plain_metrics(metrics).items() if isinstance(value, (int, float))]
 
 
 @contextmanager
-def restricted(evaluator: Evaluator, dataset: Any, indices: Sequence[int]) -> Iterator[None]:
+def restricted(evaluator: Evaluator, dataset: Any, indices: Sequence[int], stage: str = 'val') -> Iterator[None]:
     """Let metrics take the chosen images for the whole data set.
 
     ``CocoMetric`` with an ``ann_file`` evaluates all images in it: what is in the others would count as not found.
@@ -65,6 +51,7 @@ def restricted(evaluator: Evaluator, dataset: Any, indices: Sequence[int]) -> It
         evaluator: processes and evaluates while the context is open.
         dataset: the data set of the evaluation.
         indices: which of its items are evaluated.
+        stage: ``val`` or ``test``, for messages.
 
     Raises:
         ConfigError: for a data set that does not tell the ids of its images, or a metric with an annotation file that
@@ -73,16 +60,15 @@ def restricted(evaluator: Evaluator, dataset: Any, indices: Sequence[int]) -> It
     with ExitStack() as stack:
         for index, metric in enumerate(evaluator.metrics):
             if hasattr(metric, 'img_ids'):
-                stack.enter_context(_restricted(metric, dataset, indices))
+                stack.enter_context(_restricted(metric, dataset, indices, f'{stage}_dataloader.dataset'))
             elif 'ann_file' in inspect.signature(type(metric)).parameters:
-                raise ConfigError(f'val_evaluator[{index}]: {type(metric).__name__} evaluates all images of its '
-                                  'annotation file; allowed for a part of them: CocoMetric and metrics derived from '
-                                  'it, or metrics without a file')
+                raise must_be(f'{stage}_evaluator[{index}]', 'CocoMetric, derived from it, or without an annotation '
+                              'file to evaluate a part of the images', type(metric))
         yield
 
 
 @contextmanager
-def _restricted(metric: Any, dataset: Any, indices: Sequence[int]) -> Iterator[None]:
+def _restricted(metric: Any, dataset: Any, indices: Sequence[int], key: str) -> Iterator[None]:
     """The same for one metric that has ``img_ids``: those of the images to evaluate, all of the file if None."""
     # Annotations that were not read from a file are made of the first results.
     names = [name for name in ('img_ids', '_coco_api', '_lvis_api') if hasattr(metric, name)]
@@ -91,9 +77,8 @@ def _restricted(metric: Any, dataset: Any, indices: Sequence[int]) -> Iterator[N
         try:
             metric.img_ids = [dataset.get_data_info(index)['img_id'] for index in indices]
         except (AttributeError, KeyError) as error:
-            raise ConfigError(f'val_dataloader.dataset: {type(dataset).__name__} does not tell the ids of its images '
-                              f'({error}), which {type(metric).__name__} needs in order to evaluate a part of them; '
-                              'allowed: data sets of MMDetection') from error
+            raise must_be(key, 'a data set of MMDetection to evaluate a part of the images, since '
+                          f'{type(metric).__name__} needs their ids ({error})', type(dataset)) from error
     try:
         yield
     finally:
@@ -107,34 +92,25 @@ class WantedMetrics:
     COCO's evaluation gives no metric at all where nothing was detected, so a metric that is missing may still come.
 
     Args:
-        wanted: place in the config -> name of a metric.
-        evaluator: what gives the metrics.
+        wanted: place in the config -> name of a metric, or ``None``.
+        scorer: evaluates subnets. MMDetection's and MMPretrain's metrics are tried out at once; of one's own, only the
+            prefix is known.
+
+    Raises:
+        ConfigError: when a wanted metric cannot come, with what can.
     """
 
-    def __init__(self, wanted: Mapping[str, str], evaluator: Evaluator) -> None:
-        self.wanted, self._metrics = dict(wanted), evaluator.metrics
-        self._seen: dict[str, None] = {}
-
-    def try_out(self, loop: Any) -> None:
-        """Find out, as far as it can be known before the first evaluation, whether there are the metrics.
-
-        MMDetection's and MMPretrain's are asked by :func:`~mmbignas.evaluation.metrics.trial_evaluation`; of one's
-        own the prefix is all that is known.
-
-        Args:
-            loop: MMEngine's loop with the evaluator, complete.
-
-        Raises:
-            ConfigError: when a wanted metric cannot come, with what can.
-        """
+    def __init__(self, wanted: Mapping[str, str | None], scorer: Any) -> None:
+        self.wanted = {key: name for key, name in wanted.items() if name is not None}
+        self._metrics, self._seen = scorer.evaluator.metrics, dict[str, None]()
         if not self.wanted:
             return
-        names = trial_evaluation(loop, [metric for metric in self._metrics if is_of_library(metric)])
-        open_ones = [metric for metric in self._metrics if not is_of_library(metric) or not _said(metric, names)]
+        names = scorer.trial([metric for metric in self._metrics if _is_of_library(metric)])
+        open_ones = [metric for metric in self._metrics if not _is_of_library(metric) or not _said(metric, names)]
         for key, name in self.wanted.items():
             if name not in names and not any(_may_give(metric, name) for metric in open_ones):
-                allowed = [*names, *(f'names that begin with {metric.prefix}/' for metric in open_ones)]
-                raise ConfigError(f'{key}: {name!r} is not allowed; allowed: {", ".join(allowed)}')
+                allowed = [*names, *(f'a name that begins with {metric.prefix}/' for metric in open_ones)]
+                raise must_be(key, ' or '.join(allowed), name)
 
     def see(self, names: Iterable[str]) -> str | None:
         """Take note of the metrics of a subnet.
@@ -153,7 +129,7 @@ class WantedMetrics:
         silent = [metric for metric in self._metrics if metric.prefix and not _said(metric, self._seen)]
         for key, name in self.wanted.items() if self._seen else ():
             if name not in self._seen and not any(_may_give(metric, name) for metric in silent):
-                raise ConfigError(f'{key}: {name!r} is not allowed; allowed: {", ".join(self._seen)}')
+                raise must_be(key, ' or '.join(self._seen), name)
         return next(iter(self._seen), None)
 
 
@@ -167,41 +143,6 @@ def _said(metric: BaseMetric, names: Iterable[str]) -> bool:
     return any(_may_give(metric, name) for name in names)
 
 
-def is_of_library(metric: BaseMetric) -> bool:
+def _is_of_library(metric: BaseMetric) -> bool:
     """Whether the names of what a metric gives do not depend on the images."""
     return type(metric).__module__.partition('.')[0] in LIBRARIES
-
-
-@torch.no_grad()
-def trial_evaluation(loop: Any, metrics: Sequence[BaseMetric]) -> list[str]:
-    """The names that metrics give for a few images, with the model as it is.
-
-    In all processes the images are the same. Model, metrics and random states stay as they are.
-
-    Args:
-        loop: MMEngine's loop of a validation or test, complete.
-        metrics: some of its evaluator's.
-
-    Returns:
-        list: names; none for a data set that can only be iterated over.
-    """
-    model, dataset = loop.runner.model, loop.dataloader.dataset
-    if not metrics or isinstance(dataset, IterableDataset):
-        return []
-    # Not of the loop: CocoMetric without an annotation file keeps that of the first images it has seen.
-    evaluator = Evaluator([copy.copy(metric) for metric in metrics])
-    for metric in evaluator.metrics:
-        metric.results = []
-    training = {module: module.training for module in model.modules()}
-    images = range(min(IMAGES, len(dataset)))
-    with preserved_rng(), silence(loop.runner.logger, logging.CRITICAL):
-        model.eval()
-        try:
-            batch = loop.dataloader.collate_fn([dataset[index] for index in images])
-            with autocast(enabled=loop.fp16):
-                outputs = model.val_step(batch)
-        finally:
-            for module, mode in training.items():
-                module.training = mode
-        evaluator.process(data_samples=outputs, data_batch=batch)
-        return list(evaluator.evaluate(len(images)))

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import shlex
 import time
@@ -18,7 +17,7 @@ from mmbignas.analysis.accuracy_plots import draw_accuracy
 from mmbignas.analysis.accuracy_sample import AccuracySample, EvaluatedSubnet
 from mmbignas.dependencies import installed
 from mmbignas.space import SearchSpace, Subnet, json_number
-from mmbignas.utils.files import replacing
+from mmbignas.utils.files import write_file, write_json
 from mmbignas.utils.units import format_macs
 
 REPORT_SECONDS = 10.
@@ -42,9 +41,7 @@ def write_results(sample: AccuracySample, folder: Path, command: Callable[[Evalu
         dict: how many subnets there are, the metrics of the best one, and those of the best one near each mark.
     """
     names = ['results.json', 'subnets.csv', *(f'accuracy_{cost}.png' for cost in sample.costs())]
-    content = dict(sample.summary(), predicted=predicted)
-    with replacing(folder / names[0]) as aside:
-        aside.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n', encoding='utf-8')
+    write_json(folder / names[0], dict(sample.summary(), predicted=predicted))
     sample.write_csv(folder / names[1])
     for cost, name in zip(sample.costs(), names[2:]):
         draw_accuracy(sample, folder / name, cost)
@@ -81,8 +78,7 @@ def write_config(cfg: Config, key: str, path: Path) -> None:
     if cfg.get('test_cfg') and cfg.get(key):
         cfg = copy.deepcopy(cfg)
         cfg.test_cfg = cfg[key]
-    with replacing(path) as aside:
-        aside.write_text(cfg.pretty_text, encoding='utf-8')
+    write_file(path, cfg.pretty_text.encode())
 
 
 def export_command(config: Path, checkpoint: str | None) -> Callable[[EvaluatedSubnet], str]:

@@ -2,94 +2,109 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from typing import Any
 
 from mmengine.dist import barrier, get_dist_info, is_main_process
+from mmengine.runner import BaseLoop
 
 from mmbignas.cost.sampling import SubnetSampling
 from mmbignas.evaluation.ledger import Ledger, only_run
 from mmbignas.evaluation.results import Progress
-from mmbignas.evaluation.scoring_loop import ScoringLoop
-from mmbignas.evaluation.subnet_loop import stage_of
+from mmbignas.evaluation.scorer import stage_of
+from mmbignas.evaluation.survey import SubnetCosts, SubnetSurvey
 from mmbignas.registry import LOOPS
-from mmbignas.utils.checks import errors_below
+from mmbignas.utils.rules import errors_below, integer
 
 
 @LOOPS.register_module()
-class SampleAccuracyLoop(ScoringLoop):
+class SampleAccuracyLoop(BaseLoop):
     """Draws subnets, calibrates and evaluates each, and says which are the best; for ``test_cfg`` or ``val_cfg``.
 
     Every finished subnet is a line of ``sample_accuracy/ledger.jsonl`` in the work dir, on the disk before the next
     one begins. The same command goes on where it was interrupted, by ``kill -9`` or otherwise, and repeats none. The
     results lie beside it, see :func:`~mmbignas.evaluation.results.write_results`. As ``val_cfg`` each validation has a
-    folder of its own.
+    folder of its own. The model is the same afterwards as before, see
+    :meth:`~mmbignas.evaluation.scorer.SubnetScorer.running`.
 
     Args:
-        runner, dataloader, evaluator: see :class:`~mmbignas.evaluation.scoring_loop.ScoringLoop`.
+        runner, dataloader, evaluator: as MMEngine gives them to a loop.
+        image_size: ``[height, width]`` in pixels, as the model sees it after padding: what MACs are counted for. A
+            list of such sizes makes it a dimension of the space, see
+            :func:`~mmbignas.data.resizing.at_resolution`; the data pipeline has to give the largest.
+        lut_path: latency table, from which latencies are predicted.
+        seed: of the draws.
         subnet_count: how many subnets. A larger number in a later run goes on with the same draws, but for
             ``traverse``, which walks in other steps then.
         subnet_sample_mode: ``random``, ``uniform`` or ``traverse``, see
             :class:`~mmbignas.cost.sampling.SubnetSampling`.
         flops_range: ``[low, high]`` of the MACs, either end a number, a string such as ``'20G'``, or ``None``.
-        **kwargs: see :class:`~mmbignas.evaluation.scoring_loop.ScoringLoop`.
+        **survey: ``metric1``, ``metric2``, ``calib_bn``, ``val_images``, ``baseline_flops``, ``large_flops``,
+            ``sample_with_finetune``, ``parallel``, ``predicted_count``, ``fp16``, ``interpolation_type``, see
+            :class:`~mmbignas.evaluation.survey.SubnetSurvey`.
 
     Raises:
         ConfigError: for arguments that are not allowed, a range that no subnet reaches, or results of another
             supernet, space or data set in the folder.
     """
 
-    FOLDER = 'sample_accuracy'
+    def __init__(self, runner: Any, dataloader: Any, evaluator: Any, image_size: Any = None,
+                 lut_path: str | None = None, seed: int = 0, subnet_count: int = 2000,
+                 subnet_sample_mode: str = 'random', flops_range: Any = None, **survey: Any) -> None:
+        key = f'{stage_of(runner, dataloader)}_cfg'
+        costs = SubnetCosts(runner.model, image_size, lut_path, key)
+        with errors_below(key):
+            sampling = SubnetSampling(subnet_count, subnet_sample_mode, flops_range)
+            draws = sampling.draw(costs.cost_model, random.Random(integer(0).check(seed, 'seed')))
+            self.draws = {own.number: own.subnet for own in draws}
+        self.survey = SubnetSurvey(runner, dataloader, evaluator, costs, 'sample_accuracy', seed=seed,
+                                   flops_range=(sampling.low, sampling.high), **survey)
+        self.scorer = self.survey.scorer
+        super().__init__(runner, self.scorer.dataloader)
+        self.evaluator = self.scorer.evaluator
 
-    def __init__(self, runner: Any, dataloader: Any, evaluator: Any, *args: Any, subnet_count: int = 2000,
-                 subnet_sample_mode: str = 'random', flops_range: Any = None, **kwargs: Any) -> None:
-        with errors_below(f'{stage_of(runner, dataloader)}_cfg'):
-            self.sampling = SubnetSampling(subnet_count, subnet_sample_mode, flops_range)
-        super().__init__(runner, dataloader, evaluator, *args, **kwargs)
+    def run(self) -> dict[str, float]:
+        """Evaluate the subnets that are left, and write the results.
 
-    def _prepare_draws(self) -> None:
-        self.draws = {own.number: own.subnet for own in self.sampling.draw(self.cost_model, random.Random(self.seed))}
+        Returns:
+            dict: how many subnets were evaluated, and what the best of them reach.
 
-    def _go_through(self, identity: Mapping[str, str]) -> None:
-        path = self.folder / 'ledger.jsonl'
-        if is_main_process():
-            Ledger(path, identity)
-        barrier()
-        with only_run(path):
-            ledger = Ledger(path, identity)
-            finished = ledger.lines()
-            for line in finished.values():
-                self.check_metrics(line['metrics'])
-            barrier()  # nobody writes before all have read
-            self._evaluate_rest([number for number in self.draws if number not in finished], ledger)
+        Raises:
+            ConfigError: for results of something else in the folder, or when there is no ``metric1`` or ``metric2``
+                among the metrics.
+        """
+        with self.survey.running() as run:
+            path = run.folder / 'ledger.jsonl'
+            if is_main_process():
+                Ledger(path, run.identity)
             barrier()
-            self._lines = self._of_this_run(ledger)
+            with only_run(path):
+                ledger = Ledger(path, run.identity)
+                finished = ledger.lines()
+                self.survey.see(line['metrics'] for line in finished.values())
+                barrier()  # nobody writes before all have read
+                self._evaluate([number for number in self.draws if number not in finished], ledger)
+                barrier()
+                lines = self._of_this_run(ledger)
+            # Latencies may have been predicted from another table, or none, when the line was written.
+            run.lines = [dict(lines[number], latency_ms=self.survey.costs(subnet).get('latency_ms'))
+                         for number, subnet in self.draws.items()]
+        return run.metrics
 
-    def _evaluate_rest(self, numbers: list[int], ledger: Ledger) -> None:
+    def _evaluate(self, numbers: list[int], ledger: Ledger) -> None:
         done = len(self.draws) - len(numbers)
         if done:
             self.runner.logger.info(f'{ledger.path}: {done} of {len(self.draws)} subnets are finished, '
                                     f'{len(numbers)} are left')
         rank, world_size = get_dist_info()
-        alone = self.parallel == 'subnet'
+        alone = self.scorer.parallel == 'subnet'
         progress = Progress(len(self.draws), done, self.runner.logger.info)
         for number in numbers[rank::world_size] if alone else numbers:
-            line = self.score(self.draws[number])
+            line = self.survey.score(self.draws[number])
             if alone or is_main_process():
                 ledger.append(line)
                 finished = self._of_this_run(ledger)
-                progress.update(len(finished), line, finished.values, self.metric1)
+                progress.update(len(finished), line, finished.values, self.survey.metric1)
 
     def _of_this_run(self, ledger: Ledger) -> dict[int, dict[str, Any]]:
         """Number -> line of the finished subnets that were drawn; an earlier run may have drawn others."""
         return {number: line for number, line in ledger.lines().items() if number in self.draws}
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What is known of each subnet, in the order of the draws."""
-        # Latencies may have been predicted from another table, or none, when the line was written.
-        return [dict(self._lines[number], latency_ms=self.costs(subnet).get('latency_ms'))
-                for number, subnet in self.draws.items()]
-
-    def flops_range(self) -> tuple[int | None, int | None]:
-        """The fewest and the most MACs that were asked for; ``None`` for no limit."""
-        return self.sampling.low, self.sampling.high

@@ -10,17 +10,22 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.runner import BaseLoop
 from rich.console import Console
 from rich.progress import track
 from torch import nn
 
 from mmbignas.analysis import CostSample, draw_macs, draw_macs_params
+from mmbignas.analysis.cost_sample import NEAR_PERCENT
 from mmbignas.cost import CostModel
 from mmbignas.cost.sampling import SubnetSampling
-from mmbignas.errors import ConfigError
 from mmbignas.latency import LatencyPredictor, LatencyTable
+from mmbignas.registry import LOOPS
 from mmbignas.space import SearchSpace, json_number
 from mmbignas.utils.files import written_together
+from mmbignas.utils.rules import check_keys, integer
 from mmbignas.utils.units import parse_amount
 
 FILES = ('subnets.jsonl', 'summary.json', 'macs.png', 'macs_params.png')
@@ -56,9 +61,7 @@ class SampleFlops:
         marks = dict(baseline=baseline_flops, large=large_flops)
         self.marks = {name: parse_amount(value, f'{name}_flops') for name, value in marks.items() if value is not None}
         self.table = None if lut_path is None else LatencyTable.load(lut_path)
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ConfigError(f'seed: {seed!r} is not allowed; allowed: integers')
-        self.seed = seed
+        self.seed = integer().check(seed, 'seed')
 
     @classmethod
     def from_config(cls, arguments: Mapping[str, Any]) -> SampleFlops:
@@ -67,12 +70,7 @@ class SampleFlops:
         Raises:
             ConfigError: for arguments that do not exist, or are not allowed.
         """
-        allowed = list(inspect.signature(cls).parameters)
-        unknown = sorted(set(arguments) - set(allowed))
-        if unknown:
-            raise ConfigError(f'test_cfg: SampleFlopsLoop does not take {", ".join(unknown)}; allowed: '
-                              f'{", ".join(allowed)}')
-        return cls(**arguments)
+        return cls(**check_keys(arguments, 'test_cfg', list(inspect.signature(cls).parameters)))
 
     def run(self, model: nn.Module, out: str | Path, log: Callable[[str], Any] = print) -> CostSample:
         """Draw, and write ``subnets.jsonl``, ``summary.json``, ``macs.png`` and ``macs_params.png``.
@@ -124,3 +122,50 @@ class SampleFlops:
         return CostSample([cost.macs for cost in costs], [cost.params for cost in costs], image_sizes,
                           cost_model.space.size, draws.drawn, draws.smallest, draws.largest,
                           (self.sampling.low, self.sampling.high), self.marks, latencies)
+
+
+@LOOPS.register_module()
+class SampleFlopsLoop(BaseLoop):
+    """Draws subnets, and writes down and draws what they cost; serves as ``test_cfg``.
+
+    No image is needed: neither the data set nor the evaluator is built. The files are written to ``sample_flops`` in
+    the run's folder, by the first process alone; see :class:`SampleFlops`.
+
+    Args:
+        runner, dataloader, evaluator: as MMEngine gives them to a loop; the last two are left alone.
+        **arguments: those of :class:`SampleFlops`.
+
+    Raises:
+        ConfigError: for arguments that are not allowed.
+    """
+
+    def __init__(self, runner: Any, dataloader: Any, evaluator: Any, **arguments: Any) -> None:
+        self.sample_flops = SampleFlops.from_config(arguments)
+        super().__init__(runner, [])  # no batches
+        self.evaluator = Evaluator([])  # the test tools add to it
+
+    def run(self) -> dict[str, float]:
+        """Draw the subnets.
+
+        Returns:
+            dict: how many subnets came out, and minimum, median and maximum of their MACs and parameters; and how many
+            are within so many percent of each network to compare with.
+        """
+        self.runner.call_hook('before_test')
+        self.runner.call_hook('before_test_epoch')
+        results = [self._draw() if is_main_process() else {}]
+        broadcast_object_list(results)  # where the other processes wait for the first
+        self.runner.call_hook('after_test_epoch', metrics=results[0])
+        self.runner.call_hook('after_test')
+        return results[0]
+
+    def _draw(self) -> dict[str, float]:
+        sample = self.sample_flops.run(self.runner.model, Path(self.runner.log_dir, 'sample_flops'),
+                                       self.runner.logger.info)
+        metrics: dict[str, float] = dict(subnets=len(sample.macs))
+        for cost, values in sample.percentiles().items():
+            metrics.update({f'{cost}_min': values['0'], f'{cost}_median': values['50'], f'{cost}_max': values['100']})
+        for name, macs in sample.marks.items():
+            metrics.update({f'within_{percent}_percent_of_{name}': sample.near(macs, percent)
+                            for percent in NEAR_PERCENT})
+        return {f'sample_flops/{name}': value for name, value in metrics.items()}

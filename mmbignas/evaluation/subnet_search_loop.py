@@ -1,28 +1,31 @@
 """Searching a supernet for the best subnets."""
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.runner import BaseLoop
 
-from mmbignas.analysis.accuracy_sample import COST_NAMES
-from mmbignas.errors import ConfigError
 from mmbignas.evaluation.results import Progress
-from mmbignas.evaluation.scoring_loop import ScoringLoop
+from mmbignas.evaluation.scorer import stage_of
+from mmbignas.evaluation.survey import SubnetCosts, SubnetSurvey, SurveyRun
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet
 from mmbignas.supernet import file_hash
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.rules import check_options, errors_below, integer, text
 
 PREDICTOR: Mapping[str, int] = {}  # its defaults
 WAIT_SECONDS = 1.
+RULES = dict(subnet_count=integer(1), seed=integer(0), study_name=text(),
+             metric1=text("the name of a metric, such as 'coco/bbox_mAP', to search by"))
 
 
 @LOOPS.register_module()
-class SubnetSearchLoop(ScoringLoop):
+class SubnetSearchLoop(BaseLoop):
     """Searches for the best subnets under constraints, with Optuna; for ``test_cfg`` or ``val_cfg``.
 
     The study is kept in a storage: a file in ``search`` in the work dir, or a data base. Whatever is killed, the same
@@ -31,7 +34,11 @@ class SubnetSearchLoop(ScoringLoop):
     the results at its end, see :func:`~mmbignas.evaluation.results.write_results`; those of the last one are complete.
 
     Args:
-        runner, dataloader, evaluator: see :class:`~mmbignas.evaluation.scoring_loop.ScoringLoop`.
+        runner, dataloader, evaluator: as MMEngine gives them to a loop.
+        metric1: name of the metric that makes a subnet good, e.g. ``coco/bbox_mAP``.
+        image_size: see :class:`~mmbignas.evaluation.SampleAccuracyLoop`.
+        lut_path: latency table, from which latencies are predicted.
+        seed: of the search.
         subnet_count: how many subnets to evaluate, all processes and earlier runs together; where several processes ask
             for the last one at the same moment, there may be one more of each.
         constraints: any of ``macs``, ``params`` and ``latency_ms`` (with ``lut_path``) -> the most that is allowed,
@@ -47,7 +54,9 @@ class SubnetSearchLoop(ScoringLoop):
         study_name: of the study in its storage.
         stale_after: seconds after which a process of another machine that does not report is taken for dead, and its
             subnet given to others.
-        **kwargs: see :class:`~mmbignas.evaluation.scoring_loop.ScoringLoop`; ``metric1`` has to be given.
+        **survey: ``metric2``, ``calib_bn``, ``val_images``, ``baseline_flops``, ``large_flops``,
+            ``sample_with_finetune``, ``parallel``, ``predicted_count``, ``fp16``, ``interpolation_type``, see
+            :class:`~mmbignas.evaluation.survey.SubnetSurvey`.
 
     Raises:
         ConfigError: for arguments that are not allowed, constraints that no subnet meets, or a study of another
@@ -55,72 +64,101 @@ class SubnetSearchLoop(ScoringLoop):
         DependencyError: without Optuna.
     """
 
-    FOLDER = 'search'
-
-    def __init__(self, runner: Any, dataloader: Any, evaluator: Any, *args: Any, subnet_count: int = 200,
+    def __init__(self, runner: Any, dataloader: Any, evaluator: Any, metric1: str | None = None,
+                 image_size: Any = None, lut_path: str | None = None, seed: int = 0, subnet_count: int = 200,
                  constraints: Mapping[str, Any] | None = None, objectives: Sequence[str] | None = None,
                  sampler: str | Mapping[str, Any] | None = None, predictor: Mapping[str, int] | None = PREDICTOR,
                  storage: str | Path | None = None, study_name: str = 'subnets', stale_after: float = 600.,
-                 **kwargs: Any) -> None:
-        self.subnet_count, self.storage, self.study_name = subnet_count, storage, study_name
-        self.objectives: Sequence[str] = () if objectives is None else objectives
-        self._default_objectives = objectives is None
-        self._settings: dict[str, Any] = dict(constraints=constraints, predictor=predictor, stale_after=stale_after)
-        if sampler is not None:
-            self._settings['sampler'] = sampler
-        super().__init__(runner, dataloader, evaluator, *args, **kwargs)
+                 **survey: Any) -> None:
+        from mmbignas.search import DEFAULT_SAMPLER, open_storage
 
-    def _prepare_draws(self) -> None:
-        check_count(self.subnet_count, 'subnet_count')
-        if self.metric1 is None:
-            raise ConfigError("metric1: None is not allowed in a search; allowed: the name of a metric, such as "
-                              "'coco/bbox_mAP'")
-        if self._default_objectives:
-            self.objectives = [self.metric1, 'macs']
+        key = f'{stage_of(runner, dataloader)}_cfg'
+        check_options(key, locals(), RULES)
+        self.subnet_count, self.storage, self.study_name, self.lut_path = subnet_count, storage, study_name, lut_path
+        self.objectives: Sequence[str] = [str(metric1), 'macs'] if objectives is None else objectives
+        self._settings: dict[str, Any] = dict(constraints=constraints, predictor=predictor, stale_after=stale_after,
+                                              seed=seed, sampler=DEFAULT_SAMPLER if sampler is None else sampler)
+        costs = SubnetCosts(runner.model, image_size, lut_path, key)
         from optuna.storages import InMemoryStorage
 
-        from mmbignas.search import open_storage
+        with errors_below(key):  # to find mistakes before data are loaded
+            limits = self._open_study(costs, InMemoryStorage()).constraints
+            if storage is not None and is_main_process():
+                open_storage(storage)
+        low, high = limits.limits.get('macs', (0, math.inf))
+        self.survey = SubnetSurvey(runner, dataloader, evaluator, costs, 'search', metric1=metric1, seed=seed,
+                                   flops_range=(int(low) or None, None if high == math.inf else int(high)),
+                                   allowed=limits.allow, objectives=self.objectives, **survey)
+        self.scorer = self.survey.scorer
+        super().__init__(runner, self.scorer.dataloader)
+        self.evaluator = self.scorer.evaluator
+        self.study: Any = None  # where this process asks for subnets
+        self._proposal: Any = None
 
-        self._study(InMemoryStorage(), {}, '')  # to find mistakes before data are loaded
-        if self.storage is not None and is_main_process():
-            open_storage(self.storage)
+    def run(self) -> dict[str, float]:
+        """Evaluate subnets until there are enough, and write the results.
 
-    def _study(self, storage: Any, identity: Mapping[str, str], version: str) -> Any:
+        Returns:
+            dict: how many subnets were evaluated, and what the best of them reach.
+
+        Raises:
+            ConfigError: for a study of something else, or when there is no ``metric1`` or ``metric2`` among the
+                metrics.
+        """
+        # Constraints and objectives may be about latencies, which are those of one table.
+        with self.survey.running(latency='none' if self.lut_path is None else file_hash(self.lut_path)) as run:
+            storage = run.folder / 'study.db' if self.storage is None else self.storage
+            run.folder.mkdir(parents=True, exist_ok=True)
+            self.study = self._proposal = None
+            if is_main_process():
+                self.study = self._open_study(self.survey.costs, storage, run)
+            barrier()
+            if self.scorer.parallel == 'subnet' and self.study is None:
+                self.study = self._open_study(self.survey.costs, storage, run)
+            self._evaluate()
+            barrier()
+            run.lines = self._finished()
+            if is_main_process():
+                self._say_where(storage, len(run.lines))
+        return run.metrics
+
+    def _open_study(self, costs: SubnetCosts, storage: Any, run: SurveyRun | None = None) -> Any:
         from mmbignas.search import SubnetStudy
 
-        name = self.study_name + f'_{version}' * bool(version) if isinstance(self.study_name, str) else self.study_name
-        return SubnetStudy(self.cost_model.space, self.costs, self.objectives, storage, seed=self.seed, name=name,
-                           identity=identity, **self._settings)
+        name = self.study_name + (f'_{run.version}' if run is not None and run.version else '')
+        return SubnetStudy(costs.space, costs, self.objectives, storage, name=name,
+                           identity={} if run is None else run.identity, **self._settings)
 
-    def identity(self) -> dict[str, str]:
-        """As of the base class; latencies, which constraints and objectives may be about, are of one table too."""
-        return dict(super().identity(), latency='none' if self.lut_path is None else file_hash(self.lut_path))
+    def _say_where(self, storage: Any, count: int) -> None:
+        from mmbignas.search.storage import dashboard_address
 
-    def _go_through(self, identity: Mapping[str, str]) -> None:
-        storage = self.folder / 'study.db' if self.storage is None else self.storage
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.study: Any = None
-        self._proposal: Any = None
-        if is_main_process():
-            self.study = self._study(storage, identity, self._version(identity))
-        barrier()
-        if self.parallel == 'subnet' and self.study is None:
-            self.study = self._study(storage, identity, self._version(identity))
-        for line in self._finished():
-            self.check_metrics(line['metrics'])
+        self.runner.logger.info(f'the study has {count} subnets; to look at it: optuna-dashboard '
+                                f'{dashboard_address(storage)}')
+
+    def _finished(self) -> list[dict[str, Any]]:
+        """What is known of each evaluated subnet, in the order in which they were proposed."""
+        return [] if self.study is None else self.study.lines()
+
+    def _evaluate(self) -> None:
+        self.survey.see(line['metrics'] for line in self._finished())
         progress = Progress(self.subnet_count, len(self._finished()), self.runner.logger.info)
         while (subnet := self._next()) is not None:
-            line = self._score_proposal(subnet)
+            try:
+                line = self.survey.score(subnet)
+            except Exception:  # after Ctrl-C, the storage sees that this process is gone
+                if self.study is not None:
+                    self.study.fail(self._proposal)  # somebody else may have more luck
+                raise
             if self.study is not None:
-                finished = self.study.counts()['finished']
-                progress.update(finished, line, self._finished, self.metric1)
+                self.study.tell(self._proposal, line)
+                progress.update(self.study.counts()['finished'], line, self._finished, self.survey.metric1)
 
     def _next(self) -> Subnet | None:
         """The next subnet to evaluate; with ``parallel='images'`` the first process asks for all."""
         number = [None if self.study is None else self._ask()]
-        with self._own_world():
+        with self.scorer.own_world():
             broadcast_object_list(number)
-        return None if number[0] is None else self.cost_model.space[number[0]]
+        return None if number[0] is None else self.survey.costs.space[number[0]]
 
     def _ask(self) -> int | None:
         """Get the number of a subnet; wait for those that others are evaluating before giving up."""
@@ -139,41 +177,3 @@ class SubnetSearchLoop(ScoringLoop):
                 self.runner.logger.info(f'waiting for {counts["running"]} subnets that other processes evaluate')
             waiting = True
             time.sleep(WAIT_SECONDS)
-
-    def _score_proposal(self, subnet: Subnet) -> dict[str, Any]:
-        try:
-            line = self.score(subnet)
-        except Exception:  # after Ctrl-C, the storage sees that this process is gone
-            if self.study is not None:
-                self.study.fail(self._proposal)  # somebody else may have more luck
-            raise
-        if self.study is not None:
-            self.study.tell(self._proposal, line)
-            self._proposal = None
-        return line
-
-    def _finished(self) -> list[dict[str, Any]]:
-        return [] if self.study is None else self.study.lines()
-
-    def _wanted_metrics(self) -> dict[str, str]:
-        """As of the base class, and the objectives."""
-        objectives = {f'{self.key}.objectives[{index}]': name for index, name in enumerate(self.objectives)
-                      if name not in COST_NAMES}
-        return {**super()._wanted_metrics(), **objectives}
-
-    def _allowed(self, subnet: Subnet) -> bool:
-        return self.study.constraints.allow(subnet)
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What is known of each subnet, in the order in which they were proposed."""
-        lines = self._finished()
-        from mmbignas.search.storage import shown
-
-        storage = self.folder / 'study.db' if self.storage is None else self.storage
-        self.runner.logger.info(f'the study has {len(lines)} subnets; to look at it: optuna-dashboard {shown(storage)}')
-        return lines
-
-    def flops_range(self) -> tuple[int | None, int | None]:
-        """The fewest and the most MACs that the constraints allow; ``None`` for no limit."""
-        low, high = self.study.constraints.limits.get('macs', (0, float('inf')))
-        return None if low == 0 else int(low), None if high == float('inf') else int(high)

@@ -10,34 +10,32 @@ from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.evaluator import Evaluator
+from mmengine.runner import BaseLoop
 from terminaltables import AsciiTable
 from torch.utils.data import DataLoader
 
 from mmbignas.data import read_size_list
-from mmbignas.errors import ConfigError
-from mmbignas.evaluation.drawn_predictions import drawn_apart
-from mmbignas.evaluation.subnet_loop import SubnetEval, SubnetLoop, json_metrics, plain_metrics, stage_of
+from mmbignas.evaluation.metrics import json_metrics, plain_metrics
+from mmbignas.evaluation.scorer import SubnetEval, SubnetScorer, stage_of
 from mmbignas.registry import LOOPS
 from mmbignas.supernet import Supernet, parse_choices
+from mmbignas.utils.rules import must_be, one_of
 
 
 @LOOPS.register_module()
-class SubnetValLoop(SubnetLoop):
+class SubnetValLoop(BaseLoop):
     """Evaluates subnets one after the other; serves as ``val_cfg`` and as ``test_cfg``.
 
     The metrics of each subnet get its name in front: ``max/coco/bbox_mAP``, or ``max_calib/coco/bbox_mAP`` where its
     BN statistics were calibrated. To MMEngine's hooks it is one validation with many metrics, so ``save_best`` takes
-    any of them. Hook points: see :class:`~mmbignas.evaluation.subnet_loop.SubnetLoop`. The model computes as before
-    afterwards.
+    any of them. Hook points, and what stays the same: see :class:`~mmbignas.evaluation.scorer.SubnetScorer`.
 
     Hooks that draw predictions into a folder do it in one below it for each evaluation, called like its metrics.
     Each finished subnet is written at once as a line of ``subnets_val.jsonl`` (``subnets_test.jsonl``) in the run's
     folder; at the end a table is logged.
 
     Args:
-        runner: the runner.
-        dataloader: a dataloader or its config.
-        evaluator: an evaluator or its config.
+        runner, dataloader, evaluator: as MMEngine gives them to a loop.
         subnets: ``max``, ``min``, ``middle``, ``random`` (the same ones each time), a number in the space, a .json or
             .yaml file, settings, or ``dict(name=..., subnet_settings=...)``.
         calib_bn: calibrate (``True``), do not (``False``), or evaluate each subnet both ways (``'both'``).
@@ -55,25 +53,27 @@ class SubnetValLoop(SubnetLoop):
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list,
                  subnets: Sequence[str | Mapping[str, Any]] = ('max', 'min'), calib_bn: bool | str = True,
                  fp16: bool = False, image_size: Any = None, interpolation_type: str = 'bicubic') -> None:
-        stage = stage_of(runner, dataloader)
-        if calib_bn not in (True, False, 'both'):
-            raise ConfigError(f"{stage}_cfg.calib_bn: {calib_bn!r} is not allowed; allowed: True, False, 'both'")
+        key = f'{stage_of(runner, dataloader)}_cfg'
+        one_of((True, False, 'both')).check(calib_bn, f'{key}.calib_bn')
         supernet = Supernet(runner.model)
-        space = supernet.space
+        space, only_size = supernet.space, None
         if image_size is not None:
-            sizes = read_size_list(supernet.model, image_size, f'{stage}_cfg.image_size')
+            sizes = read_size_list(supernet.model, image_size, f'{key}.image_size')
             space = space.with_image_sizes(sizes)
-            self._only_size = sizes[0] if len(sizes) == 1 else None
+            only_size = sizes[0] if len(sizes) == 1 else None
         modes = (False, True) if calib_bn == 'both' else (bool(calib_bn),)
         self.evals = []
-        for index, choice in enumerate(parse_choices(subnets, space, f'{stage}_cfg.subnets')):
+        for index, choice in enumerate(parse_choices(subnets, space, f'{key}.subnets')):
             subnet = choice.draw(space, random.Random(index))
             self.evals += [SubnetEval(f'{choice.name}_calib' if mode else choice.name, subnet, mode) for mode in modes]
-        for name, count in Counter(own.name for own in self.evals).items():
-            if count > 1:
-                raise ConfigError(f'{stage}_cfg.subnets: {name!r} would be the name of {count} evaluations, as '
-                                  'calibrated ones end in _calib; allowed: other names')
-        super().__init__(runner, dataloader, evaluator, bool(calib_bn), fp16, interpolation_type)
+        twice = [name for name, count in Counter(own.name for own in self.evals).items() if count > 1]
+        if twice:
+            raise must_be(f'{key}.subnets', 'a list of different names, those of calibrated ones with _calib added',
+                          f'{", ".join(twice)} twice')
+        self.scorer = SubnetScorer(runner, dataloader, evaluator, calib_bn=bool(calib_bn), fp16=fp16,
+                                   only_size=only_size, interpolation_type=interpolation_type)
+        super().__init__(runner, self.scorer.dataloader)
+        self.evaluator = self.scorer.evaluator
 
     def run(self) -> dict[str, float]:
         """Evaluate all subnets.
@@ -82,51 +82,36 @@ class SubnetValLoop(SubnetLoop):
             dict: ``'<subnet>/<metric>'`` -> value. Where no subnet but another got a metric (COCO's evaluation gives
             none if nothing was detected), it is 0.
         """
-        stage = self.stage
-        self.runner.call_hook(f'before_{stage}')
-        self.runner.call_hook(f'before_{stage}_epoch')
-        self.runner.model.eval()
-        before = self.supernet.current
         results: dict[str, dict[str, float]] = {}
-        try:
+        with self.scorer.running() as merged:
             for subnet_eval in self.evals:
-                with self._at_its_size(subnet_eval.subnet), drawn_apart(self.runner.hooks, subnet_eval.name):
-                    results[subnet_eval.name] = self._evaluate(subnet_eval)
-                self._record(subnet_eval, results[subnet_eval.name], stage)
-        finally:
-            self.supernet.apply(before)
-        names = list(dict.fromkeys(name for metrics in results.values() for name in metrics))
-        results = {subnet: {name: metrics.get(name, 0.) for name in names} for subnet, metrics in results.items()}
-        self._report(results, names, stage)
-        merged = {f'{subnet}/{name}': value for subnet, metrics in results.items() for name, value in metrics.items()}
-        self.runner.call_hook(f'after_{stage}_epoch', metrics=merged)
-        self.runner.call_hook(f'after_{stage}')
+                results[subnet_eval.name] = self.scorer.evaluate(subnet_eval)
+                self._record(subnet_eval, results[subnet_eval.name])
+            names = list(dict.fromkeys(name for metrics in results.values() for name in metrics))
+            results = {subnet: {name: metrics.get(name, 0.) for name in names} for subnet, metrics in results.items()}
+            self._report(results, names)
+            merged.update({f'{subnet}/{name}': value
+                           for subnet, metrics in results.items() for name, value in metrics.items()})
         return merged
 
-    def run_iter(self, idx: int, data_batch: Any) -> Any:
-        """Evaluate one batch of the current subnet, between the hook points of an iteration."""
-        stage = self.stage
-        self.runner.call_hook(f'before_{stage}_iter', batch_idx=idx, data_batch=data_batch)
-        outputs = super().run_iter(idx, data_batch)
-        self.runner.call_hook(f'after_{stage}_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
-        return outputs
-
-    def _record_file(self, stage: str) -> str:
-        return osp.join(self.runner.log_dir, f'subnets_{stage}.jsonl')
+    @property
+    def _record_file(self) -> str:
+        return osp.join(self.runner.log_dir, f'subnets_{self.scorer.stage}.jsonl')
 
     @master_only
-    def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float], stage: str) -> None:
+    def _record(self, subnet_eval: SubnetEval, metrics: Mapping[str, float]) -> None:
         """Append one finished subnet to the record."""
-        line = dict(name=subnet_eval.name, iter=self._iteration(), calib_bn=subnet_eval.calib_bn,
+        line = dict(name=subnet_eval.name, iter=self.scorer.iteration, calib_bn=subnet_eval.calib_bn,
                     subnet_settings=subnet_eval.subnet.to_dict(), metrics=json_metrics(metrics))
-        with open(self._record_file(stage), 'a') as file:
+        with open(self._record_file, 'a') as file:
             file.write(json.dumps(line, default=str, allow_nan=False) + '\n')
 
     @master_only
-    def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str], stage: str) -> None:
+    def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> None:
         """Log one table of all subnets."""
         plain = {subnet: plain_metrics(metrics) for subnet, metrics in results.items()}
         numbers = [name for name in names if all(isinstance(own[name], (int, float)) for own in plain.values())]
         rows = [['subnet', *numbers]]
         rows += [[subnet, *(f'{metrics[name]:.3f}' for name in numbers)] for subnet, metrics in plain.items()]
-        self.runner.logger.info(f'Subnets ({stage}), written to {self._record_file(stage)}\n{AsciiTable(rows).table}')
+        self.runner.logger.info(f'Subnets ({self.scorer.stage}), written to {self._record_file}\n'
+                                f'{AsciiTable(rows).table}')

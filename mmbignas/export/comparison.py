@@ -1,15 +1,15 @@
 """What a written network computes, beside what the model computes."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmbignas.errors import ConfigError
 from mmbignas.export.detection import DetectionNetwork
-from mmbignas.export.network import Network
 
 TOLERANCE = 1e-3  # of the greatest output; beyond it, it is another network
 # Boxes this near are the same. Where scores are equal to the last digit, which boxes are kept is a matter of chance, so
@@ -23,7 +23,7 @@ class BoxCheck:
     """Detections of an exported detector beside those of MMDetection, on random images.
 
     Args:
-        expected: how many MMDetection found, an entry for each image; each batch is there twice, as images that fill
+        expected: how many MMDetection found, one entry per image; each batch is there twice, as images that fill
             the input and as images with padding.
         found: how many the exported network found.
         max_box_diff: the greatest difference of a coordinate in pixels, between each of MMDetection's boxes and the
@@ -63,26 +63,28 @@ class ExportCheck:
 
 
 @torch.no_grad()
-def compare_raw(network: Network, run: Run, batches: Sequence[int]) -> tuple[float, float]:
-    """Compare raw outputs on random images.
+def compare_raw(network: Run, run: Run, batches: Iterable[Tensor]) -> tuple[float, float]:
+    """Compare the raw outputs of two networks.
 
     Args:
-        network: the model.
-        run: runs the exported network.
-        batches: numbers of images.
+        network: computes the outputs of the model for images ``(N, C, H, W)``.
+        run: those of the exported network.
+        batches: the images.
 
     Returns:
         tuple: the greatest difference, and the greatest output of the model.
 
     Raises:
-        RuntimeError: when outputs differ by more than a thousandth of the greatest one, or are not finite.
+        ConfigError: when the model's outputs are not finite.
+        RuntimeError: when outputs differ by more than a thousandth of the greatest one.
     """
     worst = greatest = torch.zeros((), dtype=torch.float64)
-    for count in batches:
-        images = network.random_images(count)
+    for images in batches:
         for ours, theirs in zip(network(images), run(images), strict=True):
             worst = torch.maximum(worst, (ours.double() - theirs.double()).abs().max())  # keeps what is not a number
             greatest = torch.maximum(greatest, ours.double().abs().max())
+    if not greatest.isfinite():
+        raise ConfigError('model: its outputs for random images are not finite')
     if not worst <= TOLERANCE * greatest:
         raise RuntimeError(f'the exported network computes something else than the model: outputs differ by '
                            f'{worst:.3g}, and are at most {greatest:.3g}')
@@ -119,7 +121,7 @@ def compare_boxes(network: DetectionNetwork, run: Run, batches: Sequence[int]) -
         raise RuntimeError(
             f'the exported network finds other boxes than MMDetection: {missing} of the {sum(expected)} of MMDetection '
             f'are missing and {extra} of {sum(found)} are others, by more than {BOX_TOLERANCE:g} pixel or a score of '
-            f'{SCORE_TOLERANCE:g}; allowed: {OTHER_BOXES:.0%}')
+            f'{SCORE_TOLERANCE:g}; at most {OTHER_BOXES:.0%} may be')
     return BoxCheck(expected, found, box_diff, score_diff)
 
 

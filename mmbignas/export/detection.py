@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
+from mmcv.ops import nms
 from mmdet.models import SingleStageDetector
 from mmdet.models.dense_heads import AnchorHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
@@ -13,13 +15,42 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbignas.errors import ConfigError
 from mmbignas.export.network import Network
-from mmbignas.export.nms import nms_keep
+from mmbignas.utils.rules import check_options, integer, must_be, number
 
+BOOL = 9  # of onnx.TensorProto
 BOX_OUTPUTS = ['boxes', 'scores', 'labels']
 DECODING = ('predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
+TEST_DEFAULTS = dict(nms_pre=None, max_per_img=None, score_thr=0, min_bbox_size=-1)
+TEST_RULES = dict(nms_pre=integer(1), max_per_img=integer(1), score_thr=number(0, 1))
 NMS_KEYS = ('type', 'iou_threshold', 'class_agnostic', 'split_thr')  # the last one only says how it is computed
+
+
+@torch.library.custom_op('mmbignas::nms_keep', mutates_args=())
+def nms_keep(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int) -> Tensor:
+    """Which boxes stay.
+
+    Args:
+        boxes: ``(N, M, 4)``, ``[x1, y1, x2, y2]`` with ``x1 <= x2`` and ``y1 <= y2``.
+        scores: ``(N, M)``; those of 0 and less are not boxes.
+        iou_threshold: a box that overlaps a better one by more is dropped.
+        max_keep: at most this many boxes per image stay, the best ones.
+
+    Returns:
+        Tensor: ``(N, M)``, bool.
+    """
+    keep = torch.zeros_like(scores, dtype=torch.bool)
+    for mask, of_image, values in zip(keep, boxes, scores):
+        candidates = values.gt(0).nonzero().flatten()
+        if len(candidates):
+            _, kept = nms(of_image[candidates], values[candidates], iou_threshold)
+            mask[candidates[kept[:max_keep]]] = True
+    return keep
+
+
+@nms_keep.register_fake
+def _shape(boxes: Tensor, scores: Tensor, iou_threshold: float, max_keep: int) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
 
 
 class DetectionNetwork(nn.Module):
@@ -46,11 +77,10 @@ class DetectionNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.output_names = BOX_OUTPUTS + network.output_names
-        cfg = _anchor_head(network).test_cfg or {}
-        self.nms_pre, self.max_per_img = _count(cfg, 'nms_pre'), _count(cfg, 'max_per_img')
-        self.score_thr, self.min_size = cfg.get('score_thr', 0), cfg.get('min_bbox_size', -1)
-        if not 0 <= self.score_thr <= 1:
-            raise ConfigError(f'test_cfg.score_thr: {self.score_thr!r} is not allowed with boxes; allowed: 0 to 1')
+        cfg = dict(TEST_DEFAULTS, **(_anchor_head(network).test_cfg or {}))
+        check_options('test_cfg', cfg, TEST_RULES)
+        self.nms_pre, self.max_per_img = cfg['nms_pre'], cfg['max_per_img']
+        self.score_thr, self.min_size = cfg['score_thr'], cfg['min_bbox_size']
         self.iou_threshold, self.class_agnostic = _nms_settings(cfg)
 
     @property
@@ -115,17 +145,17 @@ class DetectionNetwork(nn.Module):
         return boxes + offsets[..., None]
 
     def full_sizes(self, count: int) -> Tensor:
-        """The ``image_sizes`` of so many images that fill the input."""
+        """The ``image_sizes`` of a batch of ``count`` images that fill the input."""
         return torch.tensor([self.network.image_size] * count)
 
     def random_sizes(self, count: int) -> Tensor:
-        """Those of images with padding, at most as much padding as image on either side, the same for a count."""
+        """``image_sizes`` of images with padding, at most half of each side; the same ones for the same count."""
         generator = torch.Generator().manual_seed(count)
         return torch.stack([torch.randint((side + 1) // 2, side + 1, (count, ), generator=generator)
                             for side in self.network.image_size], 1)
 
     def reference(self, raw: Sequence[Tensor], image_sizes: Tensor) -> list[InstanceData]:
-        """What MMDetection itself makes of raw outputs, one for each image."""
+        """What MMDetection itself makes of raw outputs, one result per image."""
         levels = len(raw) // 2
         metas = [dict(img_shape=tuple(size)) for size in image_sizes.tolist()]
         return self.head.predict_by_feat(list(raw[:levels]), list(raw[levels:]), batch_img_metas=metas)
@@ -143,26 +173,29 @@ def _anchor_head(network: Network) -> Any:
             getattr(type(head), name) is not getattr(BaseDenseHead, name) for name in DECODING) or (
                 'bbox_pred_0' not in network.output_names):
         found = type(model).__name__ + (f' with {type(head).__name__}' if head is not None else '')
-        raise ConfigError(f'model: {found} is not allowed with boxes; allowed: single-stage detectors with '
-                          "MMDetection's anchor heads that give class scores and box deltas, such as RetinaHead. Other "
-                          'models can be exported with raw outputs')
+        raise must_be('model', "a single-stage detector with one of MMDetection's anchor heads, such as RetinaHead, "
+                      'for boxes (others can be exported with raw outputs)', found)
     if not head.use_sigmoid_cls or getattr(head.loss_cls, 'custom_cls_channels', False):
-        raise ConfigError(f'bbox_head.loss_cls: {type(head.loss_cls).__name__} without use_sigmoid=True is not allowed '
-                          'with boxes; allowed: losses of independent classes with use_sigmoid=True')
+        raise must_be('bbox_head.loss_cls', 'a loss of independent classes with use_sigmoid=True, with boxes',
+                      type(head.loss_cls).__name__)
     return head
-
-
-def _count(cfg: Any, key: str) -> int:
-    value = cfg.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f'test_cfg.{key}: {value!r} is not allowed with boxes; allowed: integers from 1')
-    return value
 
 
 def _nms_settings(cfg: Any) -> tuple[float, bool]:
     """IoU threshold and whether boxes of different classes compete."""
-    nms = dict(cfg.get('nms') or {})
-    if nms.get('type', 'nms') != 'nms' or 'iou_threshold' not in nms or not set(nms) <= set(NMS_KEYS):
-        raise ConfigError(f"test_cfg.nms: {cfg.get('nms')} is not allowed with boxes; allowed: dict(type='nms', "
-                          'iou_threshold=...), and class_agnostic beside these')
-    return float(nms['iou_threshold']), bool(nms.get('class_agnostic', False))
+    own = dict(cfg.get('nms') or {})
+    if own.get('type', 'nms') != 'nms' or 'iou_threshold' not in own or not set(own) <= set(NMS_KEYS):
+        raise must_be('test_cfg.nms', "dict(type='nms', iou_threshold=...), optionally with class_agnostic, with boxes",
+                      own)
+    return float(own['iou_threshold']), bool(own.get('class_agnostic', False))
+
+
+def _to_onnx(boxes: Any, scores: Any, iou_threshold: float, max_keep: int) -> Any:
+    """The same with ONNX's standard operators."""
+    op: Any = import_module('onnxscript').opset18  # an optional package
+    chosen = op.NonMaxSuppression(boxes, op.Unsqueeze(scores, [1]), max_keep, iou_threshold, 0.)
+    places = op.Gather(chosen, [0, 2], axis=1)  # image and box, without the class, of which there is one
+    ones = op.Expand(1., op.Slice(op.Shape(chosen), [0], [1]))
+    return op.Cast(op.ScatterND(op.Mul(scores, 0.), places, ones), to=BOOL)
+
+ONNX_TRANSLATIONS = {torch.ops.mmbignas.nms_keep.default: _to_onnx}

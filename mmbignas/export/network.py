@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mmbignas.data import check_image_size
 from mmbignas.dependencies import installed
-from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSpace
 from mmbignas.supernet import image_channels
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
+from mmbignas.utils.rules import must_be
 
 PADDING = 'right and bottom, after normalisation'  # as MMEngine does it
 TRACED_BATCH = 2  # with one image, torch would take the batch size for a constant
@@ -50,9 +50,8 @@ class Network(nn.Module):
             with torch.no_grad():
                 outputs = self.model(torch.zeros(1, image_channels(model), *self.image_size), mode='tensor')
         except Exception as error:
-            raise ConfigError(f'model: {type(model).__name__} cannot be run on an image of {self.image_size} alone '
-                              f'({type(error).__name__}: {" ".join(str(error).split())}); allowed: models whose mode '
-                              "'tensor' needs nothing else, such as single-stage detectors") from error
+            raise must_be('model', f"one whose mode 'tensor' needs nothing but an image, here of {self.image_size} "
+                          f'({type(error).__name__}: {" ".join(str(error).split())})', type(model).__name__) from error
         self.output_names = _output_names(model, outputs)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -86,12 +85,12 @@ def check_plain(model: nn.Module) -> None:
               if isinstance(getattr(module, 'search_space', None), ModuleSpace)}
     searched = [path for path, space in spaces.items() if space.is_supernet]
     if searched:
-        raise ConfigError(f'model: {type(model).__name__} is a supernet, with spaces in {", ".join(searched)}; '
-                          'allowed: an ordinary network. Cut a subnet out first: python tools/export_subnet.py')
+        raise must_be('model', 'an ordinary network, such as python tools/export_subnet.py cuts out of a supernet',
+                      f'{type(model).__name__} with spaces in {", ".join(searched)}')
 
 
 def trace(network: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool) -> torch.export.ExportedProgram:
-    """The graph of a network, without what it tells about the machine that made it.
+    """The graph of a network, without traces of the machine that made it.
 
     Args:
         network: in eval mode.

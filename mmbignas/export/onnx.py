@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmbignas.errors import ConfigError, DependencyError
+from mmbignas.errors import DependencyError
 from mmbignas.export.comparison import ExportCheck, compare_boxes, compare_raw
-from mmbignas.export.detection import BOX_OUTPUTS, DetectionNetwork
+from mmbignas.export.detection import BOX_OUTPUTS, ONNX_TRANSLATIONS, DetectionNetwork
 from mmbignas.export.network import TRACED_BATCH, Network, describe, trace
-from mmbignas.export.nms import ONNX_TRANSLATIONS
 from mmbignas.utils.files import check_new_file, write_file
+from mmbignas.utils.rules import integer, must_be
 
 BATCH = 'batch'
 MIN_OPSET = 18  # older ones torch does not write
@@ -89,8 +89,7 @@ def export_onnx(model: nn.Module, path: str | Path, image_size: Sequence[int], b
         program, (), input_names=network.input_names, output_names=network.output_names, opset_version=opset,
         custom_translation_table=ONNX_TRANSLATIONS))
     if opset not in (None, proto.opset_import[0].version):
-        raise ConfigError(f'opset {opset} cannot be reached, the exporter stays at {proto.opset_import[0].version}; '
-                          'allowed: an opset nearer to that, or none')
+        raise must_be('opset', f'nearer to {proto.opset_import[0].version}, where the exporter stays, or None', opset)
     _tidy(proto, describe(raw, classes, resize))
     onnx.checker.check_model(proto, full_check=True)
 
@@ -98,7 +97,8 @@ def export_onnx(model: nn.Module, path: str | Path, image_size: Sequence[int], b
     content = proto.SerializeToString()
     box_check = None
     first_raw = len(BOX_OUTPUTS) if boxes else 0
-    diff, greatest = compare_raw(raw, lambda images: _run(runtime, content, *complete(images))[first_raw:], batches)
+    diff, greatest = compare_raw(raw, lambda images: _run(runtime, content, *complete(images))[first_raw:],
+                                 map(raw.random_images, batches))
     if detector:
         del proto.graph.output[first_raw:]  # they were there to be compared
         content = proto.SerializeToString()
@@ -129,9 +129,7 @@ def check_opset(opset: int | None, key: str) -> None:
     """
     if opset is None:
         return
-    newest = _require('onnx').defs.onnx_opset_version()
-    if isinstance(opset, bool) or not isinstance(opset, int) or not MIN_OPSET <= opset <= newest:
-        raise ConfigError(f'{key}: {opset!r} is not allowed; allowed: {MIN_OPSET} to {newest}, or none')
+    integer(MIN_OPSET, _require('onnx').defs.onnx_opset_version()).or_none().check(opset, key)
 
 
 def _tidy(proto: Any, facts: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmbignas.utils.checks import type_name
+from mmbignas.utils.configs import type_name
 
 # Loops of supernets -> MMEngine's, and the arguments that both have.
 TRAIN_LOOPS = dict(SandwichTrainLoop='EpochBasedTrainLoop', SandwichIterTrainLoop='IterBasedTrainLoop')

@@ -47,7 +47,7 @@ def export_pt2(model: nn.Module, path: str | Path, image_size: Sequence[int], dy
     torch.export.save(program, buffer, extra_files={FACTS: json.dumps(facts)})
     batches = [1, 2] if dynamic_batch else [1]
     buffer.seek(0)
-    diff, greatest = compare_raw(network, torch.export.load(buffer).module(), batches)
+    diff, greatest = compare_raw(network, torch.export.load(buffer).module(), map(network.random_images, batches))
     content = buffer.getvalue()
     write_file(path, content)
     return ExportCheck(str(path), len(content), sum(parameter.numel() for parameter in network.parameters()),

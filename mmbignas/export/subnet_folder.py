@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from torch import Tensor, nn
 
 from mmbignas.cost import Cost, CostModel
 from mmbignas.data import is_one_size, read_image_sizes
-from mmbignas.data.calibration_images import Calibration
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.data.check_data import check_classes
 from mmbignas.data.fixed_images import count_images
 from mmbignas.data.pipeline_size import interpolation_of, sized_model_config
 from mmbignas.data.resizing import at_resolution
-from mmbignas.errors import ConfigError
+from mmbignas.export.comparison import compare_raw
 from mmbignas.export.plain_config import plain_run_config
 from mmbignas.space import ImageSize, Subnet, json_number
 from mmbignas.supernet import (
@@ -34,12 +35,12 @@ from mmbignas.supernet import (
 from mmbignas.supernet.build import build_model, load_supernet
 from mmbignas.supernet.check_widths import check_widths
 from mmbignas.utils.files import check_new_folder, new_folder
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
+from mmbignas.utils.rules import must_be
 from mmbignas.version import __version__
 
 CONFIG, CHECKPOINT, CERTIFICATE = 'config.py', 'checkpoint.pth', 'certificate.json'
 SMALL_INPUTS = ((2, 64, 64), (1, 96, 160), (3, 64, 128))  # images, height, width
-MAX_DIFFERENCE = 1e-3  # of the greatest output; beyond it, it is another network
 
 
 class SubnetExporter:
@@ -55,7 +56,7 @@ class SubnetExporter:
         cfg: config of the supernet's run.
         checkpoint: its checkpoint.
         image_size: ``[height, width]`` in pixels, of the images that MACs are counted for; a list of such sizes to
-            choose from where the supernet was trained in several. Of a list with a single one, all subnets see images
+            choose from where the supernet was trained in several. With a list of a single one, all subnets see images
             of that size.
         calibration: calibrates the BN statistics of each subnet first; ``None`` leaves those of the supernet, which
             suit no subnet.
@@ -71,7 +72,7 @@ class SubnetExporter:
     """
 
     def __init__(self, cfg: Config, checkpoint: str | Path, image_size: Sequence[Any],
-                 calibration: Calibration | None = None, weights: str | None = None,
+                 calibration: CalibrationImages | None = None, weights: str | None = None,
                  log: Callable[[str], Any] = print) -> None:
         self.cfg, self.calibration, self.log = cfg, calibration, log
         self.checkpoint: Checkpoint = read_checkpoint(checkpoint, weights)
@@ -83,7 +84,6 @@ class SubnetExporter:
         self._only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
         self.cost_model = CostModel(self.model, sizes)
         self.space = self.cost_model.space
-        self._batches: list[Any] | None = None
 
     def export(self, subnet: Subnet, out: str | Path) -> dict[str, Any]:
         """Write the folder of one subnet.
@@ -126,13 +126,12 @@ class SubnetExporter:
     def _size(self, subnet: Subnet) -> ImageSize:
         return subnet.image_size or self.space.image_sizes[0]
 
-    def _calibrate(self, calibration: Calibration, image_size: ImageSize | None) -> None:
+    def _calibrate(self, calibration: CalibrationImages, image_size: ImageSize | None) -> None:
         """Calibrate the current subnet; the other subnets' statistics were wrong before and are now."""
-        if self._batches is None:
-            self._batches = calibration.load(self.log)
+        batches = calibration.batches(self.log)
         self.model.to(get_device())
         with at_resolution(self.model, image_size, interpolation_of(self.cfg)):
-            calibrate_bn(self.model, self._batches)
+            calibrate_bn(self.model, batches)
         self.model.cpu()
 
     def _write(self, plain_cfg: Config, folder: Path) -> None:
@@ -145,7 +144,9 @@ class SubnetExporter:
         source = dict(config=self.cfg.filename, checkpoint=self.checkpoint.path, weights=self.checkpoint.weights)
         if Path(self.checkpoint.path).is_file():
             source['sha256'] = file_hash(self.checkpoint.path)
-        calibration = None if self._batches is None else dict(num_images=sum(map(count_images, self._batches)))
+        calibration = None
+        if self.calibration is not None:
+            calibration = dict(num_images=sum(map(count_images, self.calibration.batches())))
         return dict(
             subnet_settings=subnet.to_dict(), number=json_number(self.space.index(subnet)), source=source,
             checkpoint=dict(bytes=(folder / CHECKPOINT).stat().st_size, sha256=file_hash(folder / CHECKPOINT)),
@@ -153,25 +154,13 @@ class SubnetExporter:
             params=cost.params, modules={name: part._asdict() for name, part in cost.modules.items()},
             versions=dict(mmbignas=__version__, torch=torch.__version__))
 
-    @torch.no_grad()
     def _compare(self, plain: nn.Module, image_size: ImageSize) -> dict[str, Any]:
         """By how much the outputs of the supernet and of the written network differ, on random images."""
         generator = torch.Generator().manual_seed(0)
-        worst = greatest = torch.zeros((), dtype=torch.float64)
-        shapes, equal = [], True
-        for count, *size in (*SMALL_INPUTS, (1, *image_size)):
-            images = torch.randn(count, image_channels(self.model), *size, generator=generator)
-            shapes.append(list(images.shape))
-            for ours, theirs in zip(_outputs(self.model, images), _outputs(plain, images), strict=True):
-                if not ours.isfinite().all():
-                    raise ConfigError(f'{self.checkpoint.path}: the outputs of its subnet are not finite')
-                equal = equal and torch.equal(ours, theirs)
-                worst = torch.maximum(worst, (ours.double() - theirs.double()).abs().max())  # keeps what is no number
-                greatest = torch.maximum(greatest, ours.double().abs().max())
-        if not worst <= MAX_DIFFERENCE * greatest:
-            raise RuntimeError(f'the exported network computes something else than the supernet: outputs differ by '
-                               f'{worst:.3g}, and are at most {greatest:.3g}')
-        return dict(inputs=shapes, max_abs_diff=float(worst), bit_for_bit=equal)
+        batches = [torch.randn(count, image_channels(self.model), *size, generator=generator)
+                   for count, *size in (*SMALL_INPUTS, (1, *image_size))]
+        diff, _ = compare_raw(partial(_outputs, self.model), partial(_outputs, plain), batches)
+        return dict(inputs=[list(images.shape) for images in batches], max_abs_diff=diff, bit_for_bit=diff == 0)
 
 
 def read_back(folder: str | Path) -> nn.Module:
@@ -186,7 +175,7 @@ def read_back(folder: str | Path) -> nn.Module:
 
 
 def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
-    return list(tensors_in(model(images, mode='tensor')))
+    return tensors_in(model(images, mode='tensor'))
 
 
 def check_export_folder(folder: str | Path) -> None:
@@ -201,5 +190,5 @@ def check_export_folder(folder: str | Path) -> None:
     check_new_folder(folder)
     work_dir = Path('work_dirs', Path(CONFIG).stem)
     if Path(folder).resolve().parts[-2:] == work_dir.parts:
-        raise ConfigError(f'{folder}: is not allowed, as tests of the exported {CONFIG} would write to {work_dir}; '
-                          'allowed: any other new folder, such as exported/NAME')
+        raise must_be('the folder', f'another than {work_dir}, to which tests of the exported {CONFIG} write, such as '
+                      'exported/NAME', str(folder))

@@ -12,9 +12,8 @@ import torch
 from mmengine.utils import apply_to
 from torch import Tensor, nn
 
-from mmbignas.errors import ConfigError
 from mmbignas.latency.timing import Timing, measure
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.rules import integer, must_be
 
 
 class Backend(ABC):
@@ -25,7 +24,7 @@ class Backend(ABC):
         threads: of the CPU; ``None`` for as many as torch uses now.
 
     Raises:
-        ConfigError: for a device that is not there or not for this back end, or a number of threads that is none.
+        ConfigError: for a device that does not exist or does not suit the back end, or a wrong number of threads.
         DependencyError: when a package is missing; it says how to install it.
 
     Attributes:
@@ -41,7 +40,7 @@ class Backend(ABC):
 
     def __init__(self, device: str = 'cpu', threads: int | None = None) -> None:
         self.device = self._parse_device(device)
-        self.threads = torch.get_num_threads() if threads is None else check_count(threads, 'threads')
+        self.threads = torch.get_num_threads() if threads is None else integer(1).check(threads, 'threads')
 
     @classmethod
     def _parse_device(cls, name: str) -> torch.device:
@@ -50,9 +49,9 @@ class Backend(ABC):
         except RuntimeError:
             device = None
         if device is None or device.type not in cls.devices:
-            raise ConfigError(f'device: {name!r} is not allowed; allowed with {cls.name}: {", ".join(cls.devices)}')
+            raise must_be('device', f'one of {", ".join(cls.devices)} with backend {cls.name}', name)
         if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-            raise ConfigError(f'device: {name!r} is not there; torch sees {torch.cuda.device_count()} CUDA devices')
+            raise must_be('device', f'one of the {torch.cuda.device_count()} CUDA devices that torch sees', name)
         return device
 
     @abstractmethod

@@ -12,7 +12,6 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmbignas.cost.cost_model import CostModel
-from mmbignas.errors import ConfigError
 from mmbignas.latency.backends import Backend
 from mmbignas.latency.latency_predictor import block_key, space_identity
 from mmbignas.latency.measurement import TensorMode, image_batch, noise
@@ -20,7 +19,7 @@ from mmbignas.latency.rounds import Group, MeasuredSubnet, Part, Report, lacking
 from mmbignas.latency.table import LatencyTable, LinearFit, fit_line, percentage_error
 from mmbignas.space import Subnet
 from mmbignas.supernet import Supernet, subnet_config
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.rules import integer, must_be
 
 PATIENCE = 10_000  # subnets drawn in a row without a new block, before all blocks count as known
 POOL = 1000  # subnets to choose from when all blocks are to be had in few subnets
@@ -56,13 +55,13 @@ def build_latency_table(path: str | Path, model_cfg: Mapping[str, Any], model: n
         ConfigError: for a file that cannot be used, or too few subnets.
     """
     identity = dict(model=type(Supernet(model).model).__name__, **space_identity(cost_model),
-                    image_sizes=cost_model.space.image_sizes, batch_size=check_count(batch_size, 'batch_size'),
+                    image_sizes=cost_model.space.image_sizes, batch_size=integer(1).check(batch_size, 'batch_size'),
                     **backend.conditions)
     table = LatencyTable.resume(path, identity)
     table.save()  # now rather than after the first measurements, if it cannot be written
     subnets = _choose(cost_model, fitted + held_out, seed)
     if len(subnets) <= fitted:
-        raise ConfigError(f'model: has {len(subnets)} subnets; a latency table needs more than {fitted}')
+        raise must_be('model', f'a supernet with more than {fitted} subnets for a latency table', len(subnets))
 
     def build(subnet: Subnet) -> nn.Module:
         return MODELS.build(subnet_config(model_cfg, model, subnet))
@@ -91,7 +90,7 @@ def build_latency_table(path: str | Path, model_cfg: Mapping[str, Any], model: n
 
 
 def _choose(cost_model: CostModel, count: int, seed: int) -> dict[str, Subnet]:
-    """The largest subnet, the smallest and others, by their numbers; fewer where the space has not so many."""
+    """The largest subnet, the smallest and others, by their numbers; fewer where the space does not have so many."""
     space, rng = cost_model.space, random.Random(seed)
     subnets = dict.fromkeys((space.max(), space.min()))
     for _ in range(100 * count):

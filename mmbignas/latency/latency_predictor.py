@@ -8,6 +8,7 @@ from mmbignas.cost.program import Call
 from mmbignas.errors import ConfigError
 from mmbignas.latency.table import LatencyTable
 from mmbignas.space import Subnet
+from mmbignas.utils.rules import must_be
 
 
 class LatencyPredictor:
@@ -26,8 +27,8 @@ class LatencyPredictor:
             raise ConfigError(f'{table.path}: is not complete; build it again, which goes on where it stopped')
         for key, value in space_identity(cost_model).items():
             if table.identity.get(key) != value:
-                raise ConfigError(f'{table.path}: is about another model, of {key} {table.identity.get(key)}; allowed: '
-                                  f'a table of this model, of {key} {value}')
+                raise must_be(f'{table.path}: {key}', f'{value}, as in this model (build a table for it)',
+                              table.identity.get(key))
         self.table, self.fit = table, table.fit
         self._cost_model = cost_model
         self._blocks: dict[tuple, float] = {}

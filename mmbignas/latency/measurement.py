@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmbignas.errors import ConfigError
 from mmbignas.latency.backends import Backend, CompiledTorchBackend, TorchBackend
 from mmbignas.latency.onnx_backends import OnnxRuntimeBackend, TensorRTBackend
 from mmbignas.space import ImageSize, SearchSpace
 from mmbignas.supernet import image_channels
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.rules import integer, one_of
 
 # Add your own under its name.
 BACKENDS: dict[str, type[Backend]] = {
@@ -72,9 +71,7 @@ def build_backend(name: str, device: str = 'cpu', threads: int | None = None) ->
         ConfigError: for an unknown name, or what the back end does not take.
         DependencyError: when a package is missing.
     """
-    if name not in BACKENDS:
-        raise ConfigError(f'backend: {name!r} is not allowed; allowed: {", ".join(BACKENDS)}')
-    return BACKENDS[name](device, threads)
+    return BACKENDS[one_of(BACKENDS).check(name, 'backend')](device, threads)
 
 
 def image_batch(model: nn.Module, image_size: Sequence[int], batch_size: int) -> Tensor:
@@ -84,7 +81,7 @@ def image_batch(model: nn.Module, image_size: Sequence[int], batch_size: int) ->
         ConfigError: for sizes that are not integers from 1.
     """
     [(height, width)] = SearchSpace({}, [image_size]).image_sizes  # checked
-    return noise((check_count(batch_size, 'batch_size'), image_channels(model), height, width))
+    return noise((integer(1).check(batch_size, 'batch_size'), image_channels(model), height, width))
 
 
 def noise(shape: Sequence[int]) -> Tensor:

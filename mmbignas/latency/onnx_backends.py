@@ -11,7 +11,7 @@ from torch import nn
 from mmbignas.errors import ConfigError, DependencyError
 from mmbignas.export.onnx import export
 from mmbignas.latency.backends import Backend, moved, plain_copy
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 INSTALL = 'pip install "mmbignas[onnx]"'
 GPU_INSTALL = 'pip install onnxruntime-gpu in place of onnxruntime'

@@ -10,6 +10,7 @@ import numpy as np
 
 from mmbignas.errors import ConfigError
 from mmbignas.utils.files import replacing
+from mmbignas.utils.rules import shown
 
 SECTIONS = ('identity', 'blocks', 'times', 'networks', 'fit')
 
@@ -72,8 +73,8 @@ class LatencyTable:
         for key in {**table.identity, **new.identity}:
             found, expected = table.identity.get(key), new.identity.get(key)
             if found != expected:
-                raise ConfigError(f'{path}: was measured with {key} {found!r}, now it is {expected!r}; allowed: the '
-                                  'same as before, or another file')
+                raise ConfigError(f'{path}: was measured with {key} {shown(found)}, now it is {shown(expected)}; give '
+                                  'the same as before, or another file')
         return table
 
     def save(self) -> None:
@@ -117,15 +118,15 @@ def _check(content: Any) -> None:
         ValueError: saying what is wrong.
     """
     if not isinstance(content, dict) or set(content) != set(SECTIONS):
-        raise ValueError(f'expected a dict of {", ".join(SECTIONS)}')
+        raise ValueError(f'it must be a dict with the keys {", ".join(SECTIONS)}')
     for section in SECTIONS[:-1]:
         if not isinstance(content[section], dict):
-            raise ValueError(f'{section} is no dict')
+            raise ValueError(f'{section} must be a dict')
     for section in ('times', 'networks'):
         for name, values in content[section].items():
             if not isinstance(values, list) or not values or not all(
                     isinstance(value, float) and value > 0 for value in values):
-                raise ValueError(f'{section}.{name} is no list of positive numbers')
+                raise ValueError(f'{section}.{name} must be a non-empty list of numbers > 0')
     for key, signature in content['blocks'].items():
         if signature not in content['times']:
             raise ValueError(f'blocks.{key} has no time')
@@ -156,7 +157,7 @@ class LinearFit(NamedTuple):
 def fit_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Fit ``y = intercept + slope * x`` by the medians of slopes and intercepts (Theil, 1950; Sen, 1968).
 
-    Unlike least squares it does not notice a few points that are far off, be they at an end of the line: those that
+    Unlike least squares it does not notice a few points that are far off, even at an end of the line: those that
     were measured while the machine was busy.
 
     Args:

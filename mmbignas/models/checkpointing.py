@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    """Compute a block and keep nothing but its input for the backward pass, which computes it once more.
+    """Compute a block and keep only its input for the backward pass, which computes it once more.
 
     Gradients are the same, to the last bit, and random layers draw the same both times. The running statistics are
     moved once: MMEngine's ``activation_checkpointing`` and MMDetection's ``with_cp`` move them a second time.
@@ -29,7 +29,7 @@ def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
 @contextmanager
 def _statistics_at_rest(block: nn.Module) -> Iterator[None]:
     """Let batch normalisations move copies of their running statistics."""
-    # To have none would do as well, were they not among the tensors whose number torch compares.
+    # Having none would do too, but torch compares the number of tensors, and they are among them.
     buffers = [(module, name, buffer) for module in block.modules() if isinstance(module, _BatchNorm)
                for name, buffer in module.named_buffers(recurse=False)]
     for norm, name, buffer in buffers:

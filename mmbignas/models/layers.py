@@ -1,7 +1,7 @@
 """Convolutions and normalisations that are dynamic in a supernet and plain torch layers in a subnet.
 
-Every network of this package is one class. What makes it a supernet is decided here and nowhere else: the same
-``conv_cfg`` and ``norm_cfg`` name dynamic layers when ``dynamic`` is true, and the plain ones otherwise.
+Every network of this package is one class. Whether it is a supernet is decided here and nowhere else: the same
+``conv_cfg`` and ``norm_cfg`` name dynamic layers if ``dynamic`` is true, and plain ones otherwise.
 """
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcv.cnn import ConvModule, build_activation_layer, build_conv_layer, build_norm_layer
+from mmdet.models.utils import make_divisible
 from torch import nn
 
-from mmbignas.errors import ConfigError
 from mmbignas.ops import DynamicConv2d, DynamicLinear
+from mmbignas.utils.rules import must_be
 
 DYNAMIC_NORMS = {
     'BN': 'DynamicBatchNorm2d',
@@ -25,6 +26,16 @@ DYNAMIC_NORMS = {
 PLAIN_NORMS = {'DynamicBatchNorm2d': 'BN', 'SwitchableBatchNorm2d': 'BN', 'DynamicSyncBatchNorm2d': 'SyncBN'}
 RELU = {'type': 'ReLU'}
 DYNAMIC_CONVS = ('Conv2d', 'Conv', 'DynamicConv2d')
+
+
+def middle_width(out_channel: int, expand_ratio: float) -> int:
+    """The width between a block's convolutions: ``out_channel * expand_ratio``, made divisible by 8."""
+    return make_divisible(round(out_channel * expand_ratio), 8)
+
+
+def middle_widths(out_channels: Sequence[int], expand_ratios: Sequence[float]) -> list[int]:
+    """All widths between a block's convolutions, ascending."""
+    return sorted({middle_width(out, ratio) for out in out_channels for ratio in expand_ratios})
 
 
 def _name(config: Mapping[str, Any]) -> str:
@@ -49,8 +60,7 @@ def resolve_norm(norm_cfg: Mapping[str, Any] | None, widths: Sequence[int], dyna
     if not dynamic:
         return {**norm_cfg, 'type': PLAIN_NORMS.get(name, norm_cfg['type'])}
     if name not in DYNAMIC_NORMS:
-        raise ConfigError(f'norm_cfg.type: {norm_cfg["type"]!r} cannot change its width; allowed in a supernet: '
-                          f'{", ".join(DYNAMIC_NORMS)}')
+        raise must_be('norm_cfg.type', f'one of {", ".join(DYNAMIC_NORMS)} in a supernet', norm_cfg['type'])
     resolved = {**norm_cfg, 'type': f'mmbignas.{DYNAMIC_NORMS[name]}'}
     if name == 'SwitchableBatchNorm2d':
         resolved['widths'] = sorted(set(widths))
@@ -67,8 +77,7 @@ def resolve_conv(conv_cfg: Mapping[str, Any] | None, kernel_sizes: Sequence[int]
     if not dynamic:
         return None if conv_cfg is None or _name(conv_cfg) == 'DynamicConv2d' else dict(conv_cfg)
     if conv_cfg is not None and _name(conv_cfg) not in DYNAMIC_CONVS:
-        raise ConfigError(f'conv_cfg.type: {conv_cfg["type"]!r} cannot change its width; allowed in a supernet: '
-                          f'{", ".join(DYNAMIC_CONVS)}')
+        raise must_be('conv_cfg.type', f'one of {", ".join(DYNAMIC_CONVS)} in a supernet', conv_cfg['type'])
     return {**(conv_cfg or {}), 'type': 'mmbignas.DynamicConv2d', 'kernel_sizes': tuple(kernel_sizes)}
 
 
@@ -85,7 +94,7 @@ def build_conv(in_channels: int, out_channels: Sequence[int], kernel_sizes: Sequ
         conv_cfg: as in mmcv.
         stride: as in mmcv.
         bias: as in mmcv.
-        group_width: greatest width of a group of channels, of a convolution that is as wide as its input; ``None`` for
+        group_width: greatest width of a group of channels, for a convolution that is as wide as its input; ``None`` for
             one without groups.
     """
     kernel_size = kernel_sizes[-1]
@@ -127,7 +136,7 @@ def build_conv_module(in_channels: int, out_channels: Sequence[int], kernel_size
 
 def set_active(conv: nn.Module, out_channel: int | None = None, kernel_size: int | None = None,
                group_width: int | None = None) -> None:
-    """Set width, kernel and groups of a convolution; a plain one has but one of each and stays as it is.
+    """Set width, kernel and groups of a convolution; a plain one has only one of each and stays as it is.
 
     Args:
         conv: a layer from :func:`build_conv`.

@@ -10,13 +10,13 @@ from mmbignas.space import ModuleSettings, ModuleSpace
 
 
 class SearchableBlocks(nn.Module):
-    """A searchable module in which each block computes by its own settings and the tensors that it is given.
+    """A searchable module in which each block depends only on its own settings and its input tensors.
 
-    It says where its blocks are; applying a subnet follows from that, and so does the cost of any subnet in
+    It says where its blocks are. Applying a subnet follows from that, and so does the cost of any subnet in
     microseconds: :class:`~mmbignas.cost.CostModel` needs to see each block only once for each of its own settings and
-    input shapes. A block is any module with ``set_active(**values)``, one keyword an element (without ``depth``).
-    Blocks beyond the depth are given ``is_active = False``; ``forward`` must pass them over, the next one taking what
-    they would have taken. Nothing outside the blocks may depend on the settings.
+    input shapes. A block is any module with ``set_active(**values)``, with one keyword per element (without ``depth``).
+    Blocks beyond the depth get ``is_active = False``. ``forward`` must skip them, so that the next module takes the
+    input that they would have taken. Nothing outside the blocks may depend on the settings.
 
     Attributes:
         search_space: the module's :class:`~mmbignas.space.ModuleSpace`.

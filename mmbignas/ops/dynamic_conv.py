@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbignas.errors import ConfigError
 from mmbignas.ops.dynamic_layer import DynamicLayer
 from mmbignas.ops.slicing import crop, crop_kernel
 from mmbignas.registry import MODELS
+from mmbignas.utils.rules import must_be
 
 
 @MODELS.register_module()
 class DynamicConv2d(nn.Conv2d, DynamicLayer):
     """``nn.Conv2d`` that computes with its first output and input channels and a smaller kernel.
 
-    The padding follows the kernel, so the output has the size that it has with the full kernel. A smaller kernel is
-    the centre of the full one; with ``kernel_transform`` it is the centre times a learned ``k^2 x k^2`` matrix, step
-    by step from each size in ``kernel_sizes`` to the next smaller (Once-for-All, arXiv 1908.09791, section 3.3).
+    The padding follows the kernel, so the output is as large as with the full kernel. A smaller kernel is
+    the centre of the full one. With ``kernel_transform`` it is the centre times a learned ``k^2 x k^2`` matrix, step
+    by step from each size in ``kernel_sizes`` to the next smaller one (Once-for-All, arXiv 1908.09791, section 3.3).
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: of the full layer, as for
@@ -39,10 +39,9 @@ class DynamicConv2d(nn.Conv2d, DynamicLayer):
                  kernel_sizes: Sequence[int] | None = None, kernel_transform: bool = False, **kwargs: Any) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)
         if self.padding_mode != 'zeros' or isinstance(self.padding, str):
-            raise ConfigError(f'DynamicConv2d.padding: {self.padding!r} with padding_mode {self.padding_mode!r} is '
-                              "not allowed; allowed: numbers, with padding_mode 'zeros'")
+            raise must_be('DynamicConv2d: padding, padding_mode', "numbers, 'zeros'", (self.padding, self.padding_mode))
         if self.kernel_size[0] != self.kernel_size[1]:
-            raise ConfigError(f'DynamicConv2d.kernel_size: {self.kernel_size} is not allowed; allowed: square kernels')
+            raise must_be('DynamicConv2d.kernel_size', 'square', self.kernel_size)
         self.active_out_channels = self.out_channels
         self.active_kernel_size = self.kernel_size[0]
         self.active_groups = self.groups
@@ -90,7 +89,7 @@ def shared_weights(*layers: nn.Module) -> Iterator[None]:
     """Within the context each dynamic convolution among ``layers`` cuts its weight once and keeps it.
 
     For layers that are called several times in one forward pass, such as a head's on all pyramid levels: one slice
-    and one zero-filled gradient instead of one a level.
+    and one zero-filled gradient instead of one per level.
     """
     dynamic = [layer for layer in layers if isinstance(layer, DynamicConv2d)]
     for layer in dynamic:

@@ -19,7 +19,7 @@ class DynamicLayer(nn.Module):
     shapes_follow_input = True  # whether plain_shapes goes by the input; if not, children have parameters of their own
 
     def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        """The state of the plain layer that computes what this one does for some subnet.
+        """The state of the plain layer that computes the same as this one for some subnet.
 
         Args:
             shapes: name of each parameter and buffer of the plain layer -> its shape.
@@ -46,7 +46,7 @@ class DynamicLayer(nn.Module):
 
     @abstractmethod
     def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-        """The parameters of the plain layer that computes what this one does now.
+        """The parameters of the plain layer that computes the same as this one now.
 
         Args:
             input_shape: shape of the input.

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributed.nn import functional as dist_functional
 from torch.nn import functional as F
 
-from mmbignas.errors import ConfigError
 from mmbignas.ops.dynamic_layer import DynamicLayer
 from mmbignas.registry import MODELS
+from mmbignas.utils.rules import integer, list_of
 
 
 @MODELS.register_module()
@@ -37,7 +37,7 @@ class DynamicBatchNorm2d(nn.BatchNorm2d, DynamicLayer):
         return F.batch_norm(x, mean, var, weight, bias, self.training or mean is None, self._next_momentum(), self.eps)
 
     def _statistics(self, width: int) -> tuple[Tensor | None, Tensor | None]:
-        """Views of the running statistics, ``None`` where they are neither used nor to be moved."""
+        """Views of the running statistics, ``None`` if they are neither used nor moved."""
         if self.running_mean is None or self.running_var is None or self.training and not self.track_running_stats:
             return None, None
         return self.running_mean[:width], self.running_var[:width]
@@ -47,7 +47,7 @@ class DynamicBatchNorm2d(nn.BatchNorm2d, DynamicLayer):
         return weight, bias
 
     def _next_momentum(self) -> float:
-        """Count the batch when training and return the share that it has in the running statistics."""
+        """Count the batch when training, and return its share of the running statistics."""
         if not self.training or not self.track_running_stats or self.num_batches_tracked is None:
             return self.momentum if self.momentum is not None else 0.0
         self.num_batches_tracked.add_(1)
@@ -72,9 +72,8 @@ class SwitchableBatchNorm2d(DynamicBatchNorm2d):
 
     def __init__(self, num_features: int, widths: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(num_features, **kwargs)
-        if any(not 0 < width <= num_features for width in widths):
-            raise ConfigError(f'SwitchableBatchNorm2d.widths: {list(widths)} is not allowed; allowed: 1 to '
-                              f'{num_features}')
+        list_of(integer(1, num_features), f'a list of integers from 1 to {num_features}').check(
+            widths, 'SwitchableBatchNorm2d.widths')
         self.narrow = nn.ModuleDict({
             str(width): nn.BatchNorm2d(width, **kwargs) for width in sorted(set(widths)) if width != num_features})
 
@@ -105,9 +104,9 @@ class SwitchableBatchNorm2d(DynamicBatchNorm2d):
 class DynamicSyncBatchNorm2d(DynamicBatchNorm2d):
     """:class:`DynamicBatchNorm2d` whose batch statistics are those of all processes together.
 
-    The statistics go through differentiable all-reduces, two a call: first count and sum, then the squared distances
-    from the common mean, which unlike ``E[x^2] - E[x]^2`` does not cancel. So it works with every back end (NCCL,
-    gloo), on CPU, and with batches of different sizes. With one process, or in eval mode, it is
+    The statistics go through differentiable all-reduces, two per call: first count and sum, then the squared distances
+    from the common mean, which does not cancel as ``E[x^2] - E[x]^2`` does. It works with every back end (NCCL,
+    gloo), on CPUs, and with batches of different sizes. With one process, or in eval mode, it is
     :class:`DynamicBatchNorm2d`.
 
     Attributes:

@@ -39,7 +39,7 @@ def plain_state(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]
 
 
 def _switched(state: Mapping[str, Tensor], name: str, shapes: Mapping[str, Sequence[int]]) -> str:
-    """The name of an entry in the state of a layer that may have a normalisation for every width."""
+    """The name of an entry in the state of a layer that may have one normalisation per width."""
     narrow = sorted({int(key.split('.')[1]) for key in state if key.startswith('narrow.')})
     width = next((shape[0] for shape in shapes.values() if shape), None)
     full = next((value.shape[0] for key, value in state.items() if '.' not in key and value.dim()), None)

@@ -1,4 +1,1 @@
 """Whether the ranking of subnets by a supernet can be trusted."""
-
-
-__all__ = []

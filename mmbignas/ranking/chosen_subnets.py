@@ -16,10 +16,11 @@ from mmbignas.evaluation.identity import space_hash
 from mmbignas.evaluation.ledger import check_identity
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.build import build_model
+from mmbignas.utils.rules import integer, must_be, one_of
 
 LEDGER = 'ledger.jsonl'
 FOLDERS = ('', 'sample_accuracy')  # where a ledger lies in a work dir
-MIN_COUNT = 3
+MIN_COUNT = 3  # fewer say nothing about a ranking
 
 
 def find_ledger(path: str | Path) -> Path:
@@ -98,9 +99,7 @@ def check_metric(subnets: Sequence[EvaluatedSubnet], metric: str | None, path: P
                                if isinstance(value, (int, float)) and not isinstance(value, bool)))
     if not names:
         raise ConfigError(f'{path}: no subnet has a metric, as nothing was detected; give another ledger')
-    if metric is not None and metric not in names:
-        raise ConfigError(f'--metric: {metric!r} is not allowed; allowed: {", ".join(names)}')
-    return metric or names[0]
+    return names[0] if metric is None else str(one_of(names).check(metric, '--metric'))
 
 
 def choose_spread(subnets: Sequence[EvaluatedSubnet], metric: str, count: int, seed: int) -> list[EvaluatedSubnet]:
@@ -119,10 +118,9 @@ def choose_spread(subnets: Sequence[EvaluatedSubnet], metric: str, count: int, s
     Raises:
         ConfigError: for a count that is not allowed.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or not MIN_COUNT <= count <= len(subnets):
-        allowed = f'{MIN_COUNT}..{len(subnets)}' if len(subnets) >= MIN_COUNT else 'nothing'
-        raise ConfigError(f'--count: {count!r} is not allowed; allowed: {allowed}, since fewer than {MIN_COUNT} '
-                          f'subnets say nothing about a ranking, and the ledger has {len(subnets)} subnets')
+    if len(subnets) < MIN_COUNT:
+        raise must_be('the number of subnets in the ledger', f'{MIN_COUNT} or more', len(subnets))
+    integer(MIN_COUNT, len(subnets)).check(count, '--count')
     order = sorted(subnets, key=lambda own: (own.metric(metric), own.number))
     rng, between = random.Random(seed), len(order) - 2
     ends = [1 + group * between // (count - 2) for group in range(count - 1)]

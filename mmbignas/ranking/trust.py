@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import json
-import multiprocessing
 import os
 import signal
+import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -16,24 +16,24 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 
 from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.data.check_data import check_files
 from mmbignas.data.pipeline_size import sized_model_config
-from mmbignas.errors import ConfigError
 from mmbignas.evaluation.identity import config_hash
 from mmbignas.evaluation.ledger import Ledger, only_run
-from mmbignas.evaluation.metrics import exact
-from mmbignas.evaluation.subnet_loop import json_metrics
+from mmbignas.evaluation.metrics import json_metrics
 from mmbignas.export.plain_config import plain_run_config
 from mmbignas.ranking.chosen_subnets import check_metric, check_space, choose_spread, find_ledger, read_ledger
 from mmbignas.ranking.correlation import RankComparison, draw_ranks, require_scipy
 from mmbignas.space import IMAGE_SIZE, json_number
 from mmbignas.supernet import Supernet, file_hash, subnet_config
 from mmbignas.supernet.build import build_model
-from mmbignas.utils.checks import type_name
-from mmbignas.utils.distributed import build_runner
-from mmbignas.utils.files import replacing
+from mmbignas.utils.adaptations import exact_metrics
+from mmbignas.utils.configs import type_name
+from mmbignas.utils.files import write_file, write_json
+from mmbignas.utils.rules import integer, must_be, one_of
 from mmbignas.utils.units import format_macs, format_params
 
 LENGTHS = dict(EpochBasedTrainLoop='max_epochs', IterBasedTrainLoop='max_iters')
@@ -43,6 +43,8 @@ TIMES = ('begin', 'end', 'T_max', 'milestones', 'step_size', 'periods', 'total_s
 CHECKPOINTS_A_RUN = 20  # of a run by iterations; one an epoch otherwise
 CONFIG, METRICS, LOG, FINISHED = 'config.py', 'metrics.json', 'train.log', 'trust.jsonl'
 LOG_LINES = 12  # of a training that failed
+TRAIN = Path(__file__).parents[1] / '.mim' / 'tools' / 'train.py'
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 class TrustCheck:
@@ -50,7 +52,7 @@ class TrustCheck:
 
     The subnets are spread over the accuracy they have in the supernet: the worst and the best, and from each of as
     many equally large groups in between as are needed, by rank, one that is drawn. Each is trained as an ordinary
-    network, by MMEngine's own loop in a process of its own, from new weights; a shorter training has a shorter
+    network, by MMEngine's own loop under ``tools/train.py``, from new weights; a shorter training has a shorter
     schedule of the same shape. It is evaluated once, at the end, by ``val_dataloader`` and ``val_evaluator``. A subnet
     with an image size of its own sees images of that size. All trainings have the same seed. Hooks of the config that
     count epochs, such as a change of the pipeline, stay as they are.
@@ -117,9 +119,7 @@ class TrustCheck:
             finished = ledger.lines()
         alone = [EvaluatedSubnet.from_line(finished[own.number]) for own in self.subnets]
         comparison = RankComparison(self.subnets, alone, self.metric, self.seed)
-        with replacing(out / 'trust.json') as aside:
-            aside.write_text(json.dumps(dict(comparison.summary(), identity=self.identity), indent=2, allow_nan=False)
-                             + '\n', encoding='utf-8')
+        write_json(out / 'trust.json', dict(comparison.summary(), identity=self.identity))
         draw_ranks(comparison, out / 'trust.png')
         self.log(f'{comparison.report()}\nin {out}: trust.json, trust.png, {FINISHED}')
         return comparison
@@ -153,21 +153,16 @@ class TrustCheck:
         begin = time.time()
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / METRICS).exists():
-            cfg = self.configs[subnet.number]
-            cfg.work_dir = str(folder)
-            with replacing(folder / CONFIG) as aside:
-                aside.write_text(cfg.pretty_text, encoding='utf-8')
-            process = multiprocessing.get_context('spawn').Process(target=train_alone, args=(str(folder),))
-            process.start()
-            try:
-                process.join()
-            finally:
-                process.kill()
-            if process.exitcode != 0 or not (folder / METRICS).exists():
-                log = folder / LOG
-                text = log.read_text(encoding='utf-8', errors='replace') if log.exists() else ''
-                raise RuntimeError('\n'.join([f'{folder}: the training ended with exit code {process.exitcode}; the '
-                                              f'end of {log}:', *text.splitlines()[-LOG_LINES:]]))
+            write_file(folder / CONFIG, self.configs[subnet.number].pretty_text.encode())
+            command = [sys.executable, str(TRAIN), str(folder / CONFIG), '--work-dir', str(folder), '--resume']
+            # What can be imported here can be there.
+            environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path or os.getcwd() for path in sys.path)}
+            with open(folder / LOG, 'a', encoding='utf-8') as log:
+                code = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode
+            if code != 0 or not (folder / METRICS).exists():
+                text = (folder / LOG).read_text(encoding='utf-8', errors='replace')
+                raise RuntimeError('\n'.join([f'{folder}: the training ended with exit code {code}; the end of {LOG}:',
+                                              *text.splitlines()[-LOG_LINES:]]))
         metrics = json.loads((folder / METRICS).read_text(encoding='utf-8'))
         line = dict(number=json_number(subnet.number), subnet_settings=subnet.settings, macs=subnet.macs,
                     image_size=list(subnet.image_size), params=subnet.params, metrics=metrics,
@@ -186,18 +181,15 @@ def _length(cfg: Mapping[str, Any]) -> int:
 
 def _alone(plain: Config, lengths: Mapping[str, int | None], seed: int) -> Config:
     """The config of one training: its length, one evaluation at the end, a checkpoint to go on from."""
-    loop = type_name(plain.get('train_cfg') or {})
-    if loop not in LENGTHS:
-        raise ConfigError(f'train_cfg.type: {loop or None!r} is not allowed; allowed: {", ".join(LENGTHS)}, and those '
-                          'for supernets')
+    loop = one_of(LENGTHS).check(type_name(plain.get('train_cfg') or {}), 'train_cfg.type')
     for part in ('train_dataloader', 'optim_wrapper', 'val_dataloader', 'val_evaluator'):
         if plain.get(part) is None:
-            raise ConfigError(f'{part}: is missing in the config; every subnet is trained and validated with it')
-    key, before = _length_key(plain), _length(plain)
+            raise must_be(part, 'in the config, since every subnet is trained and validated with it', None)
+    key, before = LENGTHS[loop], _length(plain)
     for name, value in lengths.items():
-        if value is not None and (name != key or isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ConfigError(f'{OPTIONS[name]}: {value!r} is not allowed; allowed: {OPTIONS[key]} with integers from '
-                              f'1, since the config trains with {loop}')
+        if value is not None and name != key:
+            raise must_be(OPTIONS[name], f'left out for {loop}, whose option is {OPTIONS[key]}', value)
+    integer(1).or_none().check(lengths[key], OPTIONS[key])
     after = lengths[key] or before
     by_epoch = key == 'max_epochs'
     plain.train_cfg = {'type': loop, key: after, 'val_begin': after + 1}  # never: the end is ours
@@ -209,7 +201,8 @@ def _alone(plain: Config, lengths: Mapping[str, int | None], seed: int) -> Confi
         type='CheckpointHook', by_epoch=by_epoch, interval=1 if by_epoch else max(1, after // CHECKPOINTS_A_RUN),
         max_keep_ckpts=2)}  # MMEngine removes the one before last before it writes the next
     plain.randomness = {**(plain.get('randomness') or {}), 'seed': seed}
-    plain.launcher, plain.resume = 'none', True
+    own = dict(type=f'{TrainedAloneHook.__module__}.{TrainedAloneHook.__qualname__}', parent=os.getpid())
+    plain.custom_hooks = [*(plain.get('custom_hooks') or ()), own]
     return plain
 
 
@@ -231,60 +224,42 @@ def _scaled(schedule: Any, ratio: float) -> Any:
     return scaled
 
 
-def train_alone(folder: str) -> None:
-    """Train and validate one network; the work of a process that :class:`TrustCheck` starts.
+class TrainedAloneHook(Hook):
+    """What a training of :class:`TrustCheck` does besides training: it ends with the check, and validates once.
+
+    The process is killed when the one that started it is gone, even by ``kill -9``; the next one would train too. At
+    the end the metrics are written at full precision, and of the checkpoints the last is kept.
 
     Args:
-        folder: has the config; gets the log, the checkpoints and at the end the metrics.
+        parent: id of the process that runs the check.
     """
-    _end_with_parent()
-    with open(Path(folder, LOG), 'a', encoding='utf-8') as log:
-        os.dup2(log.fileno(), sys.stdout.fileno())
-        os.dup2(log.fileno(), sys.stderr.fileno())
-    last_checkpoint(folder)
-    runner = build_runner(Config.fromfile(str(Path(folder, CONFIG))))
-    runner.train()
-    evaluator, loop = runner.val_evaluator, runner.val_loop
-    with exact(evaluator):
-        metrics = loop.run()
-    last = last_checkpoint(folder)
-    for path in Path(folder).glob('*.pth'):
-        if path != last:
-            path.unlink()
-    with replacing(Path(folder, METRICS)) as aside, aside.open('w', encoding='utf-8') as file:
-        json.dump(json_metrics(metrics), file, default=str, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
 
+    priority = 'LOWEST'
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it has ended, even by ``kill -9``: the next one would train too."""
-    parent = multiprocessing.parent_process()
+    def __init__(self, parent: int) -> None:
+        self.parent = parent
 
-    def watch() -> None:
-        assert parent is not None
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
+    def before_run(self, runner: Any) -> None:
+        """Tie this process to the check.
 
-    threading.Thread(target=watch, daemon=True).start()
+        Args:
+            runner: the runner.
+        """
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self.parent:  # it was gone before
+            raise SystemExit(f'process {self.parent}, which started this training, is gone')
 
+    def after_train(self, runner: Any) -> None:
+        """Validate.
 
-def last_checkpoint(folder: str | Path) -> Path | None:
-    """The last checkpoint that is complete, which MMEngine is then told to go on from.
-
-    Args:
-        folder: of a training. Its ``last_checkpoint`` names a file; where it does not, since the folder was moved or
-            the process killed while it wrote the name, it is mended.
-    """
-    named = Path(folder, 'last_checkpoint')
-    if not named.is_file():
-        return None
-    path: Path | None = Path(folder, Path(named.read_text()).name)
-    if path is not None and not path.is_file():  # of two checkpoints the older one is complete
-        path = min(Path(folder).glob('*.pth'), key=os.path.getmtime, default=None)
-    if path is None:
-        named.unlink()
-        return None
-    with replacing(named) as aside:
-        aside.write_text(str(path.resolve()))
-    return path
+        Args:
+            runner: the runner.
+        """
+        with exact_metrics(runner.val_evaluator):
+            metrics = runner.val_loop.run()
+        folder = Path(runner.work_dir)
+        last = Path((folder / 'last_checkpoint').read_text()).name
+        for path in folder.glob('*.pth'):
+            if path.name != last:
+                path.unlink()
+        write_json(folder / METRICS, json_metrics(metrics))

@@ -13,17 +13,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from mmbignas.errors import ConfigError
 from mmbignas.search.constraints import COSTS, Costs
 from mmbignas.space import Genome, SearchSpace, Subnet
+from mmbignas.utils.rules import must_be
 
 
 class RankCorrelation(NamedTuple):
-    """How well a ranking agrees with another one.
+    """How well one ranking agrees with another.
 
     Args:
         tau: Kendall's tau-b; 1 for the same order, 0 for no relation.
-        subnets: of how many.
+        subnets: how many were ranked.
     """
 
     tau: float
@@ -33,8 +33,8 @@ class RankCorrelation(NamedTuple):
 class AccuracyPredictor:
     """A regression from a subnet's genes and costs to a metric.
 
-    A gene is a number from its lowest choice to its highest, 1; that of a block which is not there is 0, less than any
-    choice. Costs are logarithms. The regression is a support vector machine on these, standardised.
+    Genes become numbers that grow from the lowest choice to 1, the highest; the gene of an absent block is 0, less than
+    any choice. Costs are logarithms. The regression is a support vector machine on these, standardised.
 
     Args:
         space: the search space.
@@ -43,8 +43,8 @@ class AccuracyPredictor:
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
         self._genome, self._seed = Genome(space), seed
-        # On subnets of two trained supernets it ranked, from 40 results on, better than linear and quadratic ridge
-        # regression, random forests and boosted trees did on the average, and learns in milliseconds.
+        # On subnets of two trained supernets it ranked better, from 40 results on, than linear and quadratic ridge
+        # regression, random forests and boosted trees on average, and it learns in milliseconds.
         self._model = TransformedTargetRegressor(make_pipeline(StandardScaler(), SVR(C=1., epsilon=0.1)),
                                                  transformer=StandardScaler())
 
@@ -77,7 +77,7 @@ class AccuracyPredictor:
         return self
 
     def predict(self, subnets: Sequence[Subnet], costs: Sequence[Costs]) -> np.ndarray:
-        """The metric that each subnet is expected to have.
+        """The expected metric of each subnet.
 
         Args:
             subnets: of the space.
@@ -87,7 +87,7 @@ class AccuracyPredictor:
 
     def cross_validated(self, subnets: Sequence[Subnet], costs: Sequence[Costs],
                         values: Sequence[float] | np.ndarray, folds: int = 5) -> RankCorrelation:
-        """How well subnets are ranked that were not learned from.
+        """How well it ranks subnets that it did not learn from.
 
         Args:
             subnets: of the space, at least as many as folds.
@@ -99,7 +99,7 @@ class AccuracyPredictor:
             ConfigError: for fewer subnets than folds.
         """
         if len(subnets) < folds:
-            raise ConfigError(f'subnets: {len(subnets)} are not enough for {folds} folds; allowed: at least {folds}')
+            raise must_be('number of subnets', f'at least {folds}, one per fold', len(subnets))
         features, expected = self.features(subnets, costs), np.asarray(values, dtype=float)
         found = np.empty_like(expected)
         for learned, held_out in KFold(folds, shuffle=True, random_state=self._seed).split(features):

@@ -12,38 +12,36 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mmbignas.search.encoding import element_of
+from mmbignas.utils.rules import check_options, integer, number
 
 Params = dict[str, Any]
 MAX_GRID_DRAWS = 50
+RULES = dict(levels=integer(2), coarse=integer(1), more=number(0, below=1), near=number(0, 1))
 
 
 class CoarseToFineSampler(BaseSampler):
-    """First a coarse grid over whole networks, then small changes of the best.
+    """First a coarse grid over whole networks, then small changes to the best.
 
     On the grid, all parameters of one element (all depths, all widths, the image size, ...) are at the same level
     between their lowest and their highest value, which gives the rough shape of good networks. Once the study
-    has ``coarse`` trials, or when the grid has no more, one of the trials on the present Pareto front (with one
-    objective: of the best tenth) is drawn and some of its parameters are changed.
+    has ``coarse`` trials, or when the grid has no more, one of the trials on the current Pareto front (with one
+    objective: among the best tenth) is drawn, and some of its parameters are changed.
 
     Everything is read from the study's trials; nothing is kept from one trial to the next.
 
     Args:
-        search_space: all parameters, which are numbers with a step. Their names are those of genes, see
+        search_space: all parameters, which are numbers with a step. Their names are those of genes; see
             :class:`~mmbignas.search.Encoding`.
         levels: of the grid, at least 2.
         coarse: how many trials the grid gets at most.
-        more: the probability that, after one parameter was changed, another one is, and so on.
+        more: the probability of changing another parameter after each changed one.
         near: the probability that a parameter is moved by one step only, rather than anywhere.
         seed: of what is drawn.
     """
 
     def __init__(self, search_space: Mapping[str, BaseDistribution], *, levels: int = 3, coarse: int = 20,
                  more: float = 0.3, near: float = 0.5, seed: int | None = None) -> None:
-        for name, value, least in (('levels', levels, 2), ('coarse', coarse, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f'{name} must be an integer from {least}, got {value!r}')
-        if not 0 <= more < 1 or not 0 <= near <= 1:
-            raise ValueError(f'more must be in [0, 1) and near in [0, 1], got {more} and {near}')
+        check_options('sampler', locals(), RULES)
         self._search_space = dict(search_space)
         self._choices = {name: _choices(distribution) for name, distribution in search_space.items()}
         self._elements = sorted({element_of(name) for name in search_space})
@@ -95,12 +93,12 @@ class CoarseToFineSampler(BaseSampler):
 
 
 class _Drawing(NamedTuple):
-    """What stays the same while one trial draws again and again.
+    """What stays the same while one trial draws repeatedly.
 
     Args:
         trial: its number.
         parents: what is changed.
-        coarse: whether it draws from the grid, if that has more.
+        coarse: whether it draws from the grid, as long as that has more.
         tried: levels of the grid that were drawn.
     """
 
@@ -111,7 +109,7 @@ class _Drawing(NamedTuple):
 
 
 def _parents(study: Study, done: Sequence[FrozenTrial]) -> list[Params]:
-    """The trials on the Pareto front, with one objective the best tenth."""
+    """The trials on the Pareto front; with one objective, the best tenth."""
     if len(study.directions) > 1:
         return [trial.params for trial in study.best_trials]
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1

@@ -1,22 +1,23 @@
-"""Limits of what a subnet may cost, and subnets that keep them."""
+"""Limits on what a subnet may cost, and subnets that keep them."""
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cached_property
-from numbers import Real
 from typing import Any
 
 from mmbignas.cost.sampling import climb
 from mmbignas.errors import ConfigError
 from mmbignas.space import Genome, SearchSpace, Subnet
+from mmbignas.utils.rules import Rule, check_keys, must_be, number, shown
 from mmbignas.utils.units import parse_amount
 
 COSTS = ('macs', 'params', 'latency_ms')
-WALKED = 10_000  # spaces with no more subnets are searched through for those that are left
+WALKED = 10_000  # in spaces of at most this size, the remaining subnets are found by looking at all
 MAX_DRAWS = 2000
 MAX_CLIMBS = 10
+MILLISECONDS = Rule(number(above=0).holds, 'a number of milliseconds > 0')
 
 Costs = Mapping[str, float]
 
@@ -26,13 +27,13 @@ class Constraints:
 
     Args:
         limits: any of ``macs``, ``params`` and ``latency_ms`` -> the most that is allowed, or ``[low, high]``, both
-            inclusive, of which either may be ``None``. MACs and parameters as numbers or such as ``'20G'``, latency in
+            inclusive; either may be ``None``. MACs and parameters as numbers or such as ``'20G'``, latency in
             milliseconds.
         space: the search space.
         costs: what a subnet costs: ``macs``, ``params`` and, where it is known, ``latency_ms``.
 
     Raises:
-        ConfigError: for a limit that is none, is on an unknown cost, or that no subnet keeps.
+        ConfigError: for an invalid limit, a limit on an unknown cost, or one that no subnet keeps.
 
     Attributes:
         limits: cost -> lowest and highest value, as numbers.
@@ -42,23 +43,22 @@ class Constraints:
         self.space, self.costs = space, costs
         known = [name for name in COSTS if costs(space.min()).get(name) is not None]
         self.limits: dict[str, tuple[float, float]] = {}
-        for name, value in _checked(limits).items():
+        for name, value in check_keys(limits or {}, 'constraints', COSTS).items():
             if name not in known:
-                raise ConfigError(f'constraints.{name}: there is no such cost; known here: {", ".join(known)}' + (
-                    ' (latency_ms needs a latency table)' if name == 'latency_ms' else ''))
+                raise ConfigError(f'constraints.{name}: this cost is not known here, only {", ".join(known)}' + (
+                    '; give a latency table' if name == 'latency_ms' else ''))
             self.limits[name] = _read_limit(value, f'constraints.{name}', name == 'latency_ms')
             self._check_reach(name, value)
         if self.limits and self.find(random.Random(0), ()) is None:
-            raise ConfigError(f'constraints: {dict(limits or {})} are met by no subnet that was found; allowed: wider '
-                              'limits')
+            raise ConfigError(f'constraints: no subnet was found that meets {shown(limits)}; give wider limits')
 
     def _check_reach(self, name: str, value: Any) -> None:
         low, high = self.limits[name]
         least = self.costs(climb(self.space, self.space.min(), lambda subnet: -self.costs(subnet)[name]))[name]
         most = self.costs(climb(self.space, self.space.max(), lambda subnet: self.costs(subnet)[name]))[name]
         if high < least or low > most:
-            raise ConfigError(f'constraints.{name}: {value!r} cannot be met; the subnets have from {least:,} to '
-                              f'{most:,}')
+            raise must_be(f'constraints.{name}', f'a limit that the subnets can meet, which have {least:,} to {most:,}',
+                          value)
 
     def excess(self, costs: Costs) -> float:
         """By how much the limits are missed, relative to them and summed up; 0 where they are kept.
@@ -81,16 +81,15 @@ class Constraints:
     def find(self, rng: random.Random, taken: Container[int]) -> Subnet | None:
         """Draw a subnet that keeps the limits.
 
-        In a small space all of them have the same probability, and none is missed. In others the first that is drawn
-        counts; where the limits are so narrow that this does not meet them, a walk leads from a drawn subnet towards
-        them.
+        In a small space all of them have the same probability, and none is missed. In others the first suitable draw
+        counts; where the limits are too narrow for that, a walk leads from a drawn subnet towards them.
 
         Args:
             rng: what is drawn from.
-            taken: numbers of the subnets that do not count.
+            taken: numbers of the subnets that are excluded.
 
         Returns:
-            Subnet: ``None`` when nothing is left, in a large space: when nothing was found.
+            Subnet: ``None`` when nothing is left or, in a large space, nothing was found.
         """
         if self.space.size <= WALKED:
             left = [number for number in self._all if number not in taken]
@@ -117,29 +116,14 @@ class Constraints:
         return subnet
 
 
-def _checked(limits: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if limits is None:
-        return {}
-    unknown = sorted(set(limits) - set(COSTS)) if isinstance(limits, Mapping) else None
-    if unknown is None or unknown:
-        raise ConfigError(f'constraints: {limits!r} is not allowed; allowed: a dict with any of {", ".join(COSTS)}')
-    return limits
-
-
 def _read_limit(value: Any, key: str, milliseconds: bool) -> tuple[float, float]:
     """The lowest and the highest value that is allowed."""
     several = isinstance(value, Sequence) and not isinstance(value, str)
     if several and len(value) != 2:
-        raise ConfigError(f'{key}: {value!r} is not allowed; allowed: the most, or [low, high]')
-    read = _read_milliseconds if milliseconds else parse_amount
+        raise must_be(key, 'the most, or [low, high]', value)
+    read = MILLISECONDS.check if milliseconds else parse_amount
     ends = [None if end is None else read(end, key) for end in (value if several else [None, value])]
     low, high = 0. if ends[0] is None else ends[0], math.inf if ends[1] is None else ends[1]
     if low > high:
-        raise ConfigError(f'{key}: {value!r} is upside down; allowed: [low, high] with low <= high')
+        raise must_be(key, '[low, high] with low <= high', value)
     return low, high
-
-
-def _read_milliseconds(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
-        raise ConfigError(f'{key}: {value!r} is not allowed; allowed: milliseconds, greater than 0')
-    return float(value)

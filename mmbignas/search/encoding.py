@@ -7,15 +7,15 @@ from typing import Any
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from mmbignas.space import Genome, ModuleSpace, SearchSpace, Subnet
-from mmbignas.space.strategies import Chain, OneIndex, Value, Values
+from mmbignas.space.strategies import Chain, Value, Values
 
 
 class Encoding:
-    """The genes of a space as Optuna's parameters, one a gene, by the gene's name.
+    """The genes of a space as Optuna's parameters, one per gene, by the gene's name.
 
     Numbers that are evenly spaced are parameters on the real values, so that Optuna's dashboard shows widths and
-    depths. What is not evenly spaced or no number (rows of a net-wise index, image sizes) is an index into its choices:
-    they are ascending, and an index keeps that, which a categorical parameter would throw away.
+    depths. Other genes (rows of a net-wise index, image sizes, unevenly spaced numbers) are indices
+    into their choices. These are ascending, and an index keeps the order, which a categorical parameter would lose.
 
     The parameters of a trial are those of the blocks that its subnet has. Samplers, however, need all parameters of all
     trials; :meth:`filled` adds the others.
@@ -36,8 +36,6 @@ class Encoding:
         parameters = [_parameter(gene.choices) for gene in self.genome.genes]
         self._values = [values for values, _ in parameters]
         self.distributions = {name: distribution for name, (_, distribution) in zip(self._names, parameters)}
-        self._places = {(gene.module, gene.element, gene.stage, gene.block): number
-                        for number, gene in enumerate(self.genome.genes)}
 
     def params(self, subnet: Subnet) -> dict[str, Value]:
         """The parameters of a subnet, without those of blocks that its depth leaves out."""
@@ -45,9 +43,9 @@ class Encoding:
                 zip(self._names, self._values, self.genome.encode(subnet)) if index >= 0}
 
     def filled(self, params: Mapping[str, Value]) -> dict[str, Value]:
-        """All parameters: blocks that are left out get the values of the last block of their stage that is there.
+        """All parameters: absent blocks get the values of the last present block of their stage.
 
-        That is what such a block gets when it comes in, see :meth:`~mmbignas.space.Genome.neighbours`.
+        A block gets the same when it is added; see :meth:`~mmbignas.space.Genome.neighbours`.
 
         Args:
             params: what :meth:`params` returns.
@@ -62,9 +60,8 @@ class Encoding:
     def subnet(self, params: Mapping[str, Value]) -> Subnet:
         """The subnet of drawn parameters.
 
-        Values that break an ordering rule are moved to the nearest that do not, block by block; those of blocks whose
-        values must ascend are sorted before. (Drawing again until the rule holds would hardly ever end with a dozen
-        blocks.)
+        Values that break an ordering rule are moved to the nearest allowed ones, block by block; where values must
+        ascend, they are sorted first. (With a dozen blocks, drawing again until the rule holds would hardly ever end.)
 
         Args:
             params: a value for each gene; those of blocks that the depth leaves out do not matter.
@@ -78,24 +75,16 @@ class Encoding:
         """Make the genes of a module obey its ordering rules."""
         depth: Values | None = None
         for name, element in space.elements.items():
-            variants = space.variants(name, depth)
-            if isinstance(variants, OneIndex):
-                number = self._places.get((path, name, None, None))
-                values = variants.rows[vector[number] if number is not None else 0]
-            else:
-                assert isinstance(variants, Chain)
-                numbers = [self._places.get((path, name, *place)) for place in
-                           _places(len(variants.choices), depth if element.per_block else None)]
-                values = tuple(choices[vector[number]] if number is not None and len(choices) > 1 else choices[0]
-                               for choices, number in zip(variants.choices, numbers))
-                if variants.explain(values) is not None:
-                    ascending = element.strategy is not None and element.strategy.name == 'ordered_block_wise'
-                    values = nearest(variants, sorted(values) if ascending else values)
-                    for number, choices, value in zip(numbers, variants.choices, values):
-                        if number is not None:
-                            vector[number] = choices.index(value)
+            variants, places = space.variants(name, depth), self.genome.places(path, name, depth)
+            values = tuple(choices[vector[number] if number is not None else 0] for number, choices in places)
+            if isinstance(variants, Chain) and variants.explain(values) is not None:
+                ascending = element.strategy is not None and element.strategy.name == 'ordered_block_wise'
+                values = nearest(variants, sorted(values) if ascending else values)
+                for (number, choices), value in zip(places, values):
+                    if number is not None:
+                        vector[number] = choices.index(value)
             if name == 'depth':
-                depth = values
+                depth = values if isinstance(variants, Chain) else values[0]
 
 
 def element_of(name: str) -> str:
@@ -110,7 +99,7 @@ def nearest(chain: Chain, targets: Sequence[Value]) -> Values:
         chain: what is admissible.
         targets: a value for each position.
     """
-    allowed = [set(chain.choices[-1])]  # per position: from which values one can go on to the end
+    allowed = [set(chain.choices[-1])]  # per position: the values from which the end can be reached
     for position in reversed(range(1, len(chain.choices))):
         allowed.append({value for value in chain.choices[position - 1]
                         if not allowed[-1].isdisjoint(chain.options(position, value))})
@@ -121,15 +110,8 @@ def nearest(chain: Chain, targets: Sequence[Value]) -> Values:
     return tuple(values)
 
 
-def _places(count: int, depth: Values | None) -> list[tuple[int, int | None]]:
-    """Stage and block of each position of an element."""
-    if depth is None:
-        return [(stage, None) for stage in range(count)]
-    return [(stage, block) for stage, blocks in enumerate(depth) for block in range(int(blocks))]
-
-
 def _parameter(choices: Sequence[Any]) -> tuple[tuple[Value, ...], BaseDistribution]:
-    """What stands for each choice of a gene, the number itself or its index, and the distribution over them."""
+    """The parameter for each choice of a gene, the number itself or its index, and the distribution over them."""
     numbers = [number for number in map(_number, choices) if number is not None]
     values: tuple[Value, ...] = tuple(numbers) if len(numbers) == len(choices) else tuple(range(len(choices)))
     steps = [high - low for low, high in zip(values, values[1:])]
@@ -141,7 +123,7 @@ def _parameter(choices: Sequence[Any]) -> tuple[tuple[Value, ...], BaseDistribut
 
 
 def _number(choice: Any) -> Value | None:
-    """The number that a choice is, also where it is the same number for all stages, or for height and width."""
+    """A choice as a number, also if it is the same number for all stages, or for height and width."""
     if isinstance(choice, tuple):
         return choice[0] if len(set(choice)) == 1 else None
     return choice

@@ -1,26 +1,25 @@
-"""Which of several candidates to evaluate next, by what a regression expects of them."""
+"""Which of several candidates to evaluate next, by the expectations of a regression."""
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from mmbignas.errors import ConfigError
 from mmbignas.search.accuracy_predictor import AccuracyPredictor
 from mmbignas.search.constraints import COSTS, Costs
 from mmbignas.space import SearchSpace, Subnet
+from mmbignas.utils.rules import check_keys, integer
 
 DEFAULTS = dict(candidates=100, min_subnets=30)
 
 
 class Guide:
-    """Learns from the evaluated subnets, and picks candidates that nothing is expected to beat.
+    """Learns from the evaluated subnets, and picks candidates that no other is expected to beat.
 
     Args:
-        config: ``dict(candidates=..., min_subnets=...)``: how many candidates there are for each subnet, and from how
-            many evaluated subnets on.
+        config: ``dict(candidates=..., min_subnets=...)``: how many candidates there are per subnet, and after how
+            many evaluated subnets this begins.
         space: the search space.
         costs: what a subnet costs.
         objectives: names of costs and metrics.
@@ -29,27 +28,27 @@ class Guide:
         ConfigError: for settings that are not allowed.
 
     Attributes:
-        candidates: how many candidates there are for each subnet.
+        candidates: how many candidates there are per subnet.
     """
 
     def __init__(self, config: Mapping[str, int], space: SearchSpace, costs: Callable[[Subnet], Costs],
                  objectives: Sequence[str]) -> None:
-        settings = _read(config)
-        self.candidates, self._least = settings['candidates'], settings['min_subnets']
+        settings = {**DEFAULTS, **check_keys(config, 'predictor', DEFAULTS)}
+        self.candidates, self._least = (integer(2).check(settings[name], f'predictor.{name}') for name in DEFAULTS)
         self._space, self._costs, self._objectives = space, costs, objectives
-        # Less is better, in all of them.
+        # Less is better for all of them.
         self._signs = np.array([1. if name in COSTS else -1. for name in objectives])
         self._predictors = {name: AccuracyPredictor(space) for name in objectives if name not in COSTS}
         self._points = np.empty((0, len(objectives)))
 
     def learn(self, results: Mapping[int, Sequence[float]]) -> bool:
-        """Learn what there is.
+        """Learn from the results so far.
 
         Args:
             results: number of a subnet -> its objectives.
 
         Returns:
-            bool: whether it is enough to pick.
+            bool: whether there are enough results to pick.
         """
         if len(results) < self._least:
             return False
@@ -79,7 +78,7 @@ class Guide:
 
 
 def beaten(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which points some other beats: not greater in anything, and less in something.
+    """Which points are beaten by another one that is nowhere greater and somewhere less.
 
     Args:
         points: shape ``(n, k)``; less is better.
@@ -88,13 +87,3 @@ def beaten(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     not_greater = np.all(others[None] <= points[:, None], axis=2)
     less = np.any(others[None] < points[:, None], axis=2)
     return np.any(not_greater & less, axis=1)
-
-
-def _read(config: Mapping[str, Any]) -> dict[str, int]:
-    allowed = f'allowed: dict({", ".join(DEFAULTS)}), integers from 2'
-    if not isinstance(config, Mapping) or set(config) - set(DEFAULTS):
-        raise ConfigError(f'predictor: {config!r} is not allowed; {allowed}')
-    for key, value in config.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 2:
-            raise ConfigError(f'predictor.{key}: {value!r} is not allowed; {allowed}')
-    return {**DEFAULTS, **config}

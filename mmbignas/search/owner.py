@@ -15,13 +15,13 @@ THREAD = 'mmbignas-heartbeat'
 
 
 def this_process() -> str:
-    """The name of this process among those of all machines: host, process id and when the process began."""
+    """The name of this process among those of all machines: host, process id and start time."""
     pid = os.getpid()
     return f'{_host()}:{pid}:{_begin(pid) or ""}'
 
 
 def is_here(owner: str) -> bool:
-    """Whether a process is, or was, one of this host, and :func:`is_gone` knows of it.
+    """Whether a process is, or was, on this host, so that :func:`is_gone` knows about it.
 
     Args:
         owner: what :func:`this_process` returned in that process.
@@ -31,7 +31,7 @@ def is_here(owner: str) -> bool:
 
 
 def is_gone(owner: str) -> bool:
-    """Whether a process of this host is not there any more. Of a process elsewhere nothing is known: ``False``.
+    """Whether a process of this host has ended; ``False`` for a process elsewhere, of which nothing is known.
 
     Args:
         owner: what :func:`this_process` returned in that process.
@@ -53,7 +53,7 @@ _PROC = Path('/proc/self/stat')
 
 
 def _host() -> str:
-    """Where process ids mean the same: machine, since it was started, and container."""
+    """Where process ids mean the same: the machine since its start, and the container."""
     try:
         boot = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
         return f'{platform.node()}/{boot}/{os.readlink("/proc/self/ns/pid")}'
@@ -64,7 +64,7 @@ def _host() -> str:
 def _begin(pid: int) -> str | None:
     """When a process began, in clock ticks since the machine was started; ``None`` when it has ended."""
     try:
-        # The second entry is the program's name in brackets, which may hold anything.
+        # The second entry is the program's name in brackets, which may contain anything.
         state, *entries = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError:
         return None
@@ -74,8 +74,8 @@ def _begin(pid: int) -> str | None:
 class Heartbeat:
     """Calls a function again and again, in a thread of its own, until it is stopped.
 
-    What goes wrong in it is passed over: the next call may succeed, and if not, what follows the evaluation will say
-    so. It ends by itself when the trial is finished, i.e. was given to others.
+    Errors in it are ignored: the next call may succeed, and if not, the step after the evaluation reports the problem.
+    It ends by itself when the trial is finished, that is, was given to others.
 
     Args:
         send: the function.

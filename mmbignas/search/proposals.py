@@ -1,4 +1,4 @@
-"""From a sampler of Optuna, which knows nothing of limits and absent blocks, to subnets worth evaluating."""
+"""From a sampler of Optuna, which knows nothing about limits and absent blocks, to subnets worth evaluating."""
 from __future__ import annotations
 
 import hashlib
@@ -29,7 +29,7 @@ class Drawn(NamedTuple):
     Args:
         subnet: the subnet.
         number: its number in the space.
-        attributes: what the sampler has to know of the trial later, e.g. its generation.
+        attributes: what the sampler needs to know about the trial later, e.g. its generation.
     """
 
     subnet: Subnet
@@ -41,20 +41,19 @@ class Drawing:
     """Draws subnets that keep the limits and that the study does not have.
 
     Optuna's sampler works on a study in memory, which mirrors the real one with two differences. Its trials have all
-    parameters, also of blocks that their depth leaves out, since crossover needs them in both parents. And its
-    distributions are known from the start, so a sampler can be asked again and again, within one trial, until what it
-    draws is worth evaluating; what is not leaves no trace. After :data:`MAX_DRAWS`, or :data:`REPEATS` without anything
-    new, the sampler is given up, and a subnet is drawn uniformly.
+    parameters, also those of blocks that their depth leaves out, since crossover needs them in both parents. And its
+    distributions are known from the start, so within one trial a sampler can be asked repeatedly until its draw is
+    worth evaluating; other draws leave no trace. After :data:`MAX_DRAWS`, or :data:`REPEATS` without anything new, the
+    sampler is given up, and a subnet is drawn uniformly.
 
-    What is drawn depends on the seed and on what the study holds, and on nothing else: there is no state that a restart
-    could lose.
+    The draws depend only on the seed and on the content of the study, so there is no state that a restart could lose.
 
     Args:
         encoding: the parameters.
         constraints: the limits.
         recipe: the sampler.
         directions: ``minimize`` or ``maximize`` of each objective.
-        seed: where the randomness begins.
+        seed: the seed of all draws.
     """
 
     def __init__(self, encoding: Encoding, constraints: Constraints, recipe: SamplerRecipe,
@@ -82,7 +81,7 @@ class Drawing:
         """
         seed = _hash(self._seed, len(trials), mix)
         running = [self._mirrored(trial) for trial in trials]
-        # QMC goes on in one sequence, at the place that the trials' counters say.
+        # QMC goes on in one sequence, at the place given by the trials' counters.
         sampler = self._recipe.build(_hash(self._seed) if self._recipe.one_sequence else seed)
         own = self._mirror.ask()
         found: dict[int, Subnet] = {}
@@ -100,7 +99,7 @@ class Drawing:
                 break
         attributes = self._attributes(own.number)
         for trial_number in [own.number, *(number for number in running if number is not None)]:
-            self._mirror.tell(trial_number, state=TrialState.FAIL)  # which samplers pass over
+            self._mirror.tell(trial_number, state=TrialState.FAIL)  # which samplers ignore
         chosen = self._choose(list(found.values()), taken, random.Random(seed), pick)
         return None if chosen is None else Drawn(chosen, self._encoding.space.index(chosen), attributes)
 
@@ -111,11 +110,11 @@ class Drawing:
         return found[0] if pick is None else pick(found, rng)
 
     def _attempts(self, sampler: BaseSampler, number: int) -> Iterator[Subnet]:
-        """What a sampler draws for a trial of the mirror."""
+        """A sampler's draw for a trial of the mirror."""
         study = self._mirror
         space = sampler.infer_relative_search_space(study, self._stored(number))
         for _ in range(MAX_DRAWS):
-            trial = self._stored(number)  # anew, for the sampler writes its generation there
+            trial = self._stored(number)  # new each time, since the sampler writes its generation there
             params = dict(sampler.sample_relative(study, trial, space))
             for name, distribution in self._encoding.distributions.items():
                 if name not in params:
@@ -150,5 +149,5 @@ class Drawing:
 
 
 def _hash(*parts: Any) -> int:
-    """A seed out of anything that is written the same everywhere: 32 bits, as samplers take."""
+    """A seed from anything that is written the same everywhere: 32 bits, as samplers take it."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], 'big')

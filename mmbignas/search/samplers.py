@@ -9,6 +9,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSample
 
 from mmbignas.errors import ConfigError
 from mmbignas.search.coarse_to_fine import CoarseToFineSampler
+from mmbignas.utils.rules import must_be, shown
 
 Build = Callable[..., BaseSampler]
 
@@ -24,7 +25,7 @@ DEFAULT_SAMPLER = 'coarse_to_fine'
 
 
 class SamplerRecipe:
-    """A sampler that can be built again and again, each time with another seed.
+    """A sampler that can be built repeatedly, each time with another seed.
 
     Args:
         config: a name among :data:`SAMPLERS`, or ``dict(type=name, **arguments)`` with arguments of its class.
@@ -38,20 +39,20 @@ class SamplerRecipe:
         given = dict(config) if isinstance(config, Mapping) else dict(type=config)
         self.name = given.pop('type', None)
         if not isinstance(self.name, str) or self.name not in SAMPLERS:
-            raise ConfigError(f'sampler: {config!r} is not allowed; allowed: {", ".join(SAMPLERS)}, or dict(type=name, '
-                              '**arguments)')
-        if 'seed' in given:
-            raise ConfigError('sampler.seed: is not allowed; the seed of the search goes for the sampler too')
-        if 'search_space' in given:
-            raise ConfigError('sampler.search_space: is not allowed; it is always that of the supernet')
+            raise must_be('sampler', f'one of {", ".join(SAMPLERS)}, or dict(type=name, **arguments)', config)
+        for key in ('seed', 'search_space'):
+            if key in given:
+                raise must_be(f'sampler.{key}', 'left out, as the search gives its own', given[key])
         self._build, defaults = SAMPLERS[self.name]
         self._arguments = {**defaults, **given}
         if self.name == 'coarse_to_fine':
             self._arguments['search_space'] = search_space
         try:
             self.build(0)
+        except ConfigError:
+            raise
         except (TypeError, ValueError) as error:
-            raise ConfigError(f'sampler: {config!r} is not allowed ({error})') from error
+            raise ConfigError(f'sampler: {self.name} cannot be built with {shown(given)} ({error})') from error
 
     @property
     def one_sequence(self) -> bool:

@@ -1,4 +1,4 @@
-"""Where a study is kept: a file, or a data base."""
+"""Where a study is kept: a file, or a database."""
 from __future__ import annotations
 
 import json
@@ -17,29 +17,30 @@ from optuna.study import Study
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from mmbignas.errors import ConfigError, DependencyError
+from mmbignas.utils.rules import must_be
 
 JOURNAL_SUFFIXES = ('.journal', '.log')
-SQLITE_WAIT = 120.  # seconds that a process waits for others that write; Optuna's default, 5, is soon over
+SQLITE_WAIT = 120.  # seconds that a process waits while others write; Optuna's default, 5, is too short
 OPEN_ATTEMPTS = 20
 SETTINGS = 'mmbignas'  # attribute of the study
-OTHER_STUDY = 'allowed: another storage or study_name for this search'
+OTHER_STUDY = 'give another storage or study_name for this search'
 
 
 def check_storage(storage: Any) -> None:
-    """Refuse what is no storage at all, before any is opened.
+    """Refuse anything but a storage, before one is opened.
 
     Args:
         storage: see :func:`open_storage`.
 
     Raises:
-        ConfigError: for anything but a text that is not empty, a path, or one of Optuna's storages.
+        ConfigError: for anything except a non-empty string, a path, or one of Optuna's storages.
     """
     if not isinstance(storage, (str, Path, BaseStorage)) or storage == '':
-        raise ConfigError(f'storage: {storage!r} is not allowed; allowed: a file, a URL such as '
-                          "postgresql://user@host/name, or one of Optuna's storages")
+        raise must_be('storage', "a file, a URL such as postgresql://user@host/name, or one of Optuna's storages",
+                      storage)
 
 
-def shown(storage: str | Path) -> str:
+def dashboard_address(storage: str | Path) -> str:
     """A storage as optuna-dashboard takes it, without a password.
 
     Args:
@@ -58,11 +59,11 @@ def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
     Args:
         storage: a file, or a URL such as ``postgresql://user@host/name``, or one of Optuna's storages, which is
             returned as it is. A file ending in ``.journal`` or ``.log`` is Optuna's journal, which, unlike SQLite, may
-            lie on a network file system; any other is a SQLite data base. Folders are made.
+            lie on a network file system; any other is a SQLite database. Folders are made.
 
     Raises:
         ConfigError: for a storage that cannot be opened.
-        DependencyError: when the package that talks to the data base is missing.
+        DependencyError: when the package that talks to the database is missing.
     """
     check_storage(storage)
     if isinstance(storage, BaseStorage):
@@ -74,20 +75,20 @@ def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix in JOURNAL_SUFFIXES:
-            # The whole path: what the lock file says must hold in any working directory.
+            # The whole path, since the lock file has to be valid in any working directory.
             return JournalStorage(JournalFileBackend(str(path), _JournalLock(str(path))))
     except OSError as error:
         raise ConfigError(f'storage: {text} cannot be opened ({error.strerror}); give a file that can be written '
                           'to') from error
-    # Optuna takes what is in braces for a template.
+    # Optuna takes text in braces as a template.
     return _open_database('sqlite:///' + str(path).replace('{', '{{').replace('}', '}}'), text)
 
 
 class _JournalLock(JournalFileOpenLock):
-    """The lock of a journal, which is held for each line that is appended.
+    """The lock of a journal, held for each line that is appended.
 
-    A full disk or a power cut leaves a last line without an end. The next one would go on in it, and no process could
-    read the journal any more, so who gets the lock cuts it off first. The change that it said was never made.
+    A full disk or a power cut leaves a last line without an end. The next line would be appended to it, and no
+    process could read the journal any more. So whoever gets the lock cuts it off first. Its change was never made.
 
     Args:
         path: of the journal.
@@ -98,7 +99,7 @@ class _JournalLock(JournalFileOpenLock):
         self._path = path
 
     def acquire(self) -> bool:
-        """Wait for the lock, and cut off what has no end."""
+        """Wait for the lock, and cut off an unfinished line."""
         super().acquire()
         try:
             _cut_torn_line(self._path)
@@ -109,7 +110,7 @@ class _JournalLock(JournalFileOpenLock):
 
 
 def _cut_torn_line(path: str) -> None:
-    """Cut a file after its last end of a line."""
+    """Cut a file after its last complete line."""
     with open(path, 'r+b') as file:
         if not file.seek(0, os.SEEK_END):
             return
@@ -120,7 +121,7 @@ def _cut_torn_line(path: str) -> None:
 
 
 def _open_database(url: str, name: str) -> BaseStorage:
-    """Open a data base; what several processes do at once while its tables are made is tried again."""
+    """Open a database; what several processes do at once while its tables are made is tried again."""
     options: dict[str, Any] = dict(pool_pre_ping=True)  # a connection may have ended while a subnet was evaluated
     if url.startswith('sqlite'):
         options['connect_args'] = dict(timeout=SQLITE_WAIT)
@@ -130,7 +131,7 @@ def _open_database(url: str, name: str) -> BaseStorage:
         except ImportError as error:
             raise DependencyError(f'storage: {name} needs a package that cannot be imported ({error})') from error
         except ArgumentError as error:
-            raise ConfigError(f'storage: {name} is no URL of a data base ({error}); allowed: a file, or a URL such as '
+            raise ConfigError(f'storage: {name} is no URL of a database ({error}); give a file, or a URL such as '
                               'sqlite:///search.db or postgresql://user@host/name') from error
         except (SQLAlchemyError, StorageInternalError, AssertionError) as error:
             # AssertionError: tables whose version another process has not written yet.
@@ -144,12 +145,12 @@ def agree(study: Study, settings: Mapping[str, Any], directions: Sequence[str]) 
     """Write down what a study is about, or refuse one that is about something else.
 
     Args:
-        study: as it was found, or made, under its name.
+        study: as it was found or created under its name.
         settings: ``identity``, ``objectives`` and ``constraints`` of the search.
         directions: ``minimize`` or ``maximize`` of each objective.
 
     Raises:
-        ConfigError: for a study that is about something else, or whose trials are none of a search.
+        ConfigError: for a study that is about something else, or whose trials are not those of a search.
     """
     settings = json.loads(json.dumps(settings))
     # The trials are read first: the process that added one had written down the settings before.
@@ -165,6 +166,6 @@ def agree(study: Study, settings: Mapping[str, Any], directions: Sequence[str]) 
         differ += [f'identity.{part}' for part in sorted({*mine, *theirs}) if mine.get(part) != theirs.get(part)]
     if differ:
         raise ConfigError(f'storage: the study {study.study_name!r} is another one, its {", ".join(differ)} differ; '
-                          f'{OTHER_STUDY}, or the settings of that one')
+                          f'{OTHER_STUDY}, or the settings of that study')
     if found is None:
         study.set_user_attr(SETTINGS, settings)

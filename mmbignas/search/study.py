@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from mmbignas.errors import ConfigError
 from mmbignas.search.constraints import COSTS, Constraints, Costs
 from mmbignas.search.encoding import Encoding
 from mmbignas.search.guide import Guide
@@ -28,16 +26,17 @@ from mmbignas.search.proposals import Direction, Drawing, Drawn
 from mmbignas.search.samplers import DEFAULT_SAMPLER, SamplerRecipe
 from mmbignas.search.storage import agree, check_storage, open_storage
 from mmbignas.space import SearchSpace, Subnet
+from mmbignas.utils import rules
 
 # Attributes of a trial.
 SUBNET, OWNER, HEARTBEAT, CLAIM, LINE, FAILED = 'subnet', 'owner', 'heartbeat', 'claim', 'line', 'failed'
-HEARTBEATS = 20  # in the time after which a process is taken for dead
+HEARTBEATS = 20  # in the time after which a process is considered dead
 FAILURES = 2  # after which a subnet is not evaluated again
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A subnet that this process, and no other, is to evaluate.
+    """A subnet for this process, and no other, to evaluate.
 
     Args:
         subnet: the subnet.
@@ -57,8 +56,8 @@ class SubnetStudy:
     """A search for the best subnets: ask for one, evaluate it, tell the result.
 
     Any number of processes, on any number of machines, may do so at once with the same storage, and any of them may be
-    killed at any moment. None evaluates a subnet that another one evaluates or has evaluated; how is said in
-    :meth:`ask`. The machines' clocks have to agree to some minutes.
+    killed at any moment. None evaluates a subnet that another one evaluates or has evaluated; :meth:`ask`
+    says how. The machines' clocks have to agree within a few minutes.
 
     Args:
         space: the search space.
@@ -67,22 +66,22 @@ class SubnetStudy:
         storage: see :func:`~mmbignas.search.open_storage`.
         constraints: limits of the costs, see :class:`~mmbignas.search.Constraints`.
         sampler: a name among :data:`~mmbignas.search.SAMPLERS`, or ``dict(type=name, **arguments)``.
-        seed: the same seed gives the same subnets, as long as one process works on the study, also if it is started
-            again in between. When other processes have running trials, or got ahead with the same subnet, the name of
-            the process goes into the seed as well, so that equal seeds do not make them draw the same. ``None`` for
-            any.
-        predictor: ``dict(candidates=..., min_subnets=...)``: as soon as there are ``min_subnets`` results, so many
-            candidates are drawn for each subnet, and one is taken that looks good to a regression, see
+        seed: the same seed gives the same subnets, as long as one process works on the study, even if it is restarted
+            in between. If other processes have running trials, or were first with the same subnet, the name of the
+            process goes into the seed as well, so that equal seeds do not make them draw the same. ``None`` for any
+            seed.
+        predictor: ``dict(candidates=..., min_subnets=...)``: as soon as there are ``min_subnets`` results, this many
+            candidates are drawn per subnet, and one that looks good to a regression is taken; see
             :class:`~mmbignas.search.AccuracyPredictor`.
         name: of the study in its storage.
-        identity: what a result depends on, e.g. hashes of weights and data: part -> something that JSON keeps.
-        stale_after: seconds after which a process of another machine is taken for dead if nothing is heard of it; a
-            thread of each process says several times in that time that it is there. Dead processes of this machine are
-            noticed at once, and living ones are never taken for dead.
+        identity: what a result depends on, e.g. hashes of weights and data: part -> something that JSON can hold.
+        stale_after: seconds without a sign of life after which a process of another machine is considered dead; a
+            thread of each process gives such a sign several times in that period. Dead processes of this machine are
+            noticed at once, and living ones are never considered dead.
 
     Raises:
         ConfigError: for settings that are not allowed, or a study of another identity, objectives or constraints.
-        DependencyError: when the package that talks to the data base is missing.
+        DependencyError: when the package for the database is missing.
 
     Attributes:
         study: the study, as Optuna knows it.
@@ -96,7 +95,8 @@ class SubnetStudy:
                  predictor: Mapping[str, int] | None = None, name: str = 'subnets',
                  identity: Mapping[str, Any] | None = None, stale_after: float = 600.) -> None:
         check_storage(storage)
-        _check_settings(name, stale_after)
+        rules.text('a string that is not empty').check(name, 'study_name')
+        rules.number(above=0).check(stale_after, 'stale_after')
         self.space, self.costs, self.stale_after = space, costs, stale_after
         self.objectives = _read_objectives(objectives, costs(space.min()))
         self.constraints = Constraints(constraints, space, costs)
@@ -119,16 +119,16 @@ class SubnetStudy:
     def ask(self) -> Proposal | None:
         """Get a subnet to evaluate.
 
-        Subnets of processes that died, and those that were given back, come first. Others come from the sampler. A
-        subnet that was given back twice is left out, with a warning.
+        Subnets of dead processes, and those that were given back, come first. Others come from the sampler. A subnet
+        that was given back twice is left out, with a warning.
 
         No lock is needed. A trial is added to the study together with its subnet, in one step, and the storage gives it
-        the next number. The trials are read afterwards. If one of a lower number has the same subnet, is running or
-        finished, the subnet is that trial's: ours has failed, and another one is drawn. Of two trials with the same
-        subnet the later one always sees the earlier one, so at most one of them is evaluated.
+        the next number. The trials are read afterwards. If one with a lower number has the same subnet and runs or has
+        finished, the subnet belongs to that trial: ours fails, and another one is drawn. Of two trials with the
+        same subnet the later one always sees the earlier one, so at most one of them is evaluated.
 
         Returns:
-            Proposal: ``None`` when nothing is left that keeps the limits.
+            Proposal: ``None`` when no subnet within the limits is left.
         """
         lost = 0
         while True:
@@ -143,7 +143,7 @@ class SubnetStudy:
             lost += 1
 
     def _trials(self) -> list[FrozenTrial]:
-        """All trials of subnets; those whose process is dead are freed before."""
+        """All trials of subnets, after freeing those whose process is dead."""
         trials = self.study.get_trials(deepcopy=False)
         dead = [trial for trial in trials if trial.state == TrialState.RUNNING and self._is_dead(trial)]
         for trial in dead:
@@ -159,21 +159,21 @@ class SubnetStudy:
         return is_gone(owner) if is_here(owner) else time.time() - trial.user_attrs[HEARTBEAT] > self.stale_after
 
     def _free(self, trial: FrozenTrial) -> None:
-        """End the trial of a dead process. If it was killed on its last step, the result is there already."""
+        """End the trial of a dead process. If it was killed during its last step, the result is already there."""
         line = trial.user_attrs.get(LINE)
         self._finish(trial.number, None if line is None else self._values(line))
 
     def _finish(self, number: int, values: Sequence[float] | None) -> bool:
-        """Finish a trial, with its objectives or as failed; whether it is finished with objectives now."""
+        """Finish a trial, with its objectives or as failed. Return whether it is now finished with objectives."""
         state = TrialState.FAIL if values is None else TrialState.COMPLETE
         try:
             trial = self.study.tell(number, values, state, skip_if_finished=True)
-        except UpdateFinishedTrialError:  # another process did it in the same moment
+        except UpdateFinishedTrialError:  # another process did it at the same moment
             trial = self.study.get_trials(deepcopy=False)[number]
         return trial.state == TrialState.COMPLETE
 
     def _left_out(self, trials: Sequence[FrozenTrial]) -> set[str]:
-        """Numbers of the subnets whose evaluation fails again and again, which is not for the death of a process."""
+        """Numbers of the subnets whose evaluation keeps failing, not because a process died."""
         failures = Counter(trial.user_attrs[SUBNET] for trial in trials if FAILED in trial.user_attrs)
         left_out = {number for number, count in failures.items() if count >= FAILURES}
         for number in sorted(left_out - self._warned, key=int):
@@ -227,11 +227,11 @@ class SubnetStudy:
 
         Args:
             proposal: from :meth:`ask`.
-            line: what is known of it: its costs, ``metrics`` (name -> value), and anything else that JSON keeps. A
-                metric that is missing, since nothing was detected, counts as 0.
+            line: what is known about it: its costs, ``metrics`` (name -> value), and anything else that JSON can hold.
+                A metric that is missing, since nothing was detected, counts as 0.
 
         Returns:
-            bool: ``False`` if the process had been taken for dead, and the subnet was given to others.
+            bool: ``False`` if the process was considered dead and the subnet was given to others.
         """
         values = self._values(line)
         self._stop_heartbeat(proposal)
@@ -240,7 +240,7 @@ class SubnetStudy:
         return self._finish(proposal.trial, values)
 
     def fail(self, proposal: Proposal) -> None:
-        """Give a subnet back whose evaluation failed; who asks next gets it, unless it has failed before.
+        """Give back a subnet whose evaluation failed. Whoever asks next gets it, unless it has failed before.
 
         Args:
             proposal: from :meth:`ask`.
@@ -263,7 +263,7 @@ class SubnetStudy:
         return [float(line[name]) if name in COSTS else metric_of(line, name) for name in self.objectives]
 
     def lines(self) -> list[dict[str, Any]]:
-        """What was told of all finished subnets, in the order in which they were proposed."""
+        """The lines of all finished subnets, in the order in which they were proposed."""
         return [trial.user_attrs[LINE] for trial in self.study.get_trials(deepcopy=True, states=(TrialState.COMPLETE,))
                 if LINE in trial.user_attrs]
 
@@ -275,26 +275,15 @@ class SubnetStudy:
 
 
 def metric_of(line: Mapping[str, Any], name: str) -> float:
-    """A metric of a line; 0 where it is missing or no number."""
+    """A metric of a line; 0 if it is missing or not a number."""
     value = line.get('metrics', {}).get(name)
     return float(value) if value is not None and math.isfinite(value) else 0.
 
 
-def _check_settings(name: Any, stale_after: Any) -> None:
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f'study_name: {name!r} is not allowed; allowed: a text that is not empty')
-    if (isinstance(stale_after, bool) or not isinstance(stale_after, Real) or not math.isfinite(stale_after)
-            or stale_after <= 0):
-        raise ConfigError(f'stale_after: {stale_after!r} is not allowed; allowed: seconds, greater than 0')
-
-
 def _read_objectives(objectives: Sequence[str], costs: Costs) -> tuple[str, ...]:
     known = [name for name in COSTS if costs.get(name) is not None]
-    if (isinstance(objectives, str) or not isinstance(objectives, Sequence) or not objectives
-            or not all(isinstance(name, str) for name in objectives) or len(set(objectives)) < len(objectives)):
-        raise ConfigError(f'objectives: {objectives!r} is not allowed; allowed: a list of different names, of metrics '
-                          f'and of {", ".join(known)}')
-    for name in objectives:
-        if name in COSTS and name not in known:
-            raise ConfigError(f'objectives: {name} is not known here; allowed: metrics, {", ".join(known)}')
+    allowed = f'a non-empty list of different names of metrics and of {", ".join(known)}'
+    rules.list_of(rules.text(), allowed, least=1).check(objectives, 'objectives')
+    if len(set(objectives)) < len(objectives) or not {*COSTS} & {*objectives} <= {*known}:
+        raise rules.must_be('objectives', allowed, objectives)
     return tuple(objectives)

@@ -1,7 +1,7 @@
 """Numbers for the depths of a module, weighted by what can be drawn for each: exact, and nothing is enumerated.
 
-Given the depth, the elements of a module are drawn independently of each other, and all but the block-wise ones from
-sets of the same size for every depth. So a depth counts once for each way to draw the block-wise elements.
+Given the depth, the elements of a module are drawn independently of each other. All except the block-wise ones are
+drawn from sets of the same size for every depth, so a depth counts once for each way to draw the block-wise elements.
 """
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ways = dict[State, int]
 
 
 class DepthNumbers(ABC):
-    """A range of numbers from 0, cut into one interval a depth; the depths are in lexicographic order."""
+    """A range of numbers from 0, cut into one interval per depth; the depths are in lexicographic order."""
 
     @property
     @abstractmethod
@@ -74,10 +74,10 @@ class ListedDepths(DepthNumbers):
 
 
 class ChainedDepths(DepthNumbers):
-    """Depths drawn stage by stage: a dynamic programme over the stages.
+    """Depths drawn stage by stage: dynamic programming over the stages.
 
-    All that the stages from one on have to know of those before is the depth of the last one, where an ordering rule
-    binds the next to it, and the state: the last value of each ordered block-wise element.
+    The stages from one on depend on those before only through the depth of the last one, where an ordering rule binds
+    the next stage to it, and through the state: the last value of each ordered block-wise element.
     """
 
     def __init__(self, depths: Chain, block_wise: Sequence[Element]) -> None:
@@ -88,7 +88,7 @@ class ChainedDepths(DepthNumbers):
         self.begin: State = (0,) * len(self.ordered)  # less than any value
 
     def _values(self, stage: int) -> list[Values]:
-        """The last values that each ordered element may have after a stage; -1 is the begin."""
+        """The last values that each ordered element may have after a stage; -1 is the beginning."""
         return [choices[stage] if stage >= 0 else self.begin[:1] for choices in self.ordered]
 
     @cached_property
@@ -103,7 +103,7 @@ class ChainedDepths(DepthNumbers):
                     following = [table[-1][after] for after in self.depths.options(stage + 1, depth)]
                     rest = {state: sum(own[state] for own in following) for state in rest}
                 for block in reversed(range(int(depth))):
-                    rest = _step_back(rest, self._values(stage if block else stage - 1), self.free_ways[stage])
+                    rest = _step(rest, self._values(stage if block else stage - 1), self.free_ways[stage], back=True)
                 ways[depth] = rest
             table.append(ways)
         return table[::-1]
@@ -156,34 +156,23 @@ def _is_ordered(element: Element) -> bool:
     return element.strategy is not None and element.strategy.name == 'ordered_block_wise'
 
 
-def _step(ways: Ways, values: Sequence[Values], factor: int) -> Ways:
-    """One block on: every ordered element takes each of its values that is not less than its last one."""
+def _step(ways: Ways, values: Sequence[Values], factor: int, *, back: bool = False) -> Ways:
+    """One block on: every ordered element takes each of its values that is not less than its last one.
+
+    Args:
+        ways: in how many ways each state before the block is reached; going back, in how many ways one can go on from
+            each state after it.
+        values: of each ordered element, in the block; going back, before it.
+        factor: ways to draw the other elements of the block.
+        back: go one block back.
+    """
     for axis, choices in enumerate(values):
         moved: Ways = {}
         for state, count in ways.items():
             for value in choices:
-                if value >= state[axis]:
+                if value == state[axis] or (value < state[axis]) == back:
                     after = (*state[:axis], value, *state[axis + 1:])
                     moved[after] = moved.get(after, 0) + count
-        ways = moved
-    return {state: count * factor for state, count in ways.items()}
-
-
-def _step_back(ways: Ways, before: Sequence[Values], factor: int) -> Ways:
-    """One block back: in how many ways to go on from each state before it, given those from each state after it.
-
-    Args:
-        ways: from each state after the block.
-        before: what each ordered element may have been last.
-        factor: ways to draw the other elements of the block.
-    """
-    for axis, choices in enumerate(before):
-        moved: Ways = {}
-        for state, count in ways.items():
-            for value in choices:
-                if value <= state[axis]:
-                    earlier = (*state[:axis], value, *state[axis + 1:])
-                    moved[earlier] = moved.get(earlier, 0) + count
         ways = moved
     return {state: count * factor for state, count in ways.items()}
 
@@ -193,7 +182,7 @@ def count_depths(depths: Variants, block_wise: Sequence[Element]) -> DepthNumber
 
     Args:
         depths: the set of depths.
-        block_wise: the elements that have one value a block.
+        block_wise: the elements that have one value per block.
     """
     if not block_wise:
         return PlainDepths(depths)

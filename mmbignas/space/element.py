@@ -1,19 +1,18 @@
 """One element of a search space (depth, out_channel, kernel_size, ...): its choices per stage and how it is drawn."""
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any
 
-from mmbignas.errors import ConfigError
 from mmbignas.space.strategies import Chain, Strategy, Value, Values, Variants, parse_strategy
+from mmbignas.utils.rules import Rule, check_keys, integer, must_be, number
 
 Choices = tuple[tuple[Value, ...], ...]
 
 INTEGER_ELEMENTS = ('depth', 'out_channel', 'kernel_size', 'group_width')
-SPACE_KEYS = ('min', 'max', 'stride', 'dynamic_range')
+NUMBER, INTEGER = number(above=0), integer(1)
+KERNEL = Rule(lambda value: INTEGER.holds(value) and value % 2 == 1, 'an odd integer >= 1')
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Element:
 
     Args:
         name: the element's name, e.g. ``out_channel``.
-        choices: ascending choices, one tuple a stage. Of a fixed element, one choice each.
+        choices: ascending choices, one tuple per stage. A fixed element has one choice in each.
         strategy: how the element is drawn; ``None`` for a fixed element.
         key: where the element stands in the config; error messages begin with it.
         blocks: the values of a fixed element that was given per block, else ``None``.
@@ -41,7 +40,7 @@ class Element:
 
     @property
     def per_block(self) -> bool:
-        """Whether the element has one value a block rather than one a stage."""
+        """Whether the element has one value per block rather than one per stage."""
         return self.blocks is not None or (self.strategy is not None and self.strategy.per_block)
 
     @property
@@ -68,7 +67,7 @@ def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
 
     Args:
         name: the element's name.
-        config: a list (fixed, one value a stage, or one a block: see :class:`~mmbignas.space.ModuleSpace`) or
+        config: a list (fixed, one value per stage or per block: see :class:`~mmbignas.space.ModuleSpace`) or
             ``dict(space=dict(min, max, stride), sample_strategy)`` or ``dict(space=dict(dynamic_range), ...)``.
         num_stages: how many stages the module has.
         key: the element's place in the config, for messages.
@@ -81,9 +80,7 @@ def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
         ConfigError: naming key, value and what is allowed.
     """
     if isinstance(config, Mapping):
-        unknown = set(config) - {'space', 'sample_strategy'}
-        if unknown or 'space' not in config:
-            raise ConfigError(f'{key}: expected a list or dict(space=..., sample_strategy=...), got {dict(config)}')
+        check_keys(config, key, ('space', 'sample_strategy'), ('space',))
         choices = tuple(read_values(name, stage, key) for stage in _parse_space(name, config['space'], num_stages, key))
         strategy = parse_strategy(config.get('sample_strategy', 'stage_wise'), f'{key}.sample_strategy')
         return Element(name, choices, strategy, key)
@@ -91,7 +88,7 @@ def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
     if len(values) == num_stages:
         return Element(name, tuple((value,) for value in values), None, key)
     if name == 'depth':
-        raise ConfigError(f'{key} has {len(values)} values, but there are {num_stages} stages: {list(values)}')
+        raise must_be(key, f'a list of one value per stage ({num_stages})', config)
     return Element(name, (), None, key, blocks=values)
 
 
@@ -109,71 +106,50 @@ def read_values(name: str, values: Any, key: str) -> tuple[Value, ...]:
     Raises:
         ConfigError: naming key, value and what is allowed.
     """
-    numbers = _number_list(values, key)
-    for value in numbers:
-        if value <= 0:
-            raise ConfigError(f'{key}: {value} is not allowed, values must be greater than 0')
-        if name in INTEGER_ELEMENTS and not isinstance(value, Integral):
-            raise ConfigError(f'{key}: {value} is not allowed, {name} takes integers')
-        if name == 'kernel_size' and value % 2 == 0:
-            raise ConfigError(f'{key}: {value} is not allowed, kernel sizes must be odd')
-    return tuple(int(value) if value == int(value) else float(value) for value in numbers)
-
-
-def _number_list(values: Any, key: str) -> tuple[Value, ...]:
-    """A non-empty list of finite numbers as a tuple."""
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise ConfigError(f'{key}: expected a non-empty list of numbers, got {values!r}')
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise ConfigError(f'{key}: expected numbers, got {value!r} in {list(values)}')
-    return tuple(values)
+        raise must_be(key, 'a non-empty list of numbers', values)
+    rule = KERNEL if name == 'kernel_size' else INTEGER if name in INTEGER_ELEMENTS else NUMBER
+    for index, value in enumerate(values):
+        if not rule.holds(value):
+            raise must_be(f'{key}[{index}]', rule.allowed, value)
+    return tuple(int(value) if value == int(value) else float(value) for value in values)
 
 
 def _parse_space(name: str, space: Any, num_stages: int, key: str) -> Choices:
     """Turn ``min``/``max``/``stride`` or ``dynamic_range`` into ascending choices per stage."""
-    if not isinstance(space, Mapping) or set(space) - set(SPACE_KEYS):
-        raise ConfigError(f'{key}.space: expected a dict with keys among {list(SPACE_KEYS)}, got {space!r}')
-    if 'dynamic_range' in space:
-        if set(space) & {'min', 'max', 'stride'}:
-            raise ConfigError(f'{key}.space: give dynamic_range or min/max/stride, not both')
-        stages = space['dynamic_range']
-        if not isinstance(stages, Sequence) or isinstance(stages, str):
-            raise ConfigError(f'{key}.space.dynamic_range: expected a list of lists, got {stages!r}')
-        _check_length(f'{key}.space.dynamic_range', stages, num_stages)
+    keys = set(space) if isinstance(space, Mapping) else set()
+    if keys == {'dynamic_range'}:
+        stages = _per_stage(space['dynamic_range'], num_stages, f'{key}.space.dynamic_range', 'list')
         ranges = [read_values(name, stage, f'{key}.space.dynamic_range[{i}]') for i, stage in enumerate(stages)]
         return tuple(tuple(sorted(set(stage))) for stage in ranges)
-    if 'min' not in space or 'max' not in space:
-        raise ConfigError(f'{key}.space: needs min and max, or dynamic_range; got {dict(space)}')
-    low, high = (read_values(name, space[end], f'{key}.space.{end}') for end in ('min', 'max'))
-    _check_length(f'{key}.space.min', low, num_stages)
-    _check_length(f'{key}.space.max', high, num_stages)
+    if not {'min', 'max'} <= keys <= {'min', 'max', 'stride'}:
+        raise must_be(f'{key}.space', 'dict(min=..., max=..., stride=...) or dict(dynamic_range=...)', space)
+    low, high = (read_values(name, _per_stage(space[end], num_stages, f'{key}.space.{end}'), f'{key}.space.{end}')
+                 for end in ('min', 'max'))
     stride = space.get('stride')
-    if stride is None or isinstance(stride, (int, float)):
-        stride = [stride] * num_stages
+    if isinstance(stride, Sequence):
+        _per_stage(stride, num_stages, f'{key}.space.stride', 'number')
     else:
-        stride = _number_list(stride, f'{key}.space.stride')
-        _check_length(f'{key}.space.stride', stride, num_stages)
+        stride = [stride] * num_stages
     return tuple(_stage_range(*args, stage, key) for stage, args in enumerate(zip(low, high, stride)))
 
 
-def _check_length(key: str, values: Sequence, num_stages: int) -> None:
-    if len(values) != num_stages:
-        raise ConfigError(f'{key} has {len(values)} values, but there are {num_stages} stages: {list(values)}')
+def _per_stage(values: Any, num_stages: int, key: str, what: str = 'value') -> Sequence[Any]:
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != num_stages:
+        raise must_be(key, f'a list of one {what} per stage ({num_stages})', values)
+    return values
 
 
-def _stage_range(low: Value, high: Value, stride: Value | None, stage: int, key: str) -> tuple[Value, ...]:
+def _stage_range(low: Value, high: Value, stride: Any, stage: int, key: str) -> tuple[Value, ...]:
     """``low, low + stride, ..., high``; exact, also for fractions."""
     if low == high:
         return (low,)
     if low > high:
-        raise ConfigError(f'{key}.space: min {low} is greater than max {high} in stage {stage}')
-    if stride is None or isinstance(stride, bool) or not stride > 0:
-        raise ConfigError(f'{key}.space.stride: stage {stage} goes from {low} to {high} and needs a stride greater '
-                          f'than 0, got {stride!r}')
+        raise must_be(f'{key}.space.min', f'<= max, {high}, in stage {stage}', low)
+    if not NUMBER.holds(stride):
+        raise must_be(f'{key}.space.stride', f'{NUMBER.allowed} in stage {stage}, from {low} to {high}', stride)
     steps = round((high - low) / stride)
     if abs(low + steps * stride - high) > 1e-9 * abs(high):
-        raise ConfigError(f'{key}.space.stride: {stride} does not lead from min {low} to max {high} in stage {stage}; '
-                          f'allowed: strides that divide {high - low}')
-    values = tuple(round(low + i * stride, 10) for i in range(steps)) + (high,)
-    return values
+        raise must_be(f'{key}.space.stride', f'a divisor of {high - low:g} in stage {stage}, from {low} to {high}',
+                      stride)
+    return tuple(round(low + i * stride, 10) for i in range(steps)) + (high,)

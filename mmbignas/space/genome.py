@@ -1,10 +1,9 @@
-"""Subnets as vectors of genes: what evolutionary search, surrogate models and sensitivity studies work on."""
+"""Subnets as vectors of genes: the form that evolutionary search, surrogate models and sensitivity studies work on."""
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 from mmbignas.errors import ConfigError
@@ -12,6 +11,7 @@ from mmbignas.space.module_space import ModuleSettings, ModuleSpace, split_block
 from mmbignas.space.search_space import SearchSpace
 from mmbignas.space.strategies import Chain, OneIndex, Values
 from mmbignas.space.subnet import IMAGE_SIZE, Subnet
+from mmbignas.utils.rules import integer, must_be
 
 INACTIVE = -1
 
@@ -25,7 +25,7 @@ class Gene:
         element: the element, or ``image_size``.
         stage: the stage; ``None`` where the gene holds for all stages.
         block: the block in the stage; ``None`` where the gene holds for all blocks.
-        choices: ascending choices. Those of a gene for all stages are tuples of one value a stage, those of the image
+        choices: ascending choices. Those of a gene for all stages are tuples of one value per stage, those of the image
             size ``(height, width)``.
     """
 
@@ -43,11 +43,11 @@ class Gene:
 
 
 class Genome:
-    """Subnets of a space as vectors with one entry a free decision.
+    """Subnets of a space as vectors with one entry per free decision.
 
-    There is one gene for a whole element that is drawn by one index, one a stage for stage-wise elements, one a block
-    of the greatest depth for block-wise ones, and one for the image size. What is fixed, or follows the depth, has
-    none. Two subnets are equal if and only if their vectors are.
+    An element that is drawn by one index has one gene, a stage-wise one has one per stage, and a block-wise one has one
+    per block of the greatest depth; the image size has one as well. What is fixed, or follows the depth, has none. Two
+    subnets are equal if and only if their vectors are.
 
     Args:
         space: the search space.
@@ -55,13 +55,35 @@ class Genome:
     Attributes:
         space: the search space.
         genes: a :class:`Gene` for each entry of a vector.
+
+    Example:
+        >>> genome = Genome(space)
+        >>> vector = genome.encode(space.min())  # an index into the choices of each gene
+        >>> genome.decode(vector) == space.min()
+        True
     """
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.genes = tuple(_genes(space))
+        self._rules = [integer(0, len(gene.choices) - 1) for gene in self.genes]
         self._numbers = {(gene.module, gene.element, gene.stage, gene.block): number
                          for number, gene in enumerate(self.genes)}
+
+    def places(self, module: str, element: str, depth: Values | None) -> list[tuple[int | None, tuple[Any, ...]]]:
+        """What has to be decided about an element, in the order of its values.
+
+        Args:
+            module: path of the module.
+            element: the element.
+            depth: blocks per stage; ``None`` for the depth itself.
+
+        Returns:
+            list: number of the gene, ``None`` where there is a single choice, and the choices; one entry alone for an
+            element that is drawn by one index.
+        """
+        return [(self._numbers[module, element, stage, block] if len(choices) > 1 else None, choices)
+                for stage, block, choices in _decisions(self.space.modules[module], element, depth)]
 
     def encode(self, subnet: Subnet) -> tuple[int, ...]:
         """The vector of a subnet.
@@ -77,11 +99,10 @@ class Genome:
         for path, space in self.space.modules.items():
             settings = subnet[path]
             for name, values in settings.items():
-                variants = space.variants(name, settings['depth'])
-                decided = [values] if isinstance(variants, OneIndex) else values
-                for (stage, block, choices), value in zip(_decisions(space, name, settings['depth']), decided):
-                    if len(choices) > 1:
-                        vector[self._numbers[path, name, stage, block]] = choices.index(value)
+                decided = [values] if isinstance(space.variants(name, settings['depth']), OneIndex) else values
+                for (number, choices), value in zip(self.places(path, name, settings['depth']), decided):
+                    if number is not None:
+                        vector[number] = choices.index(value)
         if subnet.image_size is not None:
             vector[-1] = self.space.image_sizes.index(subnet.image_size)
         return tuple(vector)
@@ -90,14 +111,14 @@ class Genome:
         """The subnet of a vector.
 
         Args:
-            vector: an index into the choices of each gene. What stands for blocks that the depth leaves out does not
+            vector: an index into the choices of each gene. Entries for blocks that the depth leaves out do not
                 matter.
 
         Raises:
             ConfigError: for a vector of another length, an index out of range, or values that break an ordering rule.
         """
         if len(vector) != len(self.genes):
-            raise ConfigError(f'vector: {len(vector)} entries are not allowed; allowed: {len(self.genes)}, one a gene')
+            raise must_be('vector', f'{len(self.genes)} indices, one per gene', vector)
         result = {}
         for path, space in self.space.modules.items():
             settings: dict[str, Values] = {}
@@ -109,29 +130,25 @@ class Genome:
 
     def _decode_element(self, vector: Sequence[int], path: str, name: str, depth: Values | None) -> Values:
         space = self.space.modules[path]
-        decided = tuple(self._chosen(vector, self._numbers[path, name, stage, block]) if len(choices) > 1 else
-                        choices[0] for stage, block, choices in _decisions(space, name, depth))
+        decided = tuple(choices[0] if number is None else self._chosen(vector, number)
+                        for number, choices in self.places(path, name, depth))
         variants = space.variants(name, depth)
         if isinstance(variants, OneIndex):
             return decided[0]
         problem = variants.explain(decided, 'block' if space.elements[name].per_block else 'stage')
         if problem:
-            raise ConfigError(f'{path or space.key}.{name}: {problem}')
+            raise ConfigError(f'{path or space.key}.{name} {problem}')
         return decided
 
     def _chosen(self, vector: Sequence[int], number: int) -> Any:
         """What the vector chooses for a gene."""
-        gene, index = self.genes[number], vector[number]
-        if isinstance(index, bool) or not isinstance(index, Integral) or not 0 <= index < len(gene.choices):
-            raise ConfigError(f'gene {number}, {gene}: {index!r} is not allowed; allowed: 0..{len(gene.choices) - 1} '
-                              f'for {list(gene.choices)}')
-        return gene.choices[index]
+        gene = self.genes[number]
+        return gene.choices[self._rules[number].check(vector[number], f'vector[{number}] for {gene}')]
 
     def neighbours(self, subnet: Subnet) -> Iterator[Subnet]:
         """Every subnet of the space that differs in exactly one gene, each once.
 
-        Where it is the depth that differs, blocks that come in take the values of the stage's last block, and those
-        that go vanish.
+        Where the depth differs, added blocks take the values of the stage's last block, and removed blocks vanish.
 
         Raises:
             ConfigError: for a subnet of another space.
@@ -153,8 +170,8 @@ class Genome:
         """A subnet of the space that has each gene from one of two others.
 
         Each element is drawn uniformly from what the space allows of the parents' values, given the depth that was
-        drawn before. Only where blocks that one parent alone has cannot be fitted between those that both have
-        without breaking an ordering rule, all choices of their stages are open for such blocks.
+        drawn before. If blocks that only one parent has cannot be fitted between those that both have without
+        breaking an ordering rule, all choices of their stages are open for such blocks.
 
         Args:
             first: one parent.
@@ -186,7 +203,7 @@ def _genes(space: SearchSpace) -> Iterator[Gene]:
 
 
 def _decisions(space: ModuleSpace, name: str, depth: Values | None) -> list[tuple[int | None, int | None, tuple]]:
-    """What has to be decided about an element, given the depth: stage, block, and what is to choose from."""
+    """The decisions about an element, given the depth: stage, block, and the choices."""
     variants = space.variants(name, depth)
     if isinstance(variants, OneIndex):
         return [(None, None, tuple(variants.rows))]

@@ -12,6 +12,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.space.depth_numbers import DepthNumbers, count_depths
 from mmbignas.space.element import Element, parse_element, read_values
 from mmbignas.space.strategies import Value, Values, Variants
+from mmbignas.utils.rules import check_keys, must_be, shown
 
 ModuleSettings = Mapping[str, Values]
 
@@ -25,9 +26,9 @@ class MissingElement(ConfigError):
 class ModuleSpace:
     """The elements of one searchable module.
 
-    A module has stages, a stage has ``depth`` blocks. Every other element has one value a stage, or, under a
-    block-wise strategy, one a block. Settings are accepted in both forms; one canonical form is kept: a tuple per
-    element, one value a block for block-wise elements and one a stage for all others. Values for blocks that the
+    A module has stages, a stage has ``depth`` blocks. Every other element has one value per stage, or, under a
+    block-wise strategy, one per block. Settings are accepted in both forms; one canonical form is kept: a tuple per
+    element, one value per block for block-wise elements and one per stage for all others. Values for blocks that the
     depth leaves out do not exist in it, so equal subnets have equal settings.
 
     Args:
@@ -47,7 +48,7 @@ class ModuleSpace:
         self.num_stages = num_stages
         self.block_elements = tuple(block_elements)
         if 'depth' not in elements:
-            raise ConfigError(f'{key}: the element depth is missing; given: {", ".join(elements)}')
+            raise ConfigError(f'{key}.depth is missing; give the number of blocks per stage')
         names = ['depth', *(name for name in elements if name != 'depth')]
         parsed = {name: parse_element(name, elements[name], num_stages, f'{key}.{name}') for name in names}
         self.elements: dict[str, Element] = {
@@ -60,10 +61,10 @@ class ModuleSpace:
     def _resolve(self, element: Element, depth: Element) -> Element:
         """Check the element against the module, and give a fixed per-block list its stages."""
         if element.strategy is not None:
-            if element.per_block and element.name not in self.block_elements and element.name != 'depth':
-                raise ConfigError(f'{element.key}: sample_strategy {element.strategy.name!r} draws per block, but '
-                                  f'the blocks of a stage share their {element.name}; block-wise elements here: '
-                                  f'{", ".join(self.block_elements) or "none"}')
+            if element.per_block and element.name not in self.block_elements:
+                raise must_be(f'{element.key}.sample_strategy', 'net-wise or stage-wise (only '
+                              f'{", ".join(self.block_elements) or "nothing"} may differ between blocks of a stage)',
+                              element.strategy.name)
             element.strategy.check(element.name, element.choices, element.key)
             return element
         if element.blocks is None:
@@ -71,15 +72,13 @@ class ModuleSpace:
         counts = [stage[0] for stage in depth.choices]
         total = sum(counts)
         if depth.searched or len(element.blocks) != total:
-            raise ConfigError(f'{element.key} has {len(element.blocks)} values; allowed: {self.num_stages} (one a '
-                              f'stage)' + ('' if depth.searched else f' or {total} (one a block)'))
+            raise must_be(element.key, self._lengths(None if depth.searched else int(total)), element.blocks)
         stages = split_blocks(element.blocks, counts)
         choices = tuple(tuple(sorted(set(stage))) for stage in stages)
         if all(len(stage) == 1 for stage in choices):
             return Element(element.name, choices, None, element.key)
         if element.name not in self.block_elements:
-            raise ConfigError(f'{element.key}: the blocks of a stage share their {element.name}, got '
-                              f'{[list(stage) for stage in stages]}')
+            raise must_be(element.key, 'the same for all blocks of a stage', element.blocks)
         return dataclasses.replace(element, choices=choices)
 
     @property
@@ -89,14 +88,14 @@ class ModuleSpace:
 
     @property
     def is_supernet(self) -> bool:
-        """Whether some element is given as a space, be it one with a single choice.
+        """Whether some element is given as a space, even one with a single choice.
 
         A module that receives tensors of changing width has to be a supernet even if it has nothing to choose.
         """
         return any(element.strategy is not None for element in self.elements.values())
 
     def variants(self, name: str, depth: Values | None = None) -> Variants:
-        """The admissible values of element ``name``, given the depth where the element is another one.
+        """The admissible values of element ``name``, given the depth if the element is another one.
 
         Args:
             name: an element.
@@ -120,7 +119,7 @@ class ModuleSpace:
 
     @cached_property
     def _stage_ways(self) -> int:
-        """In how many ways the elements that are not block-wise can be drawn, which is the same for every depth."""
+        """The number of ways to draw the elements that are not block-wise; it is the same for every depth."""
         depth = self.variants('depth')[0]
         return math.prod(self.variants(name, depth).size for name, element in self.elements.items()
                          if name != 'depth' and not element.per_block)
@@ -133,7 +132,7 @@ class ModuleSpace:
     def __getitem__(self, number: int) -> dict[str, Values]:
         """The settings with this number, ``0 <= number < size``.
 
-        They are in lexicographic order: by depth, then by the other elements, of which the last varies fastest. The
+        They are in lexicographic order: by depth, then by the other elements, the last of which varies fastest. The
         first are the smallest subnet's, the last the largest's.
         """
         number, rest = divmod(number, self._stage_ways)
@@ -181,7 +180,7 @@ class ModuleSpace:
         """Check settings and bring them into canonical form.
 
         Args:
-            settings: element -> values, one a stage or one a block. Fixed elements may be left out.
+            settings: element -> values, one per stage or one per block. Fixed elements may be left out.
             key: how messages name the module, e.g. its path in the model.
 
         Raises:
@@ -189,11 +188,7 @@ class ModuleSpace:
                 module, element, stage or block, the value and the allowed ones.
         """
         key = key or self.key
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f'{key}: expected a dict of elements, got {settings!r}')
-        unknown = sorted(str(name) for name in set(settings) - set(self.elements))
-        if unknown:
-            raise ConfigError(f'{key}: unknown element {", ".join(unknown)}; allowed: {", ".join(self.elements)}')
+        check_keys(settings, key, self.elements)
         result: dict[str, Values] = {}
         missing: list[str] = []
         for name, element in self.elements.items():
@@ -211,15 +206,15 @@ class ModuleSpace:
             problem = self.variants(name, result.get('depth')).explain(values, 'block' if element.per_block else
                                                                        'stage')
             if problem:
-                raise ConfigError(f'{where}: {problem}')
+                raise ConfigError(f'{where} {problem}')
             result[name] = values
         if missing:  # said last, so that it hides no wrong value
             choices = [list(stage) for stage in self.elements[missing[0]].choices]
-            raise MissingElement(f'{key}.{missing[0]} is missing; it is searched: {choices}')
+            raise MissingElement(f'{key}.{missing[0]} is missing; give one of {shown(choices)}, stage by stage')
         return result
 
     def _align(self, values: Sequence[Value], element: Element, depth: Values | None, key: str) -> Values:
-        """From one value a stage or one a block to the form that this element is kept in."""
+        """From one value per stage or one per block to the form that this element is kept in."""
         values = read_values(element.name, values, key)
         counts = [int(count) for count in depth] if depth is not None else [1] * self.num_stages
         if len(values) == self.num_stages:
@@ -227,16 +222,17 @@ class ModuleSpace:
                 return values
             return tuple(value for value, count in zip(values, counts) for _ in range(count))
         if depth is None or len(values) != sum(counts):
-            blocks = '' if depth is None else f' or {sum(counts)} (one a block)'
-            raise ConfigError(f'{key} has {len(values)} values; allowed: {self.num_stages} (one a stage){blocks}')
+            raise must_be(key, self._lengths(None if depth is None else sum(counts)), values)
         if element.per_block:
             return values
         stages = split_blocks(values, counts)
-        for stage, blocks_of_stage in enumerate(stages):
-            if len(set(blocks_of_stage)) > 1:
-                raise ConfigError(f'{key}: the blocks of stage {stage} share one value here, got '
-                                  f'{list(blocks_of_stage)}')
+        if any(len(set(stage)) > 1 for stage in stages):
+            raise must_be(key, 'the same for all blocks of a stage', values)
         return tuple(stage[0] for stage in stages)
+
+    def _lengths(self, blocks: int | None) -> str:
+        """How many values an element may have, for messages."""
+        return f'a list of one value per stage ({self.num_stages})' + f' or one per block ({blocks})' * bool(blocks)
 
     def blocks(self, settings: ModuleSettings) -> list[list[dict[str, Any]]]:
         """Canonical settings block by block: per stage, per active block, element -> value (without depth)."""
@@ -265,7 +261,7 @@ class ModuleSpace:
 
 
 def split_blocks(values: Sequence[Value], depth: Sequence[Value]) -> list[Values]:
-    """Cut one value a block into stages of ``depth`` blocks."""
+    """Cut one value per block into stages of ``depth`` blocks."""
     stages, start = [], 0
     for count in depth:
         stages.append(tuple(values[start:start + int(count)]))

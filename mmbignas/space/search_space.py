@@ -5,25 +5,28 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 from mmbignas.errors import ConfigError
 from mmbignas.space.module_space import MissingElement, ModuleSettings, ModuleSpace
 from mmbignas.space.subnet import IMAGE_SIZE, ImageSize, Subnet
+from mmbignas.utils.rules import Rule, check_keys, integer, list_of, must_be, shown
+
+PIXELS = list_of(integer(1), '[height, width] in pixels, two integers >= 1', least=2, most=2)
 
 
 class SearchSpace:
     """The search space of a model: module path -> :class:`ModuleSpace`, and the image sizes to choose from.
 
     The subnets are numbered ``0 .. size - 1`` in lexicographic order: by the modules in their order, then by the image
-    size, which varies fastest. Number 0 is the smallest subnet, the last number the largest. No method but
-    :meth:`traverse` enumerates them, whose numbers often have dozens of digits.
+    size, which varies fastest. Number 0 is the smallest subnet, the last number the largest. Their
+    numbers often have dozens of digits, so no method except :meth:`traverse` enumerates them.
 
     Args:
         modules: the spaces of the searchable modules by their path in the model, e.g. ``backbone`` or
             ``bbox_head.cls_tower``.
-        image_sizes: ``(height, width)`` in pixels, in any order. A single one is no choice: its subnets have none.
+        image_sizes: ``(height, width)`` in pixels, in any order. With a single
+            one there is no choice, and subnets have none.
 
     Raises:
         ConfigError: for image sizes that are not distinct pairs of positive integers.
@@ -31,6 +34,16 @@ class SearchSpace:
     Attributes:
         modules: the spaces by path.
         image_sizes: the image sizes, ascending by area.
+
+    Example:
+        >>> backbone = dict(depth=[1, 2], out_channel=dict(space=dict(min=[8, 16], max=[16, 32], stride=8)))
+        >>> space = SearchSpace(dict(backbone=ModuleSpace(backbone, num_stages=2)))
+        >>> space.size
+        6
+        >>> space[5].to_dict()
+        {'backbone': {'depth': [1, 2], 'out_channel': [16, 32]}}
+        >>> space.index(space[5])
+        5
     """
 
     def __init__(self, modules: Mapping[str, ModuleSpace], image_sizes: Sequence[Sequence[int]] = ()) -> None:
@@ -46,14 +59,17 @@ class SearchSpace:
         """How many subnets there are."""
         return math.prod(space.size for space in self.modules.values()) * max(len(self.image_sizes), 1)
 
+    @cached_property
+    def _numbers(self) -> Rule:
+        return integer(0, self.size - 1)
+
     def __getitem__(self, number: int) -> Subnet:
         """The subnet with this number.
 
         Raises:
             ConfigError: for a number outside ``0 .. size - 1``.
         """
-        if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= number < self.size:
-            raise ConfigError(f'subnet number: {number!r} is not allowed; allowed: 0..{self.size - 1}')
+        self._numbers.check(number, 'subnet number')
         number, image_size = divmod(int(number), max(len(self.image_sizes), 1))
         numbers = {}
         for path, space in reversed(self.modules.items()):
@@ -93,8 +109,9 @@ class SearchSpace:
     def sample(self, rng: random.Random) -> Subnet:
         """Draw a subnet from an explicit generator; the same generator state gives the same subnet everywhere.
 
-        Each element is drawn by its strategy, the depth before those that depend on it. With block-wise elements
-        shallow subnets are therefore drawn more often than their number would make them; see :meth:`sample_uniform`.
+        Each element is drawn by its strategy, the depth before those that depend on it. So with
+        block-wise elements, shallow subnets are drawn more often than their share of the space; see
+        :meth:`sample_uniform`.
         """
         return self._assemble(lambda _, space: space.sample(rng), rng.choice)
 
@@ -106,7 +123,7 @@ class SearchSpace:
         """Walk the space in the order of the numbers, one subnet at a time.
 
         Args:
-            count: walk this many, evenly spaced from the first to the last, instead of all; of a space with fewer,
+            count: walk this many, evenly spaced from the first to the last, instead of all; in a smaller space,
                 all.
 
         Raises:
@@ -114,9 +131,7 @@ class SearchSpace:
         """
         if count is None:
             return map(self.__getitem__, range(self.size))
-        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-            raise ConfigError(f'count: {count!r} is not allowed; allowed: integers from 1')
-        count = min(int(count), self.size)
+        count = min(int(integer(1).check(count, 'count')), self.size)
         return (self[number * (self.size - 1) // max(count - 1, 1)] for number in range(count))
 
     def canonical(self, settings: Mapping[str, Any]) -> Subnet:
@@ -124,23 +139,19 @@ class SearchSpace:
 
         Args:
             settings: module path -> element -> values; or a subnet. A module without a choice may be left out. With
-                several image sizes, ``image_size`` -> ``[height, width]`` has to be there; with one, it may.
+                several image sizes, ``image_size`` -> ``[height, width]`` is required; with one, it is optional.
 
         Raises:
             ConfigError: naming module, element, stage, the value and the allowed ones.
         """
         if isinstance(settings, Subnet):
             settings = settings.to_dict()
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f'subnet settings: expected a dict from module path to elements, got {settings!r}')
-        unknown = sorted(str(path) for path in set(settings) - {*self.modules, IMAGE_SIZE})
-        if unknown:
-            raise ConfigError(f'subnet settings: no searchable module {", ".join(unknown)}; allowed: '
-                              f'{", ".join(self.modules)}')
+        check_keys(settings, 'subnet settings', [*self.modules, IMAGE_SIZE])
         result, missing = {}, []
         for path, space in self.modules.items():
             if path not in settings and space.searched:
-                missing.append(f'subnet settings: {path} is missing; given: {", ".join(settings) or "nothing"}')
+                missing.append(f'subnet settings: {path} is missing (given: {", ".join(settings) or "nothing"}); give '
+                               'its settings too')
                 continue
             try:
                 result[path] = space.canonical(settings.get(path, {}), path)
@@ -156,30 +167,27 @@ class SearchSpace:
         allowed = [list(size) for size in self.image_sizes]
         if IMAGE_SIZE not in settings:
             if len(allowed) > 1:
-                raise ConfigError(f'subnet settings: {IMAGE_SIZE} is missing; allowed: {allowed}')
+                raise ConfigError(f'subnet settings: {IMAGE_SIZE} is missing; give one of {shown(allowed)}')
             return None
         size = _read_image_size(settings[IMAGE_SIZE])
         if size not in self.image_sizes:
-            none = ('none, since there is no choice of image sizes here; leave it out, or give test_cfg.image_size '
-                    '(train_cfg.image_size_list in a training) several')
-            raise ConfigError(f'{IMAGE_SIZE}: {list(size)} is not allowed; allowed: {allowed or none}')
+            none = ('left out, since there is no choice of image sizes here (give test_cfg.image_size, or '
+                    'train_cfg.image_size_list in a training, several to get one)')
+            raise must_be(IMAGE_SIZE, f'one of {shown(allowed)}' if allowed else none, list(size))
         return size if len(allowed) > 1 else None
 
 
 def _read_image_sizes(sizes: Sequence[Sequence[int]]) -> tuple[ImageSize, ...]:
     """Distinct image sizes, ascending by area."""
     if isinstance(sizes, str) or not isinstance(sizes, Sequence):
-        raise ConfigError(f'{IMAGE_SIZE}: expected a list of [height, width], got {sizes!r}')
+        raise must_be(IMAGE_SIZE, 'a list of [height, width]', sizes)
     read = [_read_image_size(size) for size in sizes]
-    for index, size in enumerate(read):
-        if size in read[:index]:
-            raise ConfigError(f'{IMAGE_SIZE}: {list(size)} is given twice; allowed: sizes that differ')
+    if len(set(read)) < len(read):
+        raise must_be(IMAGE_SIZE, 'a list of different [height, width]', sizes)
     return tuple(sorted(read, key=lambda size: (math.prod(size), size)))
 
 
 def _read_image_size(size: Any) -> ImageSize:
     """Height and width in pixels, as plain integers."""
-    if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2 or any(
-            isinstance(pixels, bool) or not isinstance(pixels, Integral) or pixels < 1 for pixels in size):
-        raise ConfigError(f'{IMAGE_SIZE}: {size!r} is not allowed; allowed: [height, width] in pixels, integers from 1')
+    PIXELS.check(size, IMAGE_SIZE)
     return int(size[0]), int(size[1])

@@ -2,7 +2,7 @@
 
 A strategy turns the choices of an element (and, for elements other than ``depth``, the depth that was drawn) into the
 set of its admissible values, a :class:`Variants`. Drawing, listing and checking happen on that set: a draw is uniform
-over it, which is what drawing again until an ordering rule holds would give, without the drawing again.
+over it, as if values were drawn again until an ordering rule holds, but without drawing again.
 """
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import check_keys, integer, must_be, number, one_of, shown
 
 Value = int | float
 Values = tuple[Value, ...]
@@ -39,9 +40,9 @@ class Variants(ABC):
 
     @abstractmethod
     def explain(self, values: Values, unit: str = 'stage') -> str | None:
-        """Why ``values`` is not among the variants, ``None`` where it is.
+        """Why ``values`` is not among the variants; ``None`` if it is.
 
-        One clause that names the position (a ``unit``) and the allowed values.
+        One clause, "must be ..., got ...", that names the position (a ``unit``) and what is allowed there.
         """
 
     @abstractmethod
@@ -73,7 +74,7 @@ class OneIndex(Variants):
     def explain(self, values: Values, unit: str = 'stage') -> str | None:
         if values in self.rows:
             return None
-        return f'{list(values)} is not allowed; allowed: {[list(row) for row in self.rows]}'
+        return f'must be one of {shown([list(row) for row in self.rows])}, got {shown(list(values))}'
 
     def middle(self) -> Values:
         return self.rows[self.size // 2]
@@ -106,7 +107,7 @@ class Chain(Variants):
 
     @cached_property
     def _sums(self) -> list[list[int]]:
-        """Per position, before each choice and after the last: in how many ways the smaller choices can go on."""
+        """Per position, before each choice and after the last: the number of ways to go on from the smaller choices."""
         sums: list[list[int]] = []
         for position in reversed(range(len(self.choices))):
             ways = [1] * len(self.choices[position])
@@ -154,11 +155,11 @@ class Chain(Variants):
     def explain(self, values: Values, unit: str = 'stage') -> str | None:
         for position, (value, stage) in enumerate(zip(values, self.choices)):
             if value not in stage:
-                return f'{value} in {unit} {position} is not allowed; allowed: {list(stage)}'
+                return f'must be one of {shown(list(stage))} in {unit} {position}, got {shown(value)}'
             if position and value not in self.options(position, values[position - 1]):
                 low, high = self.slopes[position] or (0, 0)
-                return (f'{value} in {unit} {position} breaks the ordering rule: it must lie between {low:g} and '
-                        f'{high:g} times the value before it, {values[position - 1]}')
+                return (f'must be {low:g} to {high:g} times the value before it, {values[position - 1]}, in {unit} '
+                        f'{position} by its ordering rule, got {value}')
         return None
 
     def middle(self) -> Values:
@@ -190,12 +191,12 @@ class Strategy:
 
     @property
     def per_block(self) -> bool:
-        """Whether it draws one value a block."""
+        """Whether it draws one value per block."""
         return self.name.endswith('block_wise')
 
     @property
     def follows_depth(self) -> bool:
-        """Whether the values of an element other than the depth are another set for another depth."""
+        """Whether the set of values of an element other than the depth changes with the depth."""
         return self.per_block or self.name == 'stage_wise_depth'
 
     def check(self, element: str, choices: Sequence[Values], key: str) -> None:
@@ -204,31 +205,26 @@ class Strategy:
         Raises:
             ConfigError: naming key, strategy and what is wrong.
         """
-        if self.per_block and element == 'depth':
-            raise ConfigError(f'{key}: sample_strategy {self.name!r} draws per block, but depth is the number of '
-                              'blocks; allowed: the net-wise and stage-wise strategies')
+        where, stages = f'{key}.sample_strategy', [list(stage) for stage in choices]
         if self.name == 'ordered_stage_wise_depth' and element != 'depth':
-            raise ConfigError(f"{key}: sample_strategy 'ordered_stage_wise_depth' is for depth only; allowed here: "
-                              f"'ordered_stage_wise', 'stage_wise_depth'")
+            raise must_be(where, "another one, such as 'ordered_stage_wise' (this one is for depth only)", self.name)
         if self.name == 'net_wise' and len(set(choices)) > 1:
-            raise ConfigError(f"{key}: sample_strategy 'net_wise' needs the same choices in every stage, got "
-                              f'{[list(stage) for stage in choices]}')
-        lengths = {len(stage) for stage in choices} - {1}
-        if self.name == 'net_wise_index' and len(lengths) > 1:
-            raise ConfigError(f"{key}: sample_strategy 'net_wise_index' needs as many choices in every stage that has "
-                              f'more than one, got {[list(stage) for stage in choices]}')
+            raise must_be(f'{key}.space', "the same in every stage for sample_strategy 'net_wise'", stages)
+        if self.name == 'net_wise_index' and len({len(stage) for stage in choices} - {1}) > 1:
+            raise must_be(f'{key}.space', "lists of one length, or of one choice, for sample_strategy 'net_wise_index'",
+                          stages)
         last = len(choices) - 1
         end = last if self.end_stage is None else self.end_stage
         if not 0 <= self.start_stage <= end <= last:
-            raise ConfigError(f'{key}.sample_strategy.kwargs: needs 0 <= start_stage <= end_stage <= {last}, got '
+            raise ConfigError(f'{where}.kwargs must be 0 <= start_stage <= end_stage <= {last}, got '
                               f'start_stage={self.start_stage}, end_stage={self.end_stage}')
         if 'ordered' in self.name:
             for label, index in (('largest', -1), ('smallest', 0)):
                 extreme = tuple(stage[index] for stage in choices)
                 problem = Chain(choices, self._slopes(len(choices))).explain(extreme)
                 if problem:
-                    raise ConfigError(f'{key}: the {label} subnet {list(extreme)} cannot be drawn by '
-                                      f'{self.name!r}: {problem}')
+                    raise ConfigError(f'{key}: {self.name!r} cannot draw the {label} subnet {list(extreme)}: its value '
+                                      f'{problem}')
 
     def _slopes(self, count: int) -> list[tuple[float, float] | None]:
         end = count - 1 if self.end_stage is None else self.end_stage
@@ -262,7 +258,7 @@ class Strategy:
 STRATEGIES = ('net_wise', 'net_wise_index', 'stage_wise', 'ordered_stage_wise', 'stage_wise_depth',
               'ordered_stage_wise_depth', 'block_wise', 'ordered_block_wise')
 STAGE_ORDERED = ('ordered_stage_wise', 'ordered_stage_wise_depth')
-ORDER_KWARGS = ('min_slope', 'max_slope', 'start_stage', 'end_stage')
+ORDER_KWARGS = dict(min_slope=number(), max_slope=number(), start_stage=integer(0), end_stage=integer(0).or_none())
 
 
 def parse_strategy(config: Any, key: str) -> Strategy:
@@ -274,22 +270,10 @@ def parse_strategy(config: Any, key: str) -> Strategy:
     kwargs: Any = {}
     name = config
     if isinstance(config, Mapping):
-        if set(config) - {'name', 'kwargs'} or 'name' not in config:
-            raise ConfigError(f'{key}: expected a name or dict(name=..., kwargs=...), got {dict(config)}')
+        check_keys(config, key, ('name', 'kwargs'), ('name',))
         name, kwargs = config['name'], config.get('kwargs') or {}
-    if name not in STRATEGIES:
-        raise ConfigError(f'{key}: unknown strategy {name!r}; allowed: {", ".join(STRATEGIES)}')
-    if not isinstance(kwargs, Mapping):
-        raise ConfigError(f'{key}.kwargs: expected a dict, got {kwargs!r}')
-    allowed = ORDER_KWARGS if name in STAGE_ORDERED else ()
-    unknown = sorted(str(label) for label in set(kwargs) - set(allowed))
-    if unknown:
-        raise ConfigError(f'{key}.kwargs: {name!r} does not take {", ".join(unknown)}; '
-                          f'allowed: {", ".join(allowed) or "none"}')
+    one_of(STRATEGIES).check(name, key)
+    check_keys(kwargs, f'{key}.kwargs', ORDER_KWARGS if name in STAGE_ORDERED else ())
     for label, value in kwargs.items():
-        stage = label.endswith('stage')
-        if isinstance(value, bool) or not isinstance(value, int if stage else (int, float)) and not (
-                value is None and label == 'end_stage'):
-            raise ConfigError(f'{key}.kwargs.{label}: expected {"a stage index" if stage else "a number"}, '
-                              f'got {value!r}')
+        ORDER_KWARGS[label].check(value, f'{key}.kwargs.{label}')
     return Strategy(name, **kwargs)

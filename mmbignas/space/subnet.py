@@ -27,7 +27,7 @@ class Subnet(Mapping[str, ModuleSettings]):
 
     @property
     def image_size(self) -> ImageSize | None:
-        """Height and width of the images in pixels; ``None`` where the space leaves no choice."""
+        """Height and width of the images in pixels; ``None`` if the space leaves no choice."""
         return self._image_size
 
     def __getitem__(self, path: str) -> ModuleSettings:

@@ -12,6 +12,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.space.search_space import SearchSpace
 from mmbignas.space.subnet import Subnet
 from mmbignas.utils.files import replacing
+from mmbignas.utils.rules import one_of
 
 SUBNET_SUFFIXES = ('.json', '.yaml', '.yml')
 
@@ -76,6 +77,5 @@ def load_subnet(path: str | Path, space: SearchSpace) -> Subnet:
 
 def _checked(path: str | Path) -> Path:
     path = Path(path)
-    if path.suffix not in SUBNET_SUFFIXES:
-        raise ConfigError(f'{path}: files of subnets end in {", ".join(SUBNET_SUFFIXES)}, got {path.suffix!r}')
+    one_of(SUBNET_SUFFIXES).check(path.suffix, f'{path}: the suffix')
     return path

@@ -1,10 +1,41 @@
 """From a config to a model, with or without trained weights."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmbignas.supernet import Checkpoint, Supernet, load_weights, model_config
+from mmbignas.errors import ConfigError
+from mmbignas.supernet.checkpoint import Checkpoint, load_weights
+from mmbignas.supernet.supernet import Supernet
+
+
+def model_config(cfg: Mapping[str, Any], key: str) -> Any:
+    """The config of the model, with the data preprocessor that may stand beside it, as in configs of MMPretrain.
+
+    As in MMEngine's ``Runner``, one in the model itself takes precedence.
+
+    Args:
+        cfg: the config of a run; not changed.
+        key: where the config comes from, for messages.
+
+    Returns:
+        a copy, since detectors write into theirs.
+
+    Raises:
+        ConfigError: for a config without a model.
+    """
+    if not isinstance(cfg.get('model'), Mapping):
+        raise ConfigError(f'{key}: the config has no model (keys: {", ".join(cfg) or "none"}); give one with '
+                          'model=dict(type=...)')
+    model_cfg = copy.deepcopy(cfg['model'])
+    if cfg.get('data_preprocessor') is not None:
+        model_cfg.setdefault('data_preprocessor', copy.deepcopy(cfg['data_preprocessor']))
+    return model_cfg
 
 
 def use_scope(cfg: Config) -> None:
@@ -35,7 +66,7 @@ def load_supernet(cfg: Config, checkpoint: Checkpoint) -> Supernet:
 
     Args:
         cfg: The config.
-        checkpoint: Of a run with it.
+        checkpoint: From a run with it.
 
     Raises:
         ConfigError: The config has no model, the model cannot be handled, or the checkpoint is of another architecture.

@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmbignas.errors import ConfigError
 from mmbignas.ops import DynamicLayer, SwitchableBatchNorm2d
 from mmbignas.supernet.supernet import live_modules
+from mmbignas.utils.models import unwrapped
 
 
 class BNState:
     """A copy of the running statistics of all batch normalisations of a model.
 
-    Evaluating a calibrated subnet in the middle of training must not move the statistics that training goes on with::
+    Evaluating a calibrated subnet in the middle of training must not change the statistics of the training::
 
         state = BNState(model)
         calibrate_bn(model, batches)
@@ -32,7 +32,7 @@ class BNState:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        # By name: a buffer may be another tensor by the time it is put back, after model.to(device) for one.
+        # By name: a buffer may be another tensor by the time it is put back, for example after model.to(device).
         self._saved = [(layer, name, buffer.detach().clone())
                        for layer in model.modules() if isinstance(layer, _BatchNorm)
                        for name, buffer in layer.named_buffers(recurse=False)]
@@ -49,29 +49,29 @@ class BNState:
 def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
     """Recompute the running statistics of the current subnet's batch normalisations.
 
-    BigNAS (arXiv 2003.11142, section 3.3) does so after training, since the statistics of a supernet are a mixture of
+    BigNAS (arXiv 2003.11142, section 3.3) does this after training, since the statistics of a supernet are a mixture of
     those of all subnets. Every batch normalisation that the subnet uses normalises each batch by the batch's own
     statistics, as in training; everything else (dropout, drop-path, ...) is in eval mode. Its new running statistics
     are the mean and variance of all values that it was given: over batches of any size, over its calls where several
-    pyramid levels share it, and over all processes, of which each brings its own batches, or none. They are pooled in
+    pyramid levels share it, and over all processes, each of which brings its own batches, or none. They are pooled in
     float64 from count, mean and sum of squared deviations, so the variance between batches counts too. As always in
     torch, ``running_var`` is the unbiased estimate: the sum of squared deviations over ``count - 1``.
 
-    Nothing but these statistics differs afterwards: not those of other blocks, channels or widths, nor training
-    flags, momentum and ``num_batches_tracked``. After an exception the statistics too are as they were. Layers
-    without running statistics are passed over. In a distributed run all processes must call this together.
+    Only these statistics differ afterwards: not those of other blocks, channels or widths, nor training flags,
+    momentum and ``num_batches_tracked``. After an exception the statistics are as they were before. Layers without
+    running statistics are ignored. In a distributed run all processes must call this together.
 
     Args:
-        model: a model with ``data_preprocessor``, or a wrapper such as DDP around one; of a supernet, the subnet that
-            is applied counts.
+        model: a model with ``data_preprocessor``, or a wrapper such as DDP around one; in a supernet, the applied
+            subnet counts.
         batches: batches as a dataloader yields them; each goes through ``model.data_preprocessor`` and then through
             ``model`` in mode ``tensor``.
 
     Raises:
-        ConfigError: when there is no batch, or a batch normalisation of the subnet was given fewer than two values a
-            channel.
+        ConfigError: when there is no batch, or a batch normalisation of the subnet was given fewer than two values
+            per channel.
     """
-    model = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
+    model = unwrapped(model)
     norms = _live_norms(model)
     layers = [layer for own in norms.values() for layer in own]
     if not layers:
@@ -87,7 +87,7 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
         state.restore()
     moments = {layer: record.pooled() for layer, record in records.items()}
     if _pool_processes(list(moments.values()), num_batches) == 0:
-        raise ConfigError('BN calibration has no data; it needs at least one image')
+        raise ConfigError('BN calibration has no data; give it at least one image')
     _check_counts({name: max(int(moments[layer][0].max()) for layer in own) for name, own in norms.items()})
     for layer, (count, mean, squares) in moments.items():
         var = squares / (count - 1).clamp(min=1)
@@ -96,7 +96,7 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any]) -> None:
 
 
 def _live_norms(model: nn.Module) -> dict[str, list[_BatchNorm]]:
-    """Path of each normalisation that the subnet uses -> itself and, of a switchable one, those of other widths."""
+    """Path of each normalisation that the subnet uses -> itself and, if it is switchable, those of other widths."""
     norms: dict[str, list[_BatchNorm]] = {}
     seen: set[nn.Module] = set()
     for name, module in live_modules(model):
@@ -133,10 +133,10 @@ def _forward(model: Any, batch: Any) -> None:
 
 @contextmanager
 def _calibration_mode(model: nn.Module, layers: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Eval mode for everything but ``layers``, which expose each call's statistics as their running statistics."""
+    """Eval mode for everything except ``layers``, which expose each call's statistics as their running statistics."""
     changes: list[tuple[nn.Module, dict[str, Any]]] = [(module, dict(training=False)) for module in model.modules()]
     for layer in layers:
-        # Momentum 1 would keep a NaN of before, as 0 times NaN.
+        # Momentum 1 would keep an earlier NaN, as 0 times NaN.
         for statistic, value in zip(_statistics(layer), (0, 1)):
             statistic.fill_(value)
         values: dict[str, Any] = dict(training=True, momentum=1.0)
@@ -171,7 +171,7 @@ def _attributes(module: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
 
 
 class _Record:
-    """What a normalisation was given: rows count, mean and sum of squared deviations, a column a channel.
+    """What a normalisation was given: rows count, mean and sum of squared deviations, one column per channel.
 
     Args:
         layer: the normalisation; its running statistics are those of its last call.
@@ -220,7 +220,7 @@ def _recording(norms: Iterable[_BatchNorm], records: Mapping[_BatchNorm, _Record
         x = inputs[0]
         if x.numel() != x.shape[1]:
             return
-        # torch refuses to normalise one value a channel (a 1x1 feature of one image) by its own statistics. These
+        # torch refuses to normalise one value per channel (a 1x1 feature of one image) by its own statistics. These
         # are the value itself and 0, and eval mode makes the same of them.
         layer = layer_of(module, x)
         mean, var = _statistics(layer)
@@ -272,8 +272,8 @@ def _pool_processes(moments: list[Tensor], num_batches: int) -> int:
 
 
 def _check_counts(counts: Mapping[str, int]) -> None:
-    """Refuse statistics that do not exist; ``counts`` has the values a channel of each normalisation."""
-    for few, what in ((0, 'no data'), (1, 'a single value a channel')):
+    """Refuse statistics that do not exist; ``counts`` has each normalisation's values per channel."""
+    for few, what in ((0, 'no data'), (1, 'a single value per channel')):
         names = [name for name, count in counts.items() if count == few]
         if names:
             raise ConfigError(f'BN calibration gave {what} to {", ".join(names)}; every batch normalisation of the '

@@ -8,12 +8,13 @@ from torch import nn
 from mmbignas.errors import ConfigError
 from mmbignas.ops import DynamicLayer
 from mmbignas.supernet import Supernet, probe
+from mmbignas.utils.rules import must_be
 
 
 def check_widths(supernet: Supernet) -> None:
     """Make sure that every module takes what the smallest subnet gives it, and needs what the largest does.
 
-    A plain neck behind a searchable backbone, for one, fits the largest subnet alone. A dynamic layer that is wider
+    A plain neck behind a searchable backbone, for example, fits the largest subnet only. A dynamic layer that is wider
     than anything it is given would never train the rest.
 
     Args:
@@ -27,7 +28,7 @@ def check_widths(supernet: Supernet) -> None:
 
     def enter(path: str, module: nn.Module, inputs: tuple) -> None:
         channels = -1 if isinstance(module, nn.Linear) else 1
-        entered.pop(path, None)  # the last one is to stand last
+        entered.pop(path, None)  # the last one has to be last
         entered[path] = inputs[0].shape[channels] if isinstance(module, DynamicLayer) else 0
 
     handles = [module.register_forward_pre_hook(partial(enter, path))
@@ -51,5 +52,4 @@ def check_widths(supernet: Supernet) -> None:
         layer = supernet.model.get_submodule(path)
         full = getattr(layer, 'in_channels', getattr(layer, 'in_features', given))
         if given and given < full:
-            raise ConfigError(f'model: {path} is built for an input of {full} channels, but the largest subnet gives '
-                              f'it {given}; allowed: in_channels that are the greatest width of what comes before')
+            raise must_be(f'model: in_channels of {path}', f'{given}, the width that the largest subnet gives it', full)

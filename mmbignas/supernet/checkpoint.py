@@ -11,20 +11,21 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import must_be, one_of
 
 WEIGHTS = ('ema', 'training')
-NAMED = 3  # weights in a message about many
+NAMED = 3  # names in a message about many weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of a model, and what was written down with them.
+    """The weights of a model, and the facts stored with them.
 
     Args:
         path: where they come from.
         state_dict: the weights, on the CPU.
         meta: of MMEngine's checkpoints: config, classes, epoch, ...; empty if there is none.
-        weights: of a run with ``EMAHook``, ``ema`` or ``training``; else ``None``.
+        weights: for a run with ``EMAHook``, ``ema`` or ``training``; else ``None``.
     """
 
     path: str
@@ -34,7 +35,7 @@ class Checkpoint:
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of the classes, if they were written down."""
+        """Names of the classes, if they are stored."""
         # MMDetection before 3.0 wrote CLASSES, and beside dataset_meta.
         facts = {**self.meta, **(self.meta.get('dataset_meta') or {})}
         classes = {str(name).lower(): value for name, value in facts.items()}.get('classes')
@@ -45,35 +46,34 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        path: a file of MMEngine's, of any other program that writes a state dict, alone or as ``state_dict``, or an
+        path: a file of MMEngine or of any other program that writes a state dict, alone or as ``state_dict``, or an
             address that MMEngine knows to load (``https://``, ``torchvision://``, ...).
-        weights: of a run with ``EMAHook``, ``ema`` for the averaged weights or ``training`` for those that were
-            trained. ``None`` takes ``state_dict``, as MMEngine's tools do: the averaged ones, where there are any.
+        weights: for a run with ``EMAHook``, ``ema`` for the averaged weights or ``training`` for the trained ones.
+            ``None`` takes ``state_dict``, as MMEngine's tools do: the averaged weights, if there are any.
 
     Raises:
         ConfigError: for a file that is missing or truncated or that holds no weights, or averaged weights that it does
             not have.
     """
     path = str(path)
-    if weights not in (None, *WEIGHTS):
-        raise ConfigError(f'weights: {weights!r} is not allowed; allowed: {", ".join(WEIGHTS)} or None')
+    one_of(WEIGHTS).or_none().check(weights, 'weights')
     if '://' not in path and not Path(path).is_file():
-        raise ConfigError(f'checkpoint not found: {path}')
+        raise ConfigError(f'checkpoint not found: {path}; give an existing file')
     try:
         content = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
-    except Exception as error:  # of many kinds, by file and by what is broken
+    except Exception as error:  # of many kinds, depending on the file and the damage
         reason = ' '.join(str(error).split())
         raise ConfigError(f'{path}: cannot be read as a checkpoint, it may be truncated ({type(error).__name__}: '
                           f'{reason[:300]})') from error
     state = content.get('state_dict', content) if isinstance(content, Mapping) else None
     if not state or not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(f'{path}: holds no weights; allowed: a state dict, alone or as state_dict')
+        raise ConfigError(f'{path}: holds no weights; give a state dict, alone or as state_dict')
     if weights is None and 'ema_state_dict' in content:
         weights = 'ema'
     if weights is not None:
         state = _averaged_or_not(content, weights, path)
     meta = content.get('meta')
-    # Names as of DDP, where it was not unwrapped.
+    # Names of a DDP wrapper that was not unwrapped.
     return Checkpoint(path, {name.removeprefix('module.'): value for name, value in state.items()},
                       dict(meta) if isinstance(meta, Mapping) else {}, weights)
 
@@ -81,8 +81,8 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
 def _averaged_or_not(content: Mapping[str, Any], weights: str, path: str) -> Mapping[str, Tensor]:
     """The averaged or the trained weights of a run with ``EMAHook``, which swaps them when it writes a checkpoint."""
     if 'ema_state_dict' not in content:
-        raise ConfigError(f'weights: {weights!r} is not allowed with {path}, which has no averaged weights beside the '
-                          'trained ones; allowed: checkpoints of a run with EMAHook')
+        raise must_be('weights', f'None for {path}, which, unlike checkpoints of a run with EMAHook, has no averaged '
+                      'weights beside the trained ones', weights)
     if weights == 'ema':
         return content['state_dict']
     prefix = 'module.'
@@ -105,7 +105,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def check_weights(model: nn.Module, checkpoint: Checkpoint, more: bool = False) -> None:
-    """Make sure that a checkpoint is of the model's architecture.
+    """Make sure that a checkpoint fits the model's architecture.
 
     Args:
         model: not a wrapper.
@@ -141,7 +141,7 @@ def check_state(expected: Mapping[str, Tensor], checkpoint: Checkpoint, more: bo
 
 
 def listed(names: Sequence[str], limit: int = 5) -> str:
-    """The first of many names, and how many there are."""
+    """The first of many names, and their number."""
     rest = len(names) - limit
     return ', '.join(names[:limit]) + (f' and {rest} more' if rest > 0 else '')
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmbignas.errors import ConfigError
 from mmbignas.space import SUBNET_SUFFIXES, SearchSpace, Subnet, load_subnet
+from mmbignas.utils.rules import must_be
 
 NAMED_SUBNETS = ('max', 'min', 'middle', 'random')
 
@@ -21,11 +22,13 @@ class SubnetChoice:
 
     Args:
         name: what it is called in logs.
-        subnet: the subnet; ``None`` for one that is drawn anew each time.
+        subnet: the subnet; ``None`` for one that is drawn each time.
+        drawn: how that is drawn: ``random``, or another name that the list may have; empty where there is a subnet.
     """
 
     name: str
     subnet: Subnet | None
+    drawn: str = ''
 
     def draw(self, space: SearchSpace, rng: random.Random) -> Subnet:
         """The subnet, drawn from ``space`` if it is a random one."""
@@ -33,7 +36,7 @@ class SubnetChoice:
 
 
 def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: SearchSpace, key: str, *,
-                  typed: bool = False) -> list[SubnetChoice]:
+                  typed: bool = False, drawn: Sequence[str] = ()) -> list[SubnetChoice]:
     """Read a list of subnets.
 
     Args:
@@ -42,32 +45,34 @@ def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: Searc
             :func:`~mmbignas.space.load_subnet`; or settings; or ``dict(name=..., subnet_settings=...)``.
         space: the space that they are subnets of.
         key: the list's place in the config, or the option of a tool, for messages.
-        typed: whether they were typed on a command line; messages then do not offer settings.
+        typed: whether they were typed on a command line; then messages do not offer settings.
+        drawn: names beside ``random`` of subnets that the caller draws each time.
 
     Returns:
         list: in the same order. Random ones are called ``random0``, ``random1``, ..., settings without a name
-        ``fixed0``, ..., number 123 ``subnet123``, those from a file like the file without its suffix; a name that
-        comes again gets a number.
+        ``fixed0``, ..., number 123 ``subnet123``, those from a file like the file without its suffix; a repeated name
+        gets a number.
 
     Raises:
         ConfigError: for an unknown name, a number or settings outside the space, or a file that cannot be read.
     """
+    names = (*NAMED_SUBNETS, *drawn)
     if isinstance(choices, (str, Mapping)) or not isinstance(choices, Sequence) or not choices:
-        raise ConfigError(f'{key}: expected a non-empty list of {", ".join(NAMED_SUBNETS)}, numbers, files or '
-                          f'settings, got {choices!r}')
+        raise must_be(key, f'a non-empty list of {", ".join(names)}, numbers, files or settings', choices)
     seen: Counter[str] = Counter()
     result = []
     for index, choice in enumerate(choices):
-        name, subnet = _parse_choice(choice, space, f'{key}[{index}]', typed)
+        name, subnet = _parse_choice(choice, space, f'{key}[{index}]', typed, names)
+        way = name if subnet is None else ''
         number = seen[name]
         seen[name] += 1
-        if number or name in ('random', 'fixed'):
+        if number or way or name in ('random', 'fixed'):
             name = f'{name}_{number}' if str(name)[-1:].isdigit() else f'{name}{number}'
-        result.append(SubnetChoice(name, subnet))
+        result.append(SubnetChoice(name, subnet, way))
     for name, count in Counter(choice.name for choice in result).items():
         if count > 1:
-            raise ConfigError(f'{key}: {name!r} names {count} subnets; allowed: names that differ from each other and '
-                              'from the generated ones (random0, fixed0, ...)')
+            raise ConfigError(f'{key}: {name!r} names {count} subnets; give names that differ from each other and from '
+                              'the generated ones (random0, fixed0, ...)')
     return result
 
 
@@ -80,17 +85,19 @@ def parse_choice(choice: str, space: SearchSpace, key: str) -> SubnetChoice:
         key: the option, for messages.
 
     Returns:
-        SubnetChoice: called like the entry of a list, but ``random`` without a number.
+        SubnetChoice: with the name that it would have in a list, except that ``random`` has no number.
 
     Raises:
         ConfigError: as :func:`parse_choices`.
     """
-    return SubnetChoice(*_parse_choice(choice, space, key, typed=True))
+    name, subnet = _parse_choice(choice, space, key, True, NAMED_SUBNETS)
+    return SubnetChoice(name, subnet, name if subnet is None else '')
 
 
-def _parse_choice(choice: Any, space: SearchSpace, key: str, typed: bool) -> tuple[str, Subnet | None]:
-    if isinstance(choice, str) and choice in NAMED_SUBNETS:
-        return choice, None if choice == 'random' else getattr(space, choice)()
+def _parse_choice(choice: Any, space: SearchSpace, key: str, typed: bool,
+                  names: Sequence[str]) -> tuple[str, Subnet | None]:
+    if isinstance(choice, str) and choice in names:
+        return choice, getattr(space, choice)() if choice in ('max', 'min', 'middle') else None
     if isinstance(choice, str) and re.fullmatch('-?[0-9]+', choice):
         choice = int(choice)
     try:
@@ -104,7 +111,6 @@ def _parse_choice(choice: Any, space: SearchSpace, key: str, typed: bool) -> tup
             return Path(choice).stem, load_subnet(choice, space)
     except ConfigError as error:
         raise ConfigError(f'{key}: {error}') from None
-    names, suffixes = ', '.join(NAMED_SUBNETS), ', '.join(SUBNET_SUFFIXES)
-    allowed = (f'{names}, a number in 0..{space.size - 1}, or a file whose name ends in {suffixes}' if typed else
-               f'a number in 0..{space.size - 1}, a path that ends in {suffixes}, {names}, or settings')
-    raise ConfigError(f'{key}: {choice!r} is not allowed; allowed: {allowed}')
+    allowed = (f'{", ".join(names)}, a number from 0 to {space.size - 1}, or a file that ends in '
+               f'{", ".join(SUBNET_SUFFIXES)}')
+    raise must_be(key, allowed if typed else f'{allowed}, or settings', choice)

@@ -16,8 +16,8 @@ def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet
     """The config of the plain network that a subnet is.
 
     Every searchable module's elements become lists of numbers. Every ``in_channels`` of the config becomes the width
-    that really arrives there, which is observed in a forward pass of a small image: so a config from outside this
-    package needs no rule of its own.
+    that really arrives there, as observed in a forward pass of a small image. So a config from outside this package
+    needs no rule of its own.
 
     Args:
         model_cfg: the supernet's model config. A searchable module's config stands at the module's path in it.
@@ -54,7 +54,7 @@ def _widths(value: Any) -> int | list[int] | None:
 
 
 def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet) -> dict[str, int | list[int]]:
-    """Path of each config node that has ``in_channels`` -> the width or widths of what its module is given."""
+    """Path of each config node that has ``in_channels`` -> the width or widths of its module's input."""
     widths: dict[str, int | list[int]] = {}
 
     def record(path: str, many: bool) -> Any:
@@ -75,7 +75,7 @@ def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet)
         if isinstance(node, Mapping) and 'in_channels' in node:
             hook = record(path, isinstance(node['in_channels'], Sequence))
             # MMDetection calls a head's forward as a method, which fires no hook of the head: the first of its
-            # layers to be called tells as much.
+            # layers to be called tells the same.
             handles += [part.register_forward_pre_hook(hook) for part in module.modules()]
     try:
         probe(supernet, subnet)
@@ -105,7 +105,7 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
     Args:
         supernet: the supernet, with any subnet applied, or a wrapper such as DDP around it. An elastic network needs
             the very subnet applied.
-        plain: the plain network; it only tells names and shapes.
+        plain: the plain network; only its names and shapes are used.
 
     Returns:
         dict: a complete state dict of ``plain``.

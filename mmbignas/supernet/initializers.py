@@ -1,4 +1,4 @@
-"""``init_cfg`` of models that start from the weights of a network of another size."""
+"""``init_cfg`` for models that start from the weights of a network of another size."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -14,20 +14,21 @@ from mmbignas.errors import ConfigError
 from mmbignas.registry import WEIGHT_INITIALIZERS
 from mmbignas.supernet.checkpoint import Checkpoint, listed, read_checkpoint
 from mmbignas.supernet.transfer import layer_of, overlap, sliced
+from mmbignas.utils.rules import must_be
 
 
 class CheckpointInit(ABC):
     """An ``init_cfg`` that takes weights from a checkpoint of a network with the same names and other shapes.
 
     It stands at the model, or at a part of it together with ``prefix``; in a list of several it has to be the last.
-    Like MMEngine's ``Pretrained`` it has the last word: no ``init_cfg`` below it comes after it.
+    Like MMEngine's ``Pretrained`` it comes last: no ``init_cfg`` of a module below runs after it.
 
     Args:
         checkpoint: a file, or an address that MMEngine knows to load.
         prefix: where the module's entries stand in the checkpoint, e.g. ``'backbone'`` for a backbone alone.
-        exclude: path, or paths, of modules that keep their own initialisation, e.g. ``['bbox_head.retina_cls']`` for
+        exclude: path or paths of modules that keep their own initialisation, e.g. ``['bbox_head.retina_cls']`` for
             other classes than those of the checkpoint.
-        weights: ``ema`` or ``training``, of a run with ``EMAHook``; see :func:`~mmbignas.supernet.read_checkpoint`.
+        weights: ``ema`` or ``training``, for a run with ``EMAHook``; see :func:`~mmbignas.supernet.read_checkpoint`.
 
     Raises:
         ConfigError: when the model is initialised, for a checkpoint that cannot be read or does not fit, paths that
@@ -43,7 +44,7 @@ class CheckpointInit(ABC):
 
     @property
     def key(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return f'{type(self).__name__}.checkpoint'
 
     def __call__(self, module: nn.Module) -> None:
@@ -57,11 +58,11 @@ class CheckpointInit(ABC):
         source = {name.removeprefix(self.prefix): value for name, value in checkpoint.state_dict.items()
                   if name.startswith(self.prefix)}
         if not source:
-            raise ConfigError(f'{type(self).__name__}.prefix: {self.prefix!r} begins no name in {checkpoint.path}')
+            raise must_be(f'{type(self).__name__}.prefix', f'the beginning of names in {checkpoint.path}', self.prefix)
         paths = dict(module.named_modules())
         for path in self.exclude:
             if path not in paths:
-                raise ConfigError(f'{type(self).__name__}.exclude: the model has no module {path!r}')
+                raise must_be(f'{type(self).__name__}.exclude', 'paths of modules of the model', path)
         target = module.state_dict()
         self._check_classes(module, checkpoint, source, target)
         _initialize_children(module)
@@ -78,13 +79,13 @@ class CheckpointInit(ABC):
         return any(name == path or name.startswith(f'{path}.') for path in self.exclude)
 
     def _check_last(self, module: nn.Module) -> None:
-        """Refuse a list of ``init_cfg`` of which another entry would write over the weights."""
+        """Refuse a list of ``init_cfg`` in which another entry would overwrite the weights."""
         cfgs: Any = getattr(module, 'init_cfg', None)
         if isinstance(cfgs, (list, tuple)):
             names = [str(getattr(cfg['type'], '__name__', cfg['type'])).rpartition('.')[2] for cfg in cfgs]
             if names[-1] != type(self).__name__ or 'Pretrained' in names:
-                raise ConfigError(f'init_cfg: {", ".join(names)} is not allowed, since another one would write over '
-                                  f'the weights of {type(self).__name__}; allowed: that one last, without Pretrained')
+                raise must_be('init_cfg', f'a list with {type(self).__name__} last and no Pretrained, which would '
+                              'write over its weights', names)
 
     def _check_classes(self, module: nn.Module, checkpoint: Checkpoint, source: Mapping[str, Tensor],
                        target: Mapping[str, Tensor]) -> None:
@@ -95,19 +96,19 @@ class CheckpointInit(ABC):
             if not isinstance(count, int) or count == len(classes) or isinstance(child, RPNHead):
                 continue
             below = [name for name in target if name.startswith(f'{path}.'.lstrip('.')) and name in source]
-            # Outputs of these are so many for each class, perhaps with one more for the background.
+            # These have so many outputs per class, perhaps counting the background as one more.
             layers = [layer_of(name, target)[0] for name in below if target[name].dim() and any(
                 target[name].shape[0] * (len(classes) + extra) == source[name].shape[0] * (count + extra)
                 for extra in (0, 1))]
             if layers and not any(self._excluded(layer) for layer in layers):
                 names = list(dict.fromkeys(layers))
-                raise ConfigError(f'{path}.num_classes: {count} is not allowed with {checkpoint.path}, which has '
-                                  f'{len(classes)} classes ({listed(classes)}); allowed: {len(classes)}, or the layers '
-                                  f'that predict classes in {type(self).__name__}.exclude, out of {listed(names)}')
+                raise ConfigError(f'{path}.num_classes must be {len(classes)}, as {checkpoint.path} has these classes '
+                                  f'({listed(classes)}), got {count}; for other classes, give the layers that predict '
+                                  f'them as {type(self).__name__}.exclude, out of {listed(names)}')
 
 
 def _initialize_children(module: nn.Module) -> None:
-    """What MMEngine does after it has called an initializer, and would write over the weights with."""
+    """What MMEngine does after it has called an initializer, which would overwrite the weights."""
     child: Any
     for child in module.children():
         if hasattr(child, 'init_weights') and not getattr(child, 'is_init', False):
@@ -121,7 +122,7 @@ class SupernetCheckpoint(CheckpointInit):
 
     They are sliced while they are loaded, by name: first channels, smaller kernels with their transforms, the
     normalisation of the very width where every width has its own. The result is, bit for bit, what
-    :func:`~mmbignas.supernet.subnet_state_dict` cuts out of the supernet; for layers of one's own that override
+    :func:`~mmbignas.supernet.subnet_state_dict` cuts out of the supernet; for your own layers that override
     ``subnet_state``, use that. The supernet's running statistics are a mixture of those of all subnets, so calibrate
     them.
 
@@ -141,10 +142,10 @@ class SupernetCheckpoint(CheckpointInit):
 
 @WEIGHT_INITIALIZERS.register_module()
 class OverlapCheckpoint(CheckpointInit):
-    """What two networks have in common: for a supernet from an ordinary checkpoint that is smaller or larger than it.
+    """What two networks have in common: for a supernet that starts from a smaller or larger ordinary checkpoint.
 
-    By name, the first channels and the centres of kernels are taken; the rest keeps its initialisation, and is
-    listed in the log.
+    The first channels and the centres of kernels are taken by name. The rest keeps its initialisation, and is listed in
+    the log.
 
     Args:
         checkpoint, prefix, exclude, weights: see :class:`CheckpointInit`.

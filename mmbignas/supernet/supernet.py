@@ -5,21 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmbignas.errors import ConfigError
 from mmbignas.space import IMAGE_SIZE, ModuleSettings, ModuleSpace, SearchSpace, Subnet
+from mmbignas.utils.models import training_flags_kept, unwrapped
 
 PROBE_SIZE = 64
 
 
 @runtime_checkable
 class Searchable(Protocol):
-    """What a module needs to be searched: a space, and a way to take settings from it.
+    """What a module needs to be searchable: a space, and a way to apply settings from it.
 
     It is built as its largest subnet. Blocks that the current subnet leaves out must have ``is_active = False``, so
-    that BN calibration does not wait for them; :class:`~mmbignas.models.SearchableBlocks` sees to that.
+    that BN calibration does not wait for them; :class:`~mmbignas.models.SearchableBlocks` takes care of that.
     """
 
     search_space: ModuleSpace
@@ -29,9 +29,9 @@ class Searchable(Protocol):
 
 
 class Supernet:
-    """A model seen as a search space: applies a subnet to all searchable modules and answers the current one.
+    """A model seen as a search space: applies a subnet to all searchable modules and knows the current one.
 
-    Searchable modules are found by :class:`Searchable`'s two members, under their path in the model, so a module
+    Searchable modules are found by :class:`Searchable`'s two members, by their path in the model, so a module
     from outside this package takes part without being registered anywhere. The model itself is not changed, and
     several facades of one model agree with each other.
 
@@ -43,10 +43,16 @@ class Supernet:
 
     Attributes:
         space: the :class:`~mmbignas.space.SearchSpace` of the model.
+
+    Example:
+        >>> supernet = Supernet(model)
+        >>> supernet.apply(supernet.space.min())  # the model now computes as its smallest subnet
+        >>> supernet.current.to_dict()
+        {'backbone': {'depth': [1, 1, 1, 1, 1], ...}, ...}
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model: nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
+        self.model = unwrapped(model)
         self._modules = {path: module for path, module in self.model.named_modules()
                          if isinstance(getattr(module, 'search_space', None), ModuleSpace)}
         if not self._modules:
@@ -64,8 +70,8 @@ class Supernet:
         """Let the model compute as this subnet from now on.
 
         Args:
-            subnet: a subnet, or settings in any accepted form; either is checked first. An image size in it is passed
-                over: a model has none of its own.
+            subnet: a subnet, or settings in any accepted form; either is checked first. An image size in it is
+                ignored, since a model has none of its own.
 
         Returns:
             Subnet: the canonical subnet.
@@ -83,7 +89,7 @@ class Supernet:
 
 
 def live_modules(model: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.Module]]:
-    """The modules that the current subnet uses, with their paths: all but those below an inactive block.
+    """The modules that the current subnet uses, with their paths: all except those below an inactive block.
 
     Args:
         model: where to begin.
@@ -105,15 +111,14 @@ def probe(supernet: Supernet, subnet: Subnet) -> None:
         subnet: the subnet to apply.
     """
     model = supernet.model
-    before, training = supernet.current, {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        supernet.apply(subnet)
-        model(next(model.parameters()).new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE), mode='tensor')
-    finally:
-        supernet.apply(before)
-        for module, mode in training.items():
-            module.training = mode
+    before = supernet.current
+    with training_flags_kept(model):
+        try:
+            model.eval()
+            supernet.apply(subnet)
+            model(next(model.parameters()).new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE), mode='tensor')
+        finally:
+            supernet.apply(before)
 
 
 def image_channels(model: nn.Module) -> int:

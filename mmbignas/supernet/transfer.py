@@ -1,4 +1,4 @@
-"""Weights of one network for another one of the same names and other shapes, without either network."""
+"""Weights of one network for another with the same names and other shapes, without either network."""
 from __future__ import annotations
 
 import re
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mmbignas.ops import plain_state
 
-# What a dynamic layer has beside the entries of its plain counterpart: a normalisation for each narrower width, kernel
-# transforms.
+# What a dynamic layer has in addition to its plain counterpart's entries: a normalisation for each narrower width,
+# kernel transforms.
 OWN_ENTRIES = re.compile(r'(?:^|\.)(?:narrow\.\d+\.([^.]+)|transforms\.\d+to\d+)$')
 
 
@@ -45,7 +45,7 @@ def layer_of(key: str, state: Mapping[str, Tensor]) -> tuple[str, str]:
     own = OWN_ENTRIES.search(key)
     if own:
         path, name = key[:own.start()], key[own.start():].lstrip('.')
-        # A dynamic layer has the same entry for its full width; a module that happens to be called so has not.
+        # A dynamic layer has the same entry for its full width; a module that happens to have this name does not.
         if (f'{path}.' if path else '') + (own[1] or 'weight') in state:
             return path, name
     path, _, name = key.rpartition('.')
@@ -97,7 +97,7 @@ def overlap(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Overl
     Args:
         source: state dict of a network, smaller or larger in any dimension.
         target: state dict of the other; its tensors are written to. A batch normalisation with statistics for every
-            width takes each from a source that has but one.
+            width takes each from a source that has only one.
     """
     result, used = Overlap([], {}, [], []), set()
     for key, value in target.items():
@@ -120,6 +120,6 @@ def overlap(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Overl
 
 
 def _window(full: torch.Size, part: tuple[int, ...]) -> tuple[slice, ...]:
-    """Where a part lies: first channels, centre of the kernel."""
+    """The position of a part: first channels, centre of the kernel."""
     starts = [(have - want) // 2 if dim >= 2 else 0 for dim, (have, want) in enumerate(zip(full, part))]
     return tuple(slice(start, start + want) for start, want in zip(starts, part))

@@ -2,9 +2,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
@@ -16,10 +15,11 @@ from mmbignas.data import network_stride, read_image_sizes
 from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize, Subnet
 from mmbignas.train.subnet_pass import ATTENTIVE, SubnetPass
-from mmbignas.train.undisturbed import undisturbed
+from mmbignas.train.trial_pass import undisturbed
+from mmbignas.utils.rules import check_keys, check_options, integer, must_be, number
 
 KEY = 'train_cfg.attentive'
-SETTINGS = ('candidates', 'tolerance', 'image_size')
+RULES = dict(candidates=integer(2), tolerance=number(above=0, below=1))
 MAX_DRAWS_PER_CANDIDATE = 100
 DEFAULT_SIDE = 64
 
@@ -31,7 +31,7 @@ class AttentiveSampling:
     AttentiveNAS' own code calls them ``bestup`` and ``worstup``, and the number of candidates ``num_trials``.
 
     The first one is a random subnet. Further ones are drawn until there are as many distinct ones as wanted whose MACs
-    lie near those of the first; after ``MAX_DRAWS_PER_CANDIDATE`` draws for each, those there are have to do.
+    lie near those of the first, or until ``MAX_DRAWS_PER_CANDIDATE`` draws per candidate have been made.
 
     Args:
         macs: counts the MACs of a subnet on an image of a size; ``None`` for images as they are.
@@ -47,11 +47,7 @@ class AttentiveSampling:
     tolerance: float = 0.05
 
     def __post_init__(self) -> None:
-        number, share = self.candidates, self.tolerance
-        if isinstance(number, bool) or not isinstance(number, int) or number < 2:
-            raise ConfigError(f'{KEY}.candidates: {number!r} is not allowed; allowed: integers from 2')
-        if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share < 1:
-            raise ConfigError(f'{KEY}.tolerance: {share!r} is not allowed; allowed: shares between 0 and 1')
+        check_options(KEY, vars(self), RULES)
 
     def draw(self, draw_pass: Callable[[], SubnetPass]) -> tuple[SubnetPass, ...]:
         """Draw the candidates of one pass.
@@ -91,33 +87,25 @@ def read_attentive(settings: Any, strategy: Any, model: nn.Module,
         AttentiveSampling: ``None`` where no entry of ``strategy`` needs it.
 
     Raises:
-        ConfigError: for settings that are not allowed, or that nothing needs; for a model whose MACs cannot be counted.
+        ConfigError: for settings that are not allowed, and for a model whose MACs cannot be counted.
     """
-    entries = strategy if isinstance(strategy, Sequence) and not isinstance(strategy, str) else ()
-    used = [entry for entry in entries if isinstance(entry, str) and entry in ATTENTIVE]
-    if settings is not None and not used:
-        raise ConfigError(f'{KEY}: {settings!r} is not allowed without {" or ".join(ATTENTIVE)} in '
-                          'train_cfg.sample_strategy; allowed: None')
+    used = [entry for entry in strategy if entry in ATTENTIVE] if isinstance(strategy, (list, tuple)) else []
     if not used:
         return None
-    if settings is not None and (not isinstance(settings, Mapping) or set(settings) - set(SETTINGS)):
-        raise ConfigError(f'{KEY}: {settings!r} is not allowed; allowed: None, or a dict with any of '
-                          f'{", ".join(SETTINGS)}')
-    numbers = dict(settings or {})
+    numbers = dict(check_keys({} if settings is None else settings, KEY, (*RULES, 'image_size')))
     image_size = numbers.pop('image_size', None)
-    if image_size is not None and image_sizes:
-        raise ConfigError(f'{KEY}.image_size: {image_size!r} is not allowed with train_cfg.image_size_list, at whose '
-                          'sizes MACs are counted; allowed: None')
-    if image_size is None:
-        image_size = _default_size(model)
+    if image_sizes:
+        sizes = image_sizes
+    elif image_size is None:
+        sizes = [_default_size(model)]
     else:
-        image_size = read_image_sizes(model, [image_size], f'{KEY}.image_size')[0]
+        sizes = read_image_sizes(model, [image_size], f'{KEY}.image_size')
     sampling = AttentiveSampling(lambda subnet, size: cost_model(Subnet(subnet, size)).macs, **numbers)
     try:
-        cost_model = CostModel(model, image_sizes or [image_size])
+        cost_model = CostModel(model, sizes)
     except ConfigError as error:
-        raise ConfigError(f'train_cfg.sample_strategy: {used[0]!r} is not allowed, since the MACs of this model cannot '
-                          f'be counted ({error}); allowed: entries other than {", ".join(ATTENTIVE)}') from error
+        raise must_be('train_cfg.sample_strategy', f'a list without {" and ".join(ATTENTIVE)}, since the MACs of this '
+                      f'model cannot be counted ({error})', used[0]) from error
     return sampling
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import autocast
 from torch import nn
 
 from mmbignas.registry import HOOKS, OPTIM_WRAPPERS
+from mmbignas.utils.models import unwrapped
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -48,10 +48,5 @@ class ChannelsLastHook(Hook):
     """
 
     def before_run(self, runner: Any) -> None:
-        """Convert the weights; feature maps follow them.
-
-        Args:
-            runner: the runner.
-        """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.to(memory_format=torch.channels_last)
+        """Convert the weights; feature maps follow them."""
+        unwrapped(runner.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -4,12 +4,12 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mmbignas.registry import HOOKS
 from mmbignas.train.sandwich_rule import sandwich_rule
 from mmbignas.train.subnet_pass import SubnetPass
-from mmbignas.train.undisturbed import DROPS
+from mmbignas.train.trial_pass import DROPS
+from mmbignas.utils.models import unwrapped
 
 
 @HOOKS.register_module()
@@ -28,7 +28,7 @@ class RegularizeLargestHook(Hook):
             ConfigError: for a training loop that trains no subnets.
         """
         sandwich_rule(runner, 'RegularizeLargestHook')
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         self._all_drops = [module for module in model.modules() if isinstance(module, DROPS)]
         self._largest_trained = False
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, get_rank, get_world_size
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import Tensor, nn
@@ -15,16 +15,18 @@ from mmbignas.data import read_size_list
 from mmbignas.data.check_data import check_dataset_files, check_num_classes
 from mmbignas.data.repeatable_loader import RepeatableLoader
 from mmbignas.data.resizing import Resizer, check_interpolation
-from mmbignas.errors import ConfigError
 from mmbignas.registry import LOOPS
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.check_widths import check_widths
 from mmbignas.train.attentive import choose, read_attentive
+from mmbignas.train.before_training import ValidateFirstHook
 from mmbignas.train.sandwich_rule import SandwichRule
 from mmbignas.train.subnet_pass import SubnetPass
 from mmbignas.train.watch.same_on_all_ranks_hook import SameOnAllRanksHook
 from mmbignas.utils.distributed import average_gradients, check_same_length
+from mmbignas.utils.models import unwrapped
 from mmbignas.utils.random_states import mixed_seed, seed_process
+from mmbignas.utils.rules import boolean, must_be
 
 
 class SandwichLoop(BaseLoop):
@@ -44,7 +46,7 @@ class SandwichLoop(BaseLoop):
     ...): a resumed run is the one that was not interrupted. See
     :class:`~mmbignas.data.repeatable_loader.RepeatableLoader`.
 
-    Of ``best_up`` and ``worst_up`` (AttentiveNAS, arXiv 2011.09011) this holds for the candidates, random subnets of
+    For ``best_up`` and ``worst_up`` (AttentiveNAS, arXiv 2011.09011) this holds for the candidates, random subnets of
     about the same MACs. Before ``before_subnet_forward``, each of them computes its loss on the batch, without
     gradients, which costs a forward pass; the one with the lowest (``best_up``) or highest (``worst_up``) mean over the
     processes is trained. So the choice is the same on all ranks, but depends on the weights and the batch too. The loss
@@ -58,7 +60,8 @@ class SandwichLoop(BaseLoop):
         sample_subnet_num: subnets per iteration. With 1, ``sample_strategy`` is walked one entry per iteration.
         sample_strategy: which subnets, one entry per pass: ``max``, ``min``, ``middle``, ``random``, ``best_up``,
             ``worst_up``, a number in the space, a .json or .yaml file, or settings.
-        valid_before_train: validate once before the first iteration.
+        valid_before_train: validate once before the first iteration, by a
+            :class:`~mmbignas.train.ValidateFirstHook`, if the config has none.
         image_size_list: sizes that the passes see the batch in, see
             :class:`~mmbignas.train.sandwich_rule.SandwichRule`: each ``[height, width]`` in pixels. Each is resized
             from the preprocessed batch, see :func:`~mmbignas.data.resizing.at_resolution`; the data pipeline has to
@@ -90,22 +93,16 @@ class SandwichLoop(BaseLoop):
                  share_interpolation: bool = False, interpolation_type: str = 'bicubic',
                  attentive: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         if runner.cfg.get('sync_bn') is not None:
-            raise ConfigError(f"sync_bn: {runner.cfg.sync_bn!r} is not allowed, it would replace the supernet's "
-                              "dynamic normalisations by plain ones; allowed: None, with norm_cfg=dict(type='SyncBN')")
+            raise must_be('sync_bn', "None, since it would replace the supernet's dynamic normalisations by plain "
+                          "ones; norm_cfg=dict(type='SyncBN') synchronises them", runner.cfg.sync_bn)
         self.supernet = Supernet(runner.model)
         check_widths(self.supernet)
         sizes = self._read_sizes(image_size_list, interpolation_type)
-        if not isinstance(share_interpolation, bool):
-            raise ConfigError(f'train_cfg.share_interpolation: {share_interpolation!r} is not allowed; allowed: True, '
-                              'False')
-        if share_interpolation and not sizes:
-            raise ConfigError('train_cfg.share_interpolation: True is not allowed without train_cfg.image_size_list; '
-                              'allowed: False')
+        boolean().check(share_interpolation, 'train_cfg.share_interpolation')
         self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy, sizes, share_interpolation,
                                  read_attentive(attentive, sample_strategy, self.supernet.model, sizes))
         self.data: Any = None
         self.skip_step = False
-        self.valid_before_train = valid_before_train
         self._seed: int | None = None
         if isinstance(dataloader, dict):
             check_dataset_files(dataloader.get('dataset'), 'train_dataloader.dataset')
@@ -115,8 +112,10 @@ class SandwichLoop(BaseLoop):
         check_num_classes(self.supernet.model, self.dataloader.dataset, 'train_dataloader.dataset')
         if isinstance(self, EpochBasedTrainLoop):
             check_same_length(self.dataloader)
-        if get_world_size() > 1 and not any(isinstance(hook, SameOnAllRanksHook) for hook in runner.hooks):
-            runner.register_hook(SameOnAllRanksHook())
+        if get_world_size() > 1:
+            _ensure_hook(runner, SameOnAllRanksHook)
+        if valid_before_train and runner._val_loop is not None:
+            _ensure_hook(runner, ValidateFirstHook)
 
     def _read_sizes(self, image_size_list: Any, interpolation: Any) -> list[tuple[int, int]]:
         """The image sizes, and a resizer for each."""
@@ -144,16 +143,10 @@ class SandwichLoop(BaseLoop):
             self._seed = int(shared[0])
         return self._seed
 
-    def _validate_first(self) -> None:
-        if self.valid_before_train and self._iter == 0 and self.runner.val_loop is not None:
-            self.runner.val_loop.run()
-            self.runner.model.train()
-
     def _train_iter(self, batch_idx: int, data_batch: Any) -> None:
         """Train all subnets of one iteration on a batch; ``None`` stands for one that was trained on already."""
         if data_batch is None:
             return
-        self._validate_first()
         seed_process(mixed_seed(self.seed, get_rank(), self._iter))
         self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=data_batch)
         outputs = self._train_sandwich(data_batch)
@@ -163,9 +156,8 @@ class SandwichLoop(BaseLoop):
     def _train_sandwich(self, data_batch: Any) -> dict[str, Tensor]:
         runner, optim_wrapper = self.runner, self.runner.optim_wrapper
         if not isinstance(optim_wrapper, OptimWrapper) or isinstance(optim_wrapper, OptimWrapperDict):
-            raise ConfigError(f'optim_wrapper: {type(optim_wrapper).__name__} is not allowed; allowed: OptimWrapper '
-                              'and its subclasses for one optimizer')
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            raise must_be('optim_wrapper', 'an OptimWrapper, for one optimizer', type(optim_wrapper).__name__)
+        model: Any = unwrapped(runner.model)
         with optim_wrapper.optim_context(model):
             data = model.data_preprocessor(data_batch, True)
         batches: dict[tuple[int, int] | None, Any] = {None: data}
@@ -220,14 +212,19 @@ class SandwichLoop(BaseLoop):
         return batches[size]
 
 
+def _ensure_hook(runner: Any, kind: type[Hook]) -> None:
+    if not any(isinstance(hook, kind) for hook in runner.hooks):
+        runner.register_hook(kind())
+
+
 @LOOPS.register_module()
 class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
     """Sandwich training by epoch: MMEngine's ``EpochBasedTrainLoop`` with the iteration of :class:`SandwichLoop`.
 
     Args:
         max_epochs: number of epochs.
-        sample_subnet_num, sample_strategy, valid_before_train, image_size_list, share_interpolation,
-            interpolation_type, attentive: see :class:`SandwichLoop`.
+        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
+        image_size_list, share_interpolation, interpolation_type, attentive: see :class:`SandwichLoop`.
         val_begin, val_interval, dynamic_intervals: as in MMEngine.
     """
 
@@ -250,12 +247,7 @@ class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
         super().run_epoch()
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Train all subnets of one iteration.
-
-        Args:
-            idx: number of the batch in the epoch.
-            data_batch: a batch from the dataloader.
-        """
+        """Train all subnets of one iteration."""
         self._train_iter(idx, data_batch)
 
 
@@ -265,8 +257,8 @@ class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
 
     Args:
         max_iters: number of iterations.
-        sample_subnet_num, sample_strategy, valid_before_train, image_size_list, share_interpolation,
-            interpolation_type, attentive: see :class:`SandwichLoop`.
+        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
+        image_size_list, share_interpolation, interpolation_type, attentive: see :class:`SandwichLoop`.
         val_begin, val_interval, dynamic_intervals: as in MMEngine.
     """
 
@@ -278,9 +270,5 @@ class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
         return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
-        """Train all subnets of one iteration.
-
-        Args:
-            data_batch: a batch from the dataloader.
-        """
+        """Train all subnets of one iteration."""
         self._train_iter(self._iter, data_batch)

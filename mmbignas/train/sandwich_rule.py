@@ -2,31 +2,18 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mmbignas.errors import ConfigError
 from mmbignas.space import ImageSize, SearchSpace
-from mmbignas.supernet import NAMED_SUBNETS, SubnetChoice, parse_choices
+from mmbignas.supernet import SubnetChoice, parse_choices
 from mmbignas.train.subnet_pass import ATTENTIVE, SubnetPass
+from mmbignas.utils.rules import integer, must_be
 
 if TYPE_CHECKING:
     from mmbignas.train.attentive import AttentiveSampling
-
-
-@dataclass(frozen=True)
-class AttentiveChoice(SubnetChoice):
-    """An entry ``best_up`` or ``worst_up``.
-
-    Args:
-        name, subnet: see :class:`~mmbignas.supernet.SubnetChoice`.
-        highest: whether it is ``worst_up``.
-    """
-
-    highest: bool
 
 
 class SandwichRule:
@@ -53,22 +40,18 @@ class SandwichRule:
     def __init__(self, space: SearchSpace, sample_subnet_num: int, sample_strategy: Sequence[str | Mapping[str, Any]],
                  image_sizes: Sequence[ImageSize] = (), share_interpolation: bool = False,
                  attentive: AttentiveSampling | None = None) -> None:
-        if isinstance(sample_subnet_num, bool) or not isinstance(sample_subnet_num, int) or sample_subnet_num < 1:
-            raise ConfigError(f'train_cfg.sample_subnet_num: {sample_subnet_num!r} is not allowed; allowed: integers '
-                              'from 1')
+        integer(1).check(sample_subnet_num, 'train_cfg.sample_subnet_num')
         self.image_sizes = space.with_image_sizes(image_sizes).image_sizes
         self.share_interpolation = share_interpolation
         if not share_interpolation:
             space = space.with_image_sizes(image_sizes)
-        self.choices = _parse_strategy(sample_strategy, space)
-        if attentive is None and any(isinstance(choice, AttentiveChoice) for choice in self.choices):
-            raise ConfigError(f'train_cfg.sample_strategy: {" and ".join(ATTENTIVE)} are not allowed without an '
-                              'AttentiveSampling')
+        self.choices = parse_choices(sample_strategy, space, 'train_cfg.sample_strategy', drawn=ATTENTIVE)
+        if attentive is None and any(choice.drawn in ATTENTIVE for choice in self.choices):
+            raise must_be('attentive', f'an AttentiveSampling with {" or ".join(ATTENTIVE)}', attentive)
         self.attentive = attentive
         if sample_subnet_num not in (1, len(self.choices)):
-            raise ConfigError(f'train_cfg.sample_strategy has {len(self.choices)} entries, but sample_subnet_num is '
-                              f'{sample_subnet_num}; give one entry per pass, or set sample_subnet_num=1 to walk them '
-                              'one per iteration')
+            raise must_be('train_cfg.sample_subnet_num', f'{len(self.choices)}, the number of entries of '
+                          'sample_strategy, or 1 to walk them one per iteration', sample_subnet_num)
         self.sample_subnet_num = sample_subnet_num
         self.space = space
         self.max = space.max()
@@ -81,7 +64,7 @@ class SandwichRule:
     def passes(self, seed: int, iteration: int) -> list[SubnetPass]:
         """The passes of an iteration; they depend on these two numbers alone.
 
-        Of ``best_up`` and ``worst_up``, this holds for the candidates. Which of them is trained depends on the weights
+        For ``best_up`` and ``worst_up`` this holds for the candidates. Which of them is trained depends on the weights
         and the batch too.
 
         Args:
@@ -97,9 +80,9 @@ class SandwichRule:
         for index, choice in enumerate(choices):
             rng = random.Random(f'{seed}-{iteration}-{index}')
             draw = partial(self._draw, choice, rng, shared, iteration, index)
-            if self.attentive is not None and isinstance(choice, AttentiveChoice):
+            if self.attentive is not None and choice.drawn in ATTENTIVE:
                 candidates = self.attentive.draw(draw)
-                result.append(replace(candidates[0], candidates=candidates, highest=choice.highest))
+                result.append(replace(candidates[0], candidates=candidates, highest=choice.drawn == 'worst_up'))
             else:
                 result.append(draw())
         return result
@@ -123,29 +106,6 @@ def sandwich_rule(runner: Any, hook: str) -> SandwichRule:
     """
     rule = getattr(runner.train_loop, 'rule', None)
     if not isinstance(rule, SandwichRule):
-        raise ConfigError(f'{hook}: train_cfg.type {type(runner.train_loop).__name__} is not allowed; allowed: '
-                          'SandwichTrainLoop, SandwichIterTrainLoop')
+        raise must_be('train_cfg.type', f'SandwichTrainLoop or SandwichIterTrainLoop with {hook}',
+                      type(runner.train_loop).__name__)
     return rule
-
-
-def _parse_strategy(strategy: Any, space: SearchSpace) -> list[SubnetChoice]:
-    """Read ``train_cfg.sample_strategy``.
-
-    ``parse_choices`` also serves loops without ``best_up`` and ``worst_up``; here, it is given settings in their place,
-    which count as drawn ones afterwards.
-    """
-    places: dict[int, str] = {}
-    if isinstance(strategy, Sequence) and not isinstance(strategy, str):
-        places = {index: entry for index, entry in enumerate(strategy) if isinstance(entry, str) and entry in ATTENTIVE}
-        strategy, seen, settings = list(strategy), Counter[str](), space.max().to_dict()
-        for index, entry in places.items():
-            strategy[index] = dict(name=f'{entry}{seen[entry]}', subnet_settings=settings)
-            seen[entry] += 1
-    try:
-        choices = parse_choices(strategy, space, 'train_cfg.sample_strategy')
-    except ConfigError as error:
-        names = ', '.join(NAMED_SUBNETS)
-        raise ConfigError(str(error).replace(names, ', '.join([names, *ATTENTIVE]))) from None
-    for index, entry in places.items():
-        choices[index] = AttentiveChoice(choices[index].name, None, entry == 'worst_up')
-    return choices

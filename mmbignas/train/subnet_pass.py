@@ -2,12 +2,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mmbignas.space import ImageSize, Subnet
-
-if TYPE_CHECKING:
-    pass
 
 ATTENTIVE = ('best_up', 'worst_up')
 

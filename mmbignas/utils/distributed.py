@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import number
 
 # Where each launcher leaves the number of a process on its machine, from which MMEngine takes the number of its GPU.
 LOCAL_RANKS = dict(pytorch='LOCAL_RANK', slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
@@ -51,8 +52,8 @@ def build_runner(cfg: Config) -> Runner:
 def distribute_on_cpu(cfg: Config) -> None:
     """Start the process group with gloo, and ask for no GPU.
 
-    MMEngine would give each process of a distributed run a GPU. What the config says of the group besides its back end
-    (``env_cfg.dist_cfg``, such as ``timeout`` in seconds) holds here too.
+    MMEngine would give each process of a distributed run a GPU. What the config says about the group besides its back
+    end (``env_cfg.dist_cfg``, such as ``timeout`` in seconds) holds here too.
 
     Args:
         cfg: the config of a run whose ``launcher`` is ``pytorch``, ``slurm`` or ``mpi``. It gets a model wrapper that
@@ -73,7 +74,7 @@ def distribute_on_cpu(cfg: Config) -> None:
 def check_same_length(dataloader: DataLoader) -> None:
     """Make sure that an epoch has the same number of batches in every process; all of them have to call this.
 
-    Otherwise those with more batches would wait for the gradients of the others for ever.
+    Otherwise those with more batches would wait forever for the gradients of the others.
 
     Args:
         dataloader: that of the training.
@@ -86,21 +87,18 @@ def check_same_length(dataloader: DataLoader) -> None:
     lengths = all_gather_object(len(dataloader))
     if len(set(lengths)) > 1:
         sampler, dataset = getattr(dataloader.batch_sampler, 'sampler', None), cast(Sized, dataloader.dataset)
-        raise ConfigError(f'train_dataloader: an epoch has {", ".join(map(str, lengths))} batches in the processes '
-                          f'({type(sampler).__name__}, {len(dataset)} images here), and those with more would wait for '
-                          "ever; allowed: equal numbers, from the same data in all processes and sampler=dict(type="
-                          "'DefaultSampler'), which has round_up=True")
+        raise ConfigError(f'train_dataloader: an epoch must have as many batches in each process, got '
+                          f'{", ".join(map(str, lengths))} ({type(sampler).__name__}, {len(dataset)} images here); '
+                          "give all of them the same data and sampler=dict(type='DefaultSampler')")
 
 
 def _start_group(launcher: str, env_cfg: Any) -> None:
     missing = [name for name in REQUIRED_VARIABLES[launcher] if name not in os.environ]
     if missing:
-        raise ConfigError(f'--launcher {launcher}: {", ".join(missing)} missing in the environment; allowed: processes '
-                          f'that {STARTED_BY[launcher]} starts, or --launcher none')
+        raise ConfigError(f'--launcher must be none without {STARTED_BY[launcher]}, got {launcher} '
+                          f'({", ".join(missing)} missing in the environment)')
     settings = {**(env_cfg.get('dist_cfg') or {}), 'backend': 'gloo'}
-    timeout = settings.get('timeout')
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
-        raise ConfigError(f'env_cfg.dist_cfg.timeout: {timeout!r} is not allowed; allowed: seconds, above 0')
+    number(above=0).or_none().check(settings.get('timeout'), 'env_cfg.dist_cfg.timeout')
     # As Runner does before it starts a group; without it, init_dist decides on a start method of its own.
     set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=True)
     name = LOCAL_RANKS[launcher]

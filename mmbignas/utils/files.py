@@ -1,13 +1,16 @@
-"""From a supernet's checkpoint to a subnet as a folder that somebody ships."""
+"""Files and folders that get their names when they are complete."""
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import must_be
 
 
 def check_new_folder(folder: str | Path) -> None:
@@ -98,12 +101,12 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]
             aside.unlink(missing_ok=True)
 
 
-def check_new_file(path: str | Path, suffix: str, overwrite: bool) -> Path:
+def check_new_file(path: str | Path, suffixes: str | tuple[str, ...], overwrite: bool) -> Path:
     """Make sure that a file can be written, before the work that it takes to fill it.
 
     Args:
         path: the file.
-        suffix: what its name has to end in, such as ``.onnx``.
+        suffixes: what its name has to end in, such as ``.onnx``; one of several.
         overwrite: whether a file that is there may be replaced.
 
     Returns:
@@ -113,13 +116,27 @@ def check_new_file(path: str | Path, suffix: str, overwrite: bool) -> Path:
         ConfigError: for another suffix, a file that is there, or a folder that is not.
     """
     path = Path(path)
-    if path.suffix != suffix:
-        raise ConfigError(f'{path}: the file name must end in {suffix}')
+    if not path.name.endswith(suffixes):
+        allowed = suffixes if isinstance(suffixes, str) else ' or '.join(suffixes)
+        raise must_be('the file', f'one that ends in {allowed}', str(path))
     if path.is_dir() or (not overwrite and (path.exists() or path.is_symlink())):
         raise ConfigError(f'{path}: exists; give the name of a new file, or allow it with --overwrite')
     if not path.absolute().parent.is_dir():
         raise ConfigError(f'{path}: its folder does not exist; give a file in a folder that exists')
     return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file that any program can read; it appears when it is complete.
+
+    Args:
+        path: the file; one that is there is replaced.
+        content: plain data without numbers that are not finite; of anything else, what ``str`` makes of it.
+
+    Raises:
+        ConfigError: when it cannot be written.
+    """
+    write_file(path, (json.dumps(content, indent=2, default=str, allow_nan=False) + '\n').encode())
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral, Real
 from reprlib import Repr
@@ -84,17 +85,50 @@ def check_options(owner: str, options: Mapping[str, Any], rules: Mapping[str, Ru
         rule.check(options[name], f'{owner}.{name}')
 
 
+@contextmanager
+def errors_below(key: str) -> Iterator[None]:
+    """Put the place of a dict in the config before the keys that errors name."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f'{key}.{error}') from None
+
+
+def check_keys(value: Any, key: str, known: Collection[str], needed: Collection[str] = ()) -> Any:
+    """Return a value that is a dict with no other keys than these.
+
+    Args:
+        value: what the config or the caller says.
+        key: its place in the config, or the name of the argument.
+        known: the keys that there may be.
+        needed: those of them that there must be.
+
+    Raises:
+        ConfigError: for anything but a dict, a key that is not known, or one that is missing.
+    """
+    if isinstance(value, Mapping):
+        unknown, missing = [name for name in value if name not in known], [name for name in needed if name not in value]
+        if not unknown and not missing:
+            return value
+        found = f'{"" if unknown else "no "}key {", ".join(map(shown, unknown or missing))}'
+    else:
+        found = shown(value)
+    allowed = f'a dict with {"the keys" if len(known) == len(needed) else "keys among"} {", ".join(known)}'
+    raise ConfigError(f'{key} must be {allowed if known else "an empty dict"}, got {found}')
+
+
 def integer(low: int | None = None, high: int | None = None) -> Rule:
     """Integers, not booleans, within limits that are allowed themselves."""
     return Rule(lambda value: _is_integer(value) and _within(value, low, high), f'an integer{_limits(low, high)}')
 
 
-def number(low: float | None = None, high: float | None = None, above: float | None = None) -> Rule:
-    """Finite numbers, not booleans, within limits that are allowed themselves, or above one that is not."""
-    limits = f' > {above:g}' if above is not None else ''
-    limits += (' and' if limits and high is not None else '') + _limits(low, high)
-    return Rule(lambda value: _is_number(value) and _within(value, low, high) and (above is None or value > above),
-                f'a number{limits}')
+def number(low: float | None = None, high: float | None = None, above: float | None = None,
+           below: float | None = None) -> Rule:
+    """Finite numbers, not booleans, within limits that are allowed themselves, or above and below ones that are not."""
+    limits = [f' > {above:g}'] if above is not None else []
+    limits += [text for text in (_limits(low, high), '' if below is None else f' < {below:g}') if text]
+    return Rule(lambda value: _is_number(value) and _within(value, low, high) and (above is None or value > above)
+                and (below is None or value < below), f'a number{" and".join(limits)}')
 
 
 def boolean() -> Rule:
@@ -117,16 +151,17 @@ def one_of(choices: Collection[Any]) -> Rule:
                 f'one of {", ".join(map(str, choices))}')
 
 
-def list_of(rule: Rule, what: str, least: int = 0) -> Rule:
+def list_of(rule: Rule, what: str, least: int = 0, most: int | None = None) -> Rule:
     """Lists or tuples whose entries keep a rule.
 
     Args:
         rule: of each entry.
         what: the list, as it stands after "must be", e.g. ``a list of layer names``.
         least: how many entries there are at least.
+        most: how many entries there are at most; ``None`` for any number.
     """
     return Rule(lambda value: isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-                and len(value) >= least and all(map(rule.holds, value)), what)
+                and least <= len(value) <= (len(value) if most is None else most) and all(map(rule.holds, value)), what)
 
 
 METRIC_NAME = text("the name of a metric, such as 'coco/bbox_mAP'").or_none()

@@ -12,11 +12,11 @@ from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any
 
-from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import must_be
 
 PREFIXES = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12}
 _AMOUNT = re.compile(r'(\+?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,2})?)\s*([KMGT]?)\s*(?:MACs?)?', re.ASCII | re.IGNORECASE)
-_ALLOWED = "numbers of MACs greater than 0, such as 200000000000, 2e11, '200G', '1.5T' or '600 MMACs' (K, M, G, T)"
+_ALLOWED = "a number of MACs > 0, such as 200000000000, 2e11, '200G', '1.5T' or '600 MMACs'"
 
 
 def parse_amount(value: Any, key: str) -> int:
@@ -39,8 +39,7 @@ def parse_amount(value: Any, key: str) -> int:
     if isinstance(value, str):
         text = value.strip()
         if re.search(r'flops?$', text, re.IGNORECASE):
-            raise ConfigError(f"{key}: {value!r} is ambiguous, since a multiply-add is one FLOP to some and two to "
-                              f'others; allowed: {_ALLOWED}')
+            raise must_be(key, f'{_ALLOWED}, not FLOPs: a multiply-add is one to some and two to others', value)
         match = _AMOUNT.fullmatch(text)
         amount = Fraction(match[1]) * PREFIXES[match[2].upper()] if match else None
     elif isinstance(value, Integral) and not isinstance(value, bool):
@@ -50,7 +49,7 @@ def parse_amount(value: Any, key: str) -> int:
     else:
         amount = None
     if amount is None or round(amount) < 1:
-        raise ConfigError(f'{key}: {value!r} is not allowed; allowed: {_ALLOWED}')
+        raise must_be(key, _ALLOWED, value)
     return round(amount)
 
 
@@ -67,11 +66,10 @@ def parse_range(value: Any, key: str) -> tuple[int | None, int | None]:
     if value is None:
         return None, None
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-        raise ConfigError(f"{key}: {value!r} is not allowed; allowed: [low, high], such as ['10G', '20G'], with None "
-                          'for no limit')
+        raise must_be(key, "[low, high], such as ['10G', '20G'], with None for no limit", value)
     low, high = (None if end is None else parse_amount(end, f'{key}[{index}]') for index, end in enumerate(value))
     if low is not None and high is not None and low > high:
-        raise ConfigError(f'{key}: {list(value)} is upside down; allowed: [low, high] with low <= high')
+        raise must_be(key, '[low, high] with low <= high', list(value))
     return low, high
 
 

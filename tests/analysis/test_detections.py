@@ -25,7 +25,7 @@ from mmengine.structures import InstanceData
 
 from mmbignas.analysis import draw_subnets
 from mmbignas.analysis.figures import COLOURS
-from mmbignas.data.calibration_images import load_calibration_images
+from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.supernet import Supernet, calibrate_bn, load_weights, read_checkpoint, subnet_config, subnet_state_dict
 from tests.small_models import scramble
 
@@ -209,7 +209,7 @@ def test_tool(monkeypatch: Any, capsys: Any, tmp_path: Path, folder: Path, calib
         load_weights(model, read_checkpoint(folder / 'model.pth'))
         Supernet(model).apply(subnet)
         if calibrate:
-            calibrate_bn(model, load_calibration_images(cfg.train_dataloader, calibrate))
+            calibrate_bn(model, CalibrationImages(calibrate, cfg.train_dataloader).load())
         plain = MODELS.build(subnet_config(cfg.model, model, subnet)).eval()
         plain.load_state_dict(subnet_state_dict(model, plain))
         for number, (sample, image) in enumerate(zip(samples, images, strict=True)):
@@ -244,14 +244,14 @@ def test_tool_without_latency(monkeypatch: Any, capsys: Any, tmp_path: Path, fol
 @pytest.mark.parametrize(('options', 'message'), [
     (['--images', 'none.png'], '--images: none.png does not exist'),
     (['--images', 'CONFIG'], 'cannot be read as an image'),
-    (['--out', 'a.jpg'], 'a.jpg: the file name must end in .png'),
+    (['--out', 'a.jpg'], "the file must be one that ends in .png, got 'a.jpg'"),
     (['--out', 'nowhere/a.png'], 'nowhere/a.png: its folder does not exist'),
     (['--out', 'CONFIG.png'], 'CONFIG.png: exists'),
-    (['--score-thr', '2'], '--score-thr 2.0: allowed: numbers in 0..1'),
-    (['--threads', '0'], 'threads: 0 is not allowed'),
-    (['--device', 'gpu', '--latency-backend', 'none'], "device: 'gpu' is not allowed"),
-    (['--calib-images', '-1'], '--calib-images: -1 is not allowed'),
-    (['--subnet', 'max', 'huge'], "--subnet[1]: 'huge' is not allowed; allowed: max, min, middle, random, a number"),
+    (['--score-thr', '2'], '--score-thr must be a number from 0 to 1, got 2.0'),
+    (['--threads', '0'], 'threads must be an integer >= 1, got 0'),
+    (['--device', 'gpu', '--latency-backend', 'none'], "device must be one of cpu, cuda with backend torch, got 'gpu'"),
+    (['--calib-images', '-1'], '--calib-images must be an integer >= '),
+    (['--subnet', 'max', 'huge'], "--subnet[1] must be max, min, middle, random, a number from 0 to "),
     (['--cfg-options', 'model.bbox_head.num_classes=5'], 'is of another architecture'),
 ])
 def test_tool_errors_are_one_line(monkeypatch: Any, capsys: Any, tmp_path: Path, folder: Path, options: list,

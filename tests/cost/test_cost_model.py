@@ -367,22 +367,22 @@ def test_models_refused(model: nn.Module, message: str) -> None:
 
 def test_sizes_and_subnets_refused() -> None:
     model = Own(OwnBlocks())
-    with pytest.raises(ConfigError, match='image_size: at least one'):
+    with pytest.raises(ConfigError, match=r'image_size must be a non-empty list of .*, got \[\]'):
         CostModel(model, [])
     with pytest.raises(ConfigError, match='image_size'):
         CostModel(model, [(20, 0)])
-    with pytest.raises(ConfigError, match=r'image_size: \[20, 20\] is not allowed; allowed: \[\[20, 12\]\]'):
+    with pytest.raises(ConfigError, match=r'image_size must be one of \[\[20, 12\]\], got \[20, 20\]'):
         CostModel(model, [(20, 12)])(Subnet(Supernet(model).space.max(), (20, 20)))
     with pytest.raises(ConfigError, match='backbone is missing'):
         CostModel(model, [(20, 12)])(Subnet({}))
-    with pytest.raises(ConfigError, match=r'backbone.depth: 4 in stage 0 is not allowed'):
+    with pytest.raises(ConfigError, match=r'backbone.depth must be one of .* in stage 0, got 4'):
         CostModel(model, [(20, 12)])(Subnet({'backbone': dict(depth=(4,), out_channel=(8,))}))
-    with pytest.raises(ConfigError, match=r'backbone.depth: 4 in stage 0 is not allowed'):
+    with pytest.raises(ConfigError, match=r'backbone.depth must be one of .* in stage 0, got 4'):
         CostModel(model, [(20, 12)]).calls(Subnet({'backbone': dict(depth=(4,), out_channel=(8,))}))
-    with pytest.raises(ConfigError, match=r'image_size: None is not allowed; allowed: \[\[20, 12\], \[20, 20\]\]'):
+    with pytest.raises(ConfigError, match=r'image_size must be one of \[\[20, 12\], \[20, 20\]\], got None'):
         CostModel(model, [(20, 12), (20, 20)])(Supernet(model).space.max())
     cost_model = CostModel(model, [(20, 12)])
     settings = cost_model.space.max().to_dict()
     settings['backbone']['out_channel'] = [7]
-    with pytest.raises(ConfigError, match=r'backbone.out_channel: 7 in stage 0 is not allowed; allowed: \[2, 4, '):
+    with pytest.raises(ConfigError, match=r'backbone.out_channel must be one of \[2, 4, .* in stage 0, got 7'):
         cost_model(Subnet(settings))

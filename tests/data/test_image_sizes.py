@@ -29,12 +29,9 @@ def test_multiples_of_the_size_divisor() -> None:
         assert check_image_size(model(other), (33, 1), 'image_size') == (33, 1)
 
 
-@pytest.mark.parametrize(('size', 'given'), [
-    ((100, 100), '100 100'), ([64, 100], '64 100'), ((100, 64), '100 64'), ((64, ), '64'), (64, '64'), (None, 'None'),
-    ([64, 64, 64], '64 64 64'), ((0, 64), '0 64'), ((-32, 64), '-32 64'), ((32., 64), '32.0 64'), ('64', '64'),
-    ([True, 32], 'True 32')])
-def test_other_sizes(size: Any, given: str) -> None:
+@pytest.mark.parametrize('size', [(100, 64), [64, 100], (64, ), 64, None, [64, 64, 64], (0, 64), (32., 64), '64'])
+def test_other_sizes(size: Any) -> None:
     with pytest.raises(ConfigError) as error:
         check_image_size(model(ImgDataPreprocessor(pad_size_divisor=32)), size, '--image-size')
-    assert str(error.value) == (f'--image-size: {given} is not allowed; allowed: height and width in pixels after '
-                                'padding, multiples of 32 (data_preprocessor.pad_size_divisor)')
+    assert str(error.value) == ('--image-size must be height and width in pixels after padding, multiples of 32 '
+                                f'(data_preprocessor.pad_size_divisor), got {size!r}')

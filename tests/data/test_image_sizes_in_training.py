@@ -222,7 +222,7 @@ def test_the_teachers_extra_pass_leaves_no_trace(tmp_path: Path) -> None:
 def test_features_need_the_same_pixels(tmp_path: Path) -> None:
     train(tmp_path / 'same', [DistillHook(FEATURES)])
     train(tmp_path / 'shared', [DistillHook(FEATURES)], share_interpolation=True)
-    with pytest.raises(ConfigError, match=r"same_pixels: False is not allowed with .*jobs.feature.mimic_name 'back"):
+    with pytest.raises(ConfigError, match=r"same_pixels must be True with .*jobs.feature.mimic_name 'back"):
         train(tmp_path / 'other', [DistillHook(FEATURES, same_pixels=False)])
 
 
@@ -259,33 +259,24 @@ def test_an_external_teacher_sees_the_students_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('sizes', 'message'), [
-    ([[4, 4], [4, 6]], r'^train_cfg.image_size_list: \[4, 6\] is not allowed with images of \[6, 6\], .* \[4, 4\]'),
-    ([[6, 6], [8, 8]], r'^train_cfg.image_size_list: \[8, 8\] is not allowed with images of \[6, 6\]; allowed: sizes')])
+    ([[4, 4], [4, 6]], r'^train_cfg.image_size_list must be of the ratio .*\[6, 6\] become \[4, 4\].*, got \[4, 6\]'),
+    ([[6, 6], [8, 8]], r'^train_cfg.image_size_list must be at most \[6, 6\], .*, got \[8, 8\]')])
 def test_images_that_cannot_be_of_that_size(tmp_path: Path, sizes: list, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train(tmp_path, image_size_list=sizes)
 
 
 @pytest.mark.parametrize(('train_cfg', 'message'), [
-    (dict(image_size_list=[]), r'train_cfg.image_size_list: \[\] is not allowed; allowed: None, or a list of sizes'),
-    (dict(image_size_list=4), 'train_cfg.image_size_list: 4 is not allowed'),
-    (dict(image_size_list=[[4, 4], [4, 0]]), 'train_cfg.image_size_list: 4 0 is not allowed'),
-    (dict(image_size_list=[4, 6]), r'train_cfg.image_size_list: \[4, 6\] is not allowed; allowed: None, or a list'),
-    (dict(image_size_list=None, share_interpolation=True), 'share_interpolation: True is not allowed without'),
-    (dict(image_size_list=[[4, 4], [4, 4]]), r'image_size: \[4, 4\] is given twice'),
-    (dict(image_size_list=['4']), 'train_cfg.image_size_list: 4 is not allowed; allowed: height and width'),
-    (dict(interpolation_type='lanczos'), "train_cfg.interpolation_type: 'lanczos' is not allowed; allowed: nearest"),
-    (dict(share_interpolation='yes'), "train_cfg.share_interpolation: 'yes' is not allowed; allowed: True, False"),
+    (dict(image_size_list=[]), r'train_cfg.image_size_list must be a list of .*, or None, got \[\]'),
+    (dict(image_size_list=[[4, 4], [4, 0]]), r'train_cfg.image_size_list must be height and width .*, got \[4, 0\]'),
+    (dict(image_size_list=[4, 6]), r'train_cfg.image_size_list must be a list of .*, got \[4, 6\]'),
+    (dict(image_size_list=[[4, 4], [4, 4]]), r'image_size must be a list of different .*, got \[\(4, 4\), \(4, 4\)\]'),
+    (dict(interpolation_type='lanczos'), "train_cfg.interpolation_type must be one of nearest, .*, got 'lanczos'"),
+    (dict(share_interpolation='yes'), "train_cfg.share_interpolation must be True or False, got 'yes'"),
 ])
 def test_bad_arguments(tmp_path: Path, train_cfg: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train(tmp_path, **train_cfg)
-
-
-def test_same_pixels_needs_several_sizes(tmp_path: Path) -> None:
-    for number, cfg in enumerate((dict(image_size_list=None), dict(share_interpolation=True))):
-        with pytest.raises(ConfigError, match='DistillHook.same_pixels: False is not allowed where all passes'):
-            train(tmp_path / str(number), [DistillHook(JOBS, same_pixels=False)], **cfg)
 
 
 def test_one_size_of_an_evaluation(tmp_path: Path) -> None:
@@ -294,7 +285,7 @@ def test_one_size_of_an_evaluation(tmp_path: Path) -> None:
     runner = build_runner(tmp_path, hooks=[sizes], val_cfg=dict(subnets=['max'], image_size=[[4, 4]]))
     runner.val()
     assert set(sizes.sizes) == {(4, 4)}
-    with pytest.raises(ConfigError, match=r'val_cfg.image_size: \[4, 4\] is not allowed; allowed: None, or a list'):
+    with pytest.raises(ConfigError, match=r'val_cfg.image_size must be a list of .*, or None, got \[4, 4\]'):
         build_runner(tmp_path, val_cfg=dict(subnets=['max'], image_size=[4, 4])).val()
 
 
@@ -306,7 +297,7 @@ def test_a_size_below_the_stride(tmp_path: Path, config: Any, stride: int | None
     stride = stride or torch.tensor(model.backbone.strides).prod().item()
     assert network_stride(model) == stride
     with pytest.raises(ConfigError, match='multiples of 32' if 'bbox_head' in config else (
-            fr'train_cfg.image_size_list: \[{stride - 1}, 64\] is not allowed; allowed: sides from {stride}')):
+            fr'train_cfg.image_size_list must be height and width >= {stride}, .*, got \[{stride - 1}, 64\]')):
         train(tmp_path, model=model, image_size_list=[[stride - 1, 64], [64, 64]])
 
 

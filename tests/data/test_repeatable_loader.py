@@ -144,7 +144,7 @@ def test_data_without_numbers_are_refused():
             yield from range(3)
 
     for loader in (DataLoader(Stream()), DataLoader(Noisy(), batch_size=None)):
-        with pytest.raises(ConfigError, match='train_dataloader: (Stream|Noisy) without numbered batches is not'):
+        with pytest.raises(ConfigError, match='train_dataloader.dataset must be a data set .*, got .(Stream|Noisy)'):
             RepeatableLoader(loader, 0, False)
 
 

@@ -186,10 +186,9 @@ def test_nothing_is_recorded_in_validation_and_nothing_stays(tmp_path):
 
 @pytest.mark.parametrize(('train_cfg', 'parts'), [
     (dict(sample_subnet_num=1, sample_strategy=['max', 'min']),
-     ['sample_subnet_num=1', "['max', 'min']", "allowed: sample_subnet_num of 2 or more with 'max' first"]),
-    (dict(sample_subnet_num=3, sample_strategy=['min', 'max', 'random']),
-     ['sample_subnet_num=3', "['min', 'max', 'random0']", "'max' first"]),
-    (dict(type='EpochBasedTrainLoop'), ['train_cfg.type', 'EpochBasedTrainLoop', 'allowed: SandwichTrainLoop']),
+     ['train_cfg.sample_strategy must be a list of several with max first', "got ['max']"]),
+    (dict(sample_subnet_num=3, sample_strategy=['min', 'max', 'random']), ['max first', "['min', 'max', 'random0']"]),
+    (dict(type='EpochBasedTrainLoop'), ['train_cfg.type must be SandwichTrainLoop', "'EpochBasedTrainLoop'"]),
 ])
 def test_schedules_without_a_teacher_in_the_iteration_are_refused(tmp_path, train_cfg, parts):
     model = ToyModel()
@@ -221,41 +220,38 @@ LOSS = dict(type='mmbignas.FeatureMSELoss')
 @pytest.mark.parametrize(('jobs', 'parts'), [
     ({}, ['DistillHook.jobs', 'dict of jobs', '{}']),
     (None, ['DistillHook.jobs', 'None']),
-    (dict(a=dict(loss=LOSS)), ['DistillHook.jobs.a', 'mimic_name and loss']),
-    (dict(a=dict(mimic_name='head')), ['DistillHook.jobs.a', 'mimic_name and loss']),
+    (dict(a=dict(loss=LOSS)), ['DistillHook.jobs.a must be a dict', "no key 'mimic_name'"]),
+    (dict(a=dict(mimic_name='head')), ['DistillHook.jobs.a must be a dict', "no key 'loss'"]),
     (dict(a=dict(mimic_name='head', loss=LOSS, weight=1)), ['DistillHook.jobs.a', 'loss_weight', "'weight'"]),
     (dict(a='head'), ['DistillHook.jobs.a', "'head'"]),
-    (dict(a=dict(mimic_name='head', loss=LOSS, loss_weight=-1)), ['jobs.a.loss_weight', '-1', 'numbers from 0']),
-    (dict(a=dict(mimic_name='head', loss=LOSS, warm_up_iters='5')), ['jobs.a.warm_up_iters', "'5'", 'numbers from 0']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, loss_weight=-1)), ['jobs.a.loss_weight must be a number >= 0, got -1']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, warm_up_iters='5')), ['jobs.a.warm_up_iters must be a number', "'5'"]),
     (dict(a=dict(mimic_name=[], loss=LOSS)), ['jobs.a.mimic_name', '[]']),
-    (dict(a=dict(mimic_name=None, loss=LOSS)), ['jobs.a.mimic_name', 'None']),
     (dict(a=dict(mimic_name=['head', 3], loss=LOSS)), ['jobs.a.mimic_name', '3']),
-    (dict(a=dict(mimic_name='head', loss=LOSS, teacher_mimic_name='top')),
-     ['jobs.a.teacher_mimic_name', "'top'", 'without DistillHook.teacher']),
     ({'a/b': dict(mimic_name='head', loss=LOSS)}, ['DistillHook.jobs', "'a/b'", "without '/'"]),
     (dict(a=dict(mimic_name='head', loss=dict(type='mmbignas.DenseGIoULoss'))),
-     ['jobs.a.mimic_name', "['head']", 'DenseGIoULoss', 'allowed: 2 modules']),
+     ['jobs.a.mimic_name', "['head']", 'must be 2 modules with DenseGIoULoss']),
     (dict(a=dict(mimic_name=['head', 'head'], loss=dict(type='mmbignas.GuidedSoftLabelLoss'))),
-     ['jobs.a.mimic_name', "['head', 'head']", 'allowed: 1 module']),
-    (dict(a=dict(mimic_name='head', loss=LOSS, teacher='top')), ['jobs.a.teacher', "'top'", 'allowed: max, a list']),
-    (dict(a=dict(mimic_name='head', loss=LOSS, teacher=['max', 'max'])), ['jobs.a.teacher', "['max', 'max']"]),
+     ['jobs.a.mimic_name', "['head', 'head']", 'must be 1 module with']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, teacher='top')),
+     ['jobs.a.teacher must be one of max, a list, or a dict', "'top'"]),
     (dict(a=dict(mimic_name='head', loss=LOSS, teacher=[])), ['jobs.a.teacher', '[]']),
     (dict(a=dict(mimic_name='head', loss=LOSS, teacher=dict(max=dict(mimic_name='head')))),
-     ['jobs.a.teacher.max', "{'mimic_name': 'head'}", 'a dict with loss_weight']),
+     ['jobs.a.teacher.max must be', 'loss_weight', "key 'mimic_name'"]),
     (dict(a=dict(mimic_name='head', loss=LOSS, teacher=dict(max=dict(loss_weight=-2)))),
-     ['jobs.a.teacher.max.loss_weight', '-2', 'from 0']),
-    (dict(a=dict(mimic_name='head', loss=LOSS, begin=-1)), ['jobs.a.begin', '-1', 'from 0']),
-    (dict(a=dict(mimic_name='head', loss=LOSS, begin=5, end=5)), ['jobs.a.end', '5', 'after begin, 5, or None']),
+     ['jobs.a.teacher.max.loss_weight', '-2', '>= 0']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, begin=-1)), ['jobs.a.begin must be an integer >= 0, got -1']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, begin=5, end=5)),
+     ['jobs.a.end must be an integer >= 6, or None, got 5']),
     (dict(a=dict(mimic_name='head', loss=LOSS, widths='any')),
      ['jobs.a.widths', "'any'", 'equal, first_channels, adapter']),
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces=[])), ['jobs.a.replaces', '[]', "model's losses"]),
-    (dict(a=dict(mimic_name='head', loss=LOSS, replaces=None)), ['jobs.a.replaces', 'None']),
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces=['loss', 2])), ['jobs.a.replaces', "['loss', 2]"]),
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces='loss_cls', loss_weight=0)),
-     ['jobs.a.loss_weight', '0', "['loss_cls']", 'greater than 0']),
-    (dict(a=dict(mimic_name='head', loss=LOSS, loss_weight=float('nan'))), ['jobs.a.loss_weight', 'nan', 'from 0']),
+     ['jobs.a.loss_weight must be a number > 0 with replaces, got 0']),
+    (dict(a=dict(mimic_name='head', loss=LOSS, loss_weight=float('nan'))), ['jobs.a.loss_weight', 'nan', '>= 0']),
     (dict(a=dict(mimic_name='head', loss=LOSS, replaces='loss_cls', warm_up_iters=3)),
-     ['jobs.a.warm_up_iters', '3', "['loss_cls']", 'allowed: 0']),
+     ['jobs.a.warm_up_iters must be 0 with replaces', 'got 3']),
 ])
 def test_bad_jobs(jobs, parts):
     with pytest.raises(ConfigError) as error:
@@ -268,7 +264,7 @@ def test_bad_jobs(jobs, parts):
 def test_a_module_that_is_not_called_in_a_pass_is_named(tmp_path):
     """A block that the student's depth leaves out has no output to compare."""
     jobs = dict(a=dict(mimic_name='backbone.blocks.2.0', loss=LOSS))
-    with pytest.raises(ConfigError, match=r'jobs\.a\.mimic_name: .*blocks\.2\.0. has no output .* of min; .* every'):
+    with pytest.raises(ConfigError, match=r'jobs\.a\.mimic_name must be .* every .*blocks\.2\.0. has no .* of min'):
         train(tmp_path, jobs, strategy=['max', 'min'])
 
 
@@ -376,8 +372,8 @@ def test_a_loss_that_is_not_there_cannot_be_replaced(tmp_path, name):
     metric.process = None
     with pytest.raises(ConfigError) as error:
         runner.train()
-    assert str(error.value) == (f"DistillHook.jobs.soft.replaces: {name!r} is not one of the model's losses; allowed: "
-                                'loss_cls, loss_norm')
+    assert str(error.value) == ("DistillHook.jobs.soft.replaces must be one of the model's losses, loss_cls, "
+                                f'loss_norm, got {name!r}')
     assert not recorder.passes and runner.iter == 0
     assert all(torch.equal(value, before[name]) for name, value in runner.model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)

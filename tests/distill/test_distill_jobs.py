@@ -140,13 +140,14 @@ def test_one_loss_replaced_by_several_teachers(tmp_path, teachers):
 @pytest.mark.parametrize(('jobs', 'parts'), [
     (dict(a=dict(mimic_name='head', loss=MSE, teacher=['big', 'other'])),
      ['DistillHook.jobs.a.teacher', "['big', 'other']", 'max, big, small']),
-    (dict(a=dict(mimic_name='head', loss=MSE, teacher='big')), ['DistillHook.teacher.small', 'no job']),
+    (dict(a=dict(mimic_name='head', loss=MSE, teacher='big')),
+     ['DistillHook.teacher.small must be a teacher of some job']),
     (dict(a=dict(mimic_name='head', loss=MSE, teacher=dict(big=dict(mimic_name=['top', 'body']), small=dict()))),
      ['jobs.a.teacher.big.mimic_name', "['top', 'body']", 'as many modules']),
     (dict(a=dict(mimic_name='head', teacher_mimic_name=['top', 'body'], loss=MSE, teacher=['big', 'small'])),
      ['jobs.a.teacher_mimic_name', "['top', 'body']", 'as many modules']),
     (dict(a=dict(mimic_name='head', loss=MSE, teacher=['big', 'small']), a_big=dict(
-        mimic_name='head', loss=MSE, teacher='big')), ['jobs.a_big', 'loss_distill_a_big', 'other names']),
+        mimic_name='head', loss=MSE, teacher='big')), ['jobs.a_big', 'loss_distill_a_big', 'another name']),
 ])
 def test_bad_jobs(teachers, jobs, parts):
     with pytest.raises(ConfigError) as error:

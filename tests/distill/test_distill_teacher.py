@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmbignas.distill import DistillHook, TeacherSource
+from mmbignas.distill import DistillHook, Teacher
 from mmbignas.errors import ConfigError
 from mmbignas.supernet import Supernet, calibrate_bn
 from tests.distributed import run_processes
@@ -223,7 +223,7 @@ def test_all_subnets_learn_from_another_network_alone(tmp_path, teacher):
 def test_a_loss_that_is_not_there_cannot_be_replaced(tmp_path, teacher):
     jobs = dict(soft=dict(SOFT['soft'], replaces=['loss_norm', 'loss']))
     assert refused(tmp_path, teacher[0], jobs) == (
-        "DistillHook.jobs.soft.replaces: 'loss' is not one of the model's losses; allowed: loss_cls, loss_norm")
+        "DistillHook.jobs.soft.replaces must be one of the model's losses, loss_cls, loss_norm, got 'loss'")
 
 
 def test_the_teacher_is_no_part_of_the_run(tmp_path, teacher):
@@ -336,7 +336,7 @@ def test_what_cannot_teach_is_refused_before_training(tmp_path, teacher):
     (tmp_path / 'broken.pth').write_bytes(b'123')
     wrong = dict(score=dict(JOBS['score'], teacher_mimic_name='tip'))
     for own, jobs, parts in (
-            (dict(cfg, config='none.py'), JOBS, ['DistillHook.teacher.config', 'none.py does not exist']),
+            (dict(cfg, config='none.py'), JOBS, ['DistillHook.teacher.config', 'config file not found: none.py']),
             (dict(cfg, config=str(tmp_path / 'empty.py')), JOBS, ['DistillHook.teacher.config', 'has no model']),
             (dict(cfg, checkpoint='none.pth'), JOBS, ['DistillHook.teacher', 'checkpoint not found: none.pth']),
             (dict(cfg, checkpoint=str(tmp_path / 'broken.pth')), JOBS, ['broken.pth: cannot be read']),
@@ -346,11 +346,11 @@ def test_what_cannot_teach_is_refused_before_training(tmp_path, teacher):
             (cfg, dict(score=dict(JOBS['score'], mimic_name='tip')), ['DistillHook.jobs.score.mimic_name', "'tip'"]),
             (dict(cfg, config=dict(type=PlainTeacher, preprocessor=dict(
                 type=ImgDataPreprocessor, mean=[1, 2, 3], std=[4, 5, 6]))), JOBS,
-             ['DistillHook.teacher.config', 'mean [1, 2, 3]', 'has None']),
+             ['DistillHook.teacher.config: data_preprocessor.mean must be None', 'got [1, 2, 3]']),
             # MMPretrain's preprocessor has another name for it than MMEngine's.
             (dict(cfg, config=dict(type=PlainTeacher, preprocessor=dict(
                 type='mmpretrain.ClsDataPreprocessor', to_rgb=True))), JOBS,
-             ['DistillHook.teacher.config', 'reversed_channels True', 'has False']),
+             ['DistillHook.teacher.config', 'reversed_channels must be False', 'got True']),
     ):
         message = refused(tmp_path, own, jobs)
         for part in parts:
@@ -365,8 +365,8 @@ def test_a_data_preprocessor_beside_the_model(tmp_path, teacher):
     for name, own, mean in (('beside', '', [1, 2, 3]), ('both', ", data_preprocessor=dict(type='ImgDataPreprocessor', "
                                                                 'mean=[7, 8, 9], std=[4, 5, 6])', [7, 8, 9])):
         (tmp_path / f'{name}.py').write_text(beside.format(own))
-        source = TeacherSource(str(tmp_path / f'{name}.py'), teacher[0]['checkpoint'])
-        assert source.build('teacher').data_preprocessor.mean.flatten().tolist() == mean
+        source = Teacher(str(tmp_path / f'{name}.py'), teacher[0]['checkpoint'])
+        assert source.load().data_preprocessor.mean.flatten().tolist() == mean
 
 
 def test_a_teacher_of_another_scope_than_the_run(tmp_path):
@@ -378,7 +378,7 @@ def test_a_teacher_of_another_scope_than_the_run(tmp_path):
     model = MODELS.build(dict(Config.fromfile(str(tmp_path / 'teacher.py')).model, _scope_='mmpretrain'))
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'teacher.pth')
     init_default_scope('mmdet')
-    built = TeacherSource(str(tmp_path / 'teacher.py'), str(tmp_path / 'teacher.pth')).build('teacher')
+    built = Teacher(str(tmp_path / 'teacher.py'), str(tmp_path / 'teacher.pth')).load()
     assert type(built).__module__.startswith('mmpretrain.')
 
 
@@ -393,7 +393,7 @@ def test_outputs_that_cannot_be_compared(tmp_path, teacher):
             (dict(mimic_name=CONV, teacher_mimic_name='top'),
              ['jobs.a.mimic_name', repr(CONV), "'top'", '(6, 8, 6, 6) instead of the (6, 5)']),
             (dict(mimic_name='spare', teacher_mimic_name='top'),
-             ['jobs.a.mimic_name', "'spare' of the model", 'no output']),
+             ['jobs.a.mimic_name', "'spare'", 'of the model', 'no output']),
             (dict(mimic_name='head', teacher_mimic_name='data_preprocessor'),
              ['jobs.a.teacher_mimic_name', 'of the teacher', 'no output']),
     ):
@@ -403,17 +403,17 @@ def test_outputs_that_cannot_be_compared(tmp_path, teacher):
 
 
 @pytest.mark.parametrize(('teacher_cfg', 'parts'), [
-    ('teacher.pth', ['DistillHook.teacher', 'config and checkpoint', "'teacher.pth'"]),
-    (dict(config='a.py'), ['DistillHook.teacher', 'config and checkpoint']),
-    (dict(config='a.py', checkpoint='a.pth', weights=1), ['DistillHook.teacher', "'weights'"]),
+    ('teacher.pth', ['DistillHook.teacher must be a dict', 'config, checkpoint', "'teacher.pth'"]),
+    (dict(config='a.py'), ['DistillHook.teacher must be a dict', "no key 'checkpoint'"]),
+    (dict(config='a.py', checkpoint='a.pth', weights=1), ['DistillHook.teacher', "key 'weights'"]),
     (dict(config=dict(model=dict()), checkpoint='a.pth'), ['DistillHook.teacher.config', 'a dict with type']),
     (dict(config='a.py', checkpoint=None), ['DistillHook.teacher.checkpoint', 'None']),
     (dict(config='a.py', checkpoint='a.pth', num_images=0), ['DistillHook.teacher.num_images', '0']),
     (dict(a=dict(config='a.py', checkpoint='a.pth'), b=dict(config='b.py')), ['DistillHook.teacher.b', 'checkpoint']),
-    ({'a/b': dict(config='a.py', checkpoint='a.pth')}, ['DistillHook.teacher', "'a/b'", 'without "/"']),
+    ({'a/b': dict(config='a.py', checkpoint='a.pth')}, ['DistillHook.teacher', "'a/b'", "without '/'"]),
     (dict(max=dict(config='a.py', checkpoint='a.pth')), ['DistillHook.teacher', "'max'", 'the largest subnet']),
     (dict(a=dict(config='a.py', checkpoint='a.pth'), b=dict(config='b.py', checkpoint='b.pth')),
-     ['DistillHook.jobs.conv.teacher: missing', 'max, a, b']),
+     ['DistillHook.jobs.conv.teacher must be one of max, a, b', 'got None']),
 ])
 def test_bad_teachers(teacher_cfg, parts):
     with pytest.raises(ConfigError) as error:

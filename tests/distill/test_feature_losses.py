@@ -74,5 +74,5 @@ def test_masked_by_the_teachers_scores(seed, normalize):
 def test_a_mask_needs_scores_at_the_same_positions():
     x = torch.randn(1, 2, 3, 3)
     for modules in ([[x, x], [x]], [[x], [x[..., :2]]], [[x]]):
-        with pytest.raises(ConfigError, match='FeatureMSELoss.masked: True is not allowed with .* same positions'):
+        with pytest.raises(ConfigError, match='FeatureMSELoss.masked: .* must have the same positions, got '):
             FeatureMSELoss(masked=True)(modules, modules)

@@ -43,15 +43,15 @@ def test_renamed_and_detached(replaced, renamed):
 @pytest.mark.parametrize(('losses', 'name', 'allowed'), [
     (losses_of(), 'loss', 'loss_cls, loss_bbox, d0.aux_loss'),
     (losses_of(), 'acc', 'loss_cls, loss_bbox, d0.aux_loss'),
-    (dict(acc=torch.ones(1)), 'acc', 'none, the model has no losses'),
+    (dict(acc=torch.ones(1)), 'acc', 'of which there are none'),
 ])
 def test_names_that_are_no_losses(losses, name, allowed):
     before = {**losses}
     for function in (check_replaced, set_aside):
         with pytest.raises(ConfigError) as error:
             function(losses, jobs_of(('loss_cls', ) if 'loss_cls' in losses else (), (name, )))
-        assert str(error.value) == (f"DistillHook.jobs.job1.replaces: {name!r} is not one of the model's losses; "
-                                    f'allowed: {allowed}')
+        assert str(error.value) == (f"DistillHook.jobs.job1.replaces must be one of the model's losses, {allowed}, got "
+                                    f'{name!r}')
         assert losses == before
 
 

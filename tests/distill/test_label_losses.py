@@ -77,16 +77,16 @@ def test_a_teacher_that_is_always_wrong_teaches_nothing():
 
 def test_guided_needs_labels_of_images():
     logits = torch.randn(2, 3)
-    with pytest.raises(ConfigError, match='GuidedSoftLabelLoss: .*no gt_label of one class'):
+    with pytest.raises(ConfigError, match='GuidedSoftLabelLoss: data samples must have a gt_label of one class'):
         GuidedSoftLabelLoss()([[logits]], [[logits]], [DataSample(), DataSample()])
-    with pytest.raises(ConfigError, match=r'GuidedSoftLabelLoss: outputs of shape \(1, 2, 3, 3\)'):
+    with pytest.raises(ConfigError, match=r'outputs of GuidedSoftLabelLoss must be logits .* got \[\(1, 2, 3, 3\)\]'):
         GuidedSoftLabelLoss()([[torch.randn(1, 2, 3, 3)]], [[torch.randn(1, 2, 3, 3)]], [])
 
 
 @pytest.mark.parametrize('kind', ['SoftCrossEntropyLoss', 'GuidedSoftLabelLoss'])
 @pytest.mark.parametrize('temperature', [0, -1, 'a', None])
 def test_bad_temperatures(kind, temperature):
-    with pytest.raises(ConfigError, match=rf'{kind}.temperature: .* is not allowed; allowed: numbers above 0'):
+    with pytest.raises(ConfigError, match=rf'{kind}.temperature must be a number > 0, got '):
         MODELS.build(dict(type=f'mmbignas.{kind}', temperature=temperature))
 
 

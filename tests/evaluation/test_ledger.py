@@ -3,8 +3,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.evaluation.identity import annotation_hashes, config_hash, dataset_hash, model_hash, space_hash
 from mmbignas.evaluation.ledger import Ledger, only_run
 from mmbignas.space import ModuleSpace, SearchSpace
-from tests.runs import ROOT
+from tests.processes import PIPE, Process
 from tests.toy import ToyDataset, ToyModel
 
 IDENTITY = dict(supernet='a', space='b', data='c')
@@ -63,16 +61,14 @@ def test_a_torn_line_is_passed_over(tmp_path, cut):
 def test_two_processes_killed_while_they_write(tmp_path):
     """Whatever a process said it had written is there."""
     path = tmp_path / 'ledger.jsonl'
-    writers = [subprocess.Popen([sys.executable, '-W', 'ignore', '-c', WRITER, str(path), str(first)], cwd=ROOT,
-                                stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
-               for first in range(2)]
+    writers = [Process(['-c', WRITER, path, first], output=PIPE, imported=True) for first in range(2)]
     for writer in writers:
         writer.stdout.readline()
     time.sleep(.5)
     said = set()
     for first, writer in enumerate(writers):
         writer.send_signal(signal.SIGKILL)
-        said |= {first, *(int(line) for line in writer.communicate()[0].splitlines())}
+        said |= {first, *(int(line) for line in writer.stdout.read().splitlines())}
     lines = Ledger(path, IDENTITY).lines()
     assert len(said) > 10
     assert said <= set(lines) and len(set(lines) - said) <= 2
@@ -108,8 +104,7 @@ def test_one_run_at_a_time(tmp_path):
             f"with only_run(Path({str(path)!r})):\n"
             "    if os.fork() == 0:\n        time.sleep(60)\n        os._exit(0)\n"
             "    print('there', flush=True)\n    time.sleep(60)")
-    run = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], stdout=subprocess.PIPE, text=True, cwd=ROOT,
-                           start_new_session=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    run = Process(['-c', code], output=PIPE, imported=True)
     assert run.stdout.readline() == 'there\n'
     with pytest.raises(ConfigError, match='another run writes to it'), only_run(path):
         pass

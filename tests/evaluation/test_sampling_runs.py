@@ -1,15 +1,11 @@
 """The whole way, by the test tools: two processes killed and started again, by MMDetection's own tool, and searched."""
-import contextlib
 import json
 import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import optuna
 import pytest
@@ -18,7 +14,10 @@ from optuna.trial import TrialState
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tests.runs import MMDET_TOOLS, ROOT, python
+from tests.processes import launch, start_group
+from tests.runs import MMDET_TOOLS, python
+
+pytestmark = pytest.mark.slow
 
 SAMPLE = """
 _base_ = {base!r}
@@ -53,16 +52,6 @@ def lines_of(folder):
     return {line['number']: line for line in lines}
 
 
-def kill_all(folder):
-    """``kill -9`` of all processes that were started with this folder: the launcher, then those it started."""
-    for path in sorted(Path('/proc').glob('[0-9]*/cmdline'), key=lambda path: int(path.parent.name)):
-        with contextlib.suppress(OSError):
-            if str(folder) in path.read_text():
-                os.kill(int(path.parent.name), signal.SIGKILL)
-                while path.read_text():  # until it is gone, or waits for its parent to notice
-                    time.sleep(.01)
-
-
 def test_what_is_said_and_written(workspace, sampled, tmp_path):
     lines, text = sampled
     assert len(lines) == COUNT
@@ -83,21 +72,20 @@ def test_what_is_said_and_written(workspace, sampled, tmp_path):
 
 
 @pytest.mark.parametrize('parallel', ['images', 'subnet'])
-def test_two_processes_killed_and_started_again(workspace, whole, config, sampled, parallel):
+def test_two_processes_killed_and_started_again(workspace, whole, config, sampled, parallel, tmp_path):
     folder = workspace / f'killed_{parallel}'
-    command = ['-m', 'torch.distributed.run', '--nproc-per-node', 2, '--master-port', 29571, 'tools/test.py',
-               config(parallel), whole / 'epoch_2.pth', '--work-dir', folder, '--launcher', 'pytorch']
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ['tools/test.py', config(parallel), whole / 'epoch_2.pth', '--work-dir', folder, '--launcher', 'pytorch']
+    with open(tmp_path / 'output', 'w') as output:
+        processes = start_group(command, [output, output])
     deadline = time.time() + 200
     while len(lines_of(folder)) < 3 and time.time() < deadline:
-        time.sleep(.05)
-    kill_all(folder)
-    process.wait()
+        time.sleep(.02)
+    for process in processes:
+        os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+    assert [process.wait() for process in processes] == [-signal.SIGKILL] * 2
     before = lines_of(folder)
     assert 3 <= len(before) < COUNT
-    text = python(*command)
+    text = launch(*command)
     after = lines_of(folder)
     assert f'{len(before)} of {COUNT} subnets are finished, {COUNT - len(before)} are left' in text
     assert {number: after[number] for number in before} == before

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmbignas import ConfigError
 from mmbignas.export import DetectionNetwork, Network
-from mmbignas.export.nms import nms_keep
+from mmbignas.export.detection import nms_keep
 from mmbignas.supernet import Supernet
 from tests.export.detectors import (
     SIZE,
@@ -105,7 +105,7 @@ def test_nms_in_onnx() -> None:
     """The translation is the same operation, also where an image has no box at all."""
     runtime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
-    from mmbignas.export.nms import ONNX_TRANSLATIONS
+    from mmbignas.export.detection import ONNX_TRANSLATIONS
     from mmbignas.export.onnx import export
 
     class Alone(nn.Module):
@@ -129,12 +129,12 @@ def test_nms_in_onnx() -> None:
 
 
 @pytest.mark.parametrize(('test_cfg', 'message'), [
-    (dict(nms=dict(type='soft_nms', iou_threshold=0.5)), "test_cfg.nms: .*soft_nms.*allowed: dict.type='nms'"),
-    (dict(nms=None), 'test_cfg.nms: None is not allowed'),
-    (dict(nms=dict(NMS, max_num=5)), 'test_cfg.nms: .*max_num'),
-    (dict(nms_pre=-1), 'test_cfg.nms_pre: -1 is not allowed.*integers from 1'),
-    (dict(max_per_img=0), 'test_cfg.max_per_img: 0 is not allowed'),
-    (dict(score_thr=-0.1), 'test_cfg.score_thr: -0.1 is not allowed'),
+    (dict(nms=dict(type='soft_nms', iou_threshold=0.5)), "test_cfg.nms must be dict.type='nms'.*, got .*soft_nms"),
+    (dict(nms=None), r'test_cfg.nms must be .*, got \{\}'),
+    (dict(nms=dict(NMS, max_num=5)), 'test_cfg.nms must be .*, got .*max_num'),
+    (dict(nms_pre=-1), 'test_cfg.nms_pre must be an integer >= 1, got -1'),
+    (dict(max_per_img=0), 'test_cfg.max_per_img must be an integer >= 1, got 0'),
+    (dict(score_thr=-0.1), 'test_cfg.score_thr must be a number from 0 to 1, got -0.1'),
 ])
 def test_settings_that_are_refused(test_cfg: dict[str, Any], message: str) -> None:
     model = mmdet_retinanet()
@@ -145,7 +145,7 @@ def test_settings_that_are_refused(test_cfg: dict[str, Any], message: str) -> No
 
 def test_heads_that_are_refused() -> None:
     softmax = mmdet_retinanet(loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False))
-    with pytest.raises(ConfigError, match='bbox_head.loss_cls: CrossEntropyLoss .*use_sigmoid=True'):
+    with pytest.raises(ConfigError, match='bbox_head.loss_cls must be .*use_sigmoid=True, .*, got .CrossEntropyLoss'):
         DetectionNetwork(Network(softmax, SIZE))
     atss = MODELS.build(mmdet_config('ATSSHead', norm_cfg=None))  # its scores have a factor
     fcos = MODELS.build(dict(
@@ -153,5 +153,5 @@ def test_heads_that_are_refused() -> None:
                                                                        out_channels=8, num_outs=5),
         bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=8, feat_channels=8, norm_cfg=None), test_cfg=None))
     for model in (atss, fcos):
-        with pytest.raises(ConfigError, match='is not allowed with boxes; allowed: single-stage'):
+        with pytest.raises(ConfigError, match='model must be a single-stage detector'):
             DetectionNetwork(Network(model, SIZE))

@@ -2,7 +2,6 @@
 import json
 import re
 import runpy
-import socket
 import sys
 from importlib.util import find_spec
 
@@ -14,7 +13,9 @@ from mmengine.registry import MODELS
 
 from mmbignas.supernet import Supernet, load_weights, read_checkpoint
 from tests.models.same_network import tensors
-from tests.runs import MMDET_TOOLS, ROOT, mim_name, python
+from tests.runs import MMDET_TOOLS, ROOT, launch, mim_name, python
+
+pytestmark = pytest.mark.slow
 
 ANALYSIS = MMDET_TOOLS / 'analysis_tools'
 TRAIN_ONE = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_begin=9', 'custom_hooks.0.type=EMAHook']
@@ -148,12 +149,8 @@ def check_weights(workspace, folder, checkpoint, weights=None):
 
 
 def test_a_run_in_two_processes(workspace):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
     run = workspace / 'ddp'
-    python('-m', 'torch.distributed.run', '--nproc-per-node', 2, '--master-port', port, 'tools/train.py',
-           workspace / 'config.py', '--launcher', 'pytorch', '--work-dir', run, *TRAIN_ONE[:-1])
+    launch('tools/train.py', workspace / 'config.py', '--launcher', 'pytorch', '--work-dir', run, *TRAIN_ONE[:-1])
     folder, output = export(workspace, run / 'epoch_1.pth', 'from_ddp', '--subnet', 1234, '--calib-images', 0)
     assert 'BN statistics: those of the supernet' in output
     check_weights(workspace, folder, run / 'epoch_1.pth')
@@ -204,10 +201,11 @@ def test_what_a_user_can_mend_is_one_line(workspace, whole, monkeypatch, capsys)
     for arguments, message in (
             ([config, truncated, '--subnet', 'max', *size], 'truncated.pth: cannot be read as a checkpoint'),
             ([config, checkpoint, '--subnet', wrong, *size], 'wrong.yaml: backbone.depth'),
-            ([config, checkpoint, '--subnet', 99999, *size], 'allowed: 0..5183'),
-            ([config, checkpoint, '--subnet', 'max', *size[3:]], 'give --image-size H W'),
-            ([config, checkpoint, '--subnet', 'max', *size, '--weights', 'ema'], "weights: 'ema' is not allowed"),
-            ([config, checkpoint, '--subnet', 'max', *size, '--calib-images', -1], '--calib-images: -1 is not allowed'),
+            ([config, checkpoint, '--subnet', 99999, *size], '5183'),
+            ([config, checkpoint, '--subnet', 'max', *size[3:]], '--image-size H W is missing'),
+            ([config, checkpoint, '--subnet', 'max', *size, '--weights', 'ema'], "beside the trained ones, got 'ema'"),
+            ([config, checkpoint, '--subnet', 'max', *size, '--calib-images', -1],
+             '--calib-images must be an integer >= 0, got -1'),
             (['configs/retinanet_r18_supnet.py', checkpoint, '--subnet', 'max', *size, '--calib-images', 0],
              'is of another architecture'),
     ):

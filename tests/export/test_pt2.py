@@ -77,11 +77,11 @@ def test_one_image_at_a_time(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     model = mmdet_retinanet()
-    with pytest.raises(ConfigError, match=r'must end in \.pt2'):
+    with pytest.raises(ConfigError, match=r'one that ends in \.pt2'):
         export_pt2(model, tmp_path / 'x.onnx', SIZE)
     with pytest.raises(ConfigError, match='multiples of 32'):
         export_pt2(model, tmp_path / 'x.pt2', (60, 96))
-    with pytest.raises(ConfigError, match='is a supernet'):
+    with pytest.raises(ConfigError, match='model must be an ordinary network'):
         export_pt2(MODELS.build(supernet_config()), tmp_path / 'x.pt2', SIZE)
     (tmp_path / 'x.pt2').touch()
     with pytest.raises(ConfigError, match='exists'):

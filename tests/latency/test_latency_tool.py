@@ -76,11 +76,11 @@ def test_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, c
 
 @pytest.mark.parametrize(('command', 'message'), [
     ('measure missing.py --image-size 64 64', 'config file not found: missing.py'),
-    ('measure CONFIG --image-size 64', '--image-size 64: allowed: pairs of height and width'),
-    ('measure CONFIG --image-size 64 64 --subnet largest', "--subnet[0]: 'largest' is not allowed"),
-    ('measure CONFIG --image-size 64 64 --subnet 99999999', '--subnet[0]: subnet number: 99999999 is not allowed'),
-    ('measure CONFIG --image-size 64 64 --device gpu', "device: 'gpu' is not allowed"),
-    ('measure CONFIG --image-size 64 64 --batch-size 0', 'batch_size: 0 is not allowed'),
+    ('measure CONFIG --image-size 64', '--image-size must be pairs of height and width, got [64]'),
+    ('measure CONFIG --image-size 64 64 --subnet largest', '--subnet[0] must be max, min, middle, random, a number '),
+    ('measure CONFIG --image-size 64 64 --subnet 99999999', '--subnet[0]: subnet number must be an integer from 0 to '),
+    ('measure CONFIG --image-size 64 64 --device gpu', "device must be one of cpu, cuda with backend torch, got 'gpu'"),
+    ('measure CONFIG --image-size 64 64 --batch-size 0', 'batch_size must be an integer >= 1, got 0'),
     ('table CONFIG --image-size 64 64 --out no/table.json', 'no/table.json: cannot be written'),
     ('table CONFIG --image-size 64 64 --out CONFIG', 'is damaged, or no latency table'),
 ])

@@ -14,6 +14,7 @@ from mmbignas import ConfigError
 from mmbignas.ops import DynamicLinear
 from mmbignas.supernet import Supernet, subnet_state_dict
 from mmbignas.supernet.transfer import sliced
+from mmbignas.utils.rules import shown
 from tests.models.same_network import check_same_network
 from tests.small_classifiers import cls_head, hidden_layers, labelled, one_of, width_up_to
 from tests.small_models import build, element, scramble
@@ -133,26 +134,27 @@ def space(**kwargs: Any) -> dict[str, Any]:
 
 
 REFUSED: list[tuple[dict[str, Any], list[str]]] = [
-    *((dict(num_classes=value), ['BigLinearClsHead.num_classes: ' + repr(value), 'integers from 1'])
-      for value in (0, -1, 2.0, True, '5', None)),
-    *((dict(dropout=value), ['BigLinearClsHead.dropout: ' + repr(value), 'from 0 to below 1'])
-      for value in (1, -.1, True, '0.2', None, float('nan'))),
-    *((dict(in_channels=value), ['BigLinearClsHead.in_channels: ' + repr(value), 'an integer from 1'])
-      for value in (0, -8, 8.0, True, '8', None, [8], {}, space(min=[8]), space(min=8, max=16), space(min=[], max=[]),
-                    space(min=[8, 8], max=[16, 16]), space(min=[0], max=[16]), space(min=[8], max=[16.5]),
-                    dict(space=[8, 16]), dict(space=None), dict(**space(min=[8], max=[16]), sample_strategy='net_wise'))
-      ),
+    (dict(num_classes=0), ['BigLinearClsHead.num_classes must be an integer >= 1, got 0']),
+    (dict(dropout=1), ['BigLinearClsHead.dropout must be a number >= 0 and < 1, got 1']),
+    *((dict(in_channels=value), ['BigLinearClsHead.in_channels must be an integer >= 1, or', f'got {shown(value)}'])
+      for value in (0, [8], {}, space(min=[8]), space(min=8, max=16), space(min=[], max=[]),
+                    space(min=[8, 8], max=[16, 16]), space(min=[8], max=[16.5]), dict(space=[8, 16]),
+                    dict(**space(min=[8], max=[16]), sample_strategy='net_wise'))),
     (dict(in_channels=space(min=[24], max=[16])), ['BigLinearClsHead.in_channels', '24', '16']),
-    *((dict(hidden=value), ['BigLinearClsHead.hidden: expected a dict of depth, out_channel', repr(value)])
-      for value in ([16], {}, dict(depth=[1]), dict(depth=[1], out_channel=[8], kernel_size=[3]))),
-    (dict(hidden=dict(depth=[0], out_channel=[8])), ['BigLinearClsHead.hidden.depth', '0', 'greater than 0']),
-    (dict(hidden=dict(depth=[1, 1], out_channel=[8])), ['BigLinearClsHead.hidden.depth', '2 values', '1 stages']),
-    (dict(hidden=dict(depth=[2], out_channel=[8, 8, 8])), ['BigLinearClsHead.hidden.out_channel', '3 values', '2']),
-    (dict(hidden=dict(depth=[1], out_channel=[8.5])), ['BigLinearClsHead.hidden.out_channel', '8.5', 'integers']),
+    *((dict(hidden=value), ['BigLinearClsHead.hidden must be a dict with the keys depth, out_channel', got])
+      for value, got in (([16], 'got [16]'), (dict(depth=[1]), "no key 'out_channel'"),
+                         (dict(depth=[1], out_channel=[8], kernel_size=[3]), "key 'kernel_size'"))),
+    (dict(hidden=dict(depth=[0], out_channel=[8])), ['BigLinearClsHead.hidden.depth[0]', 'an integer >= 1, got 0']),
+    (dict(hidden=dict(depth=[1, 1], out_channel=[8])),
+     ['BigLinearClsHead.hidden.depth', 'one value per stage (1)', '[1, 1]']),
+    (dict(hidden=dict(depth=[2], out_channel=[8, 8, 8])),
+     ['BigLinearClsHead.hidden.out_channel', 'one per block (2)', '(8, 8, 8)']),
+    (dict(hidden=dict(depth=[1], out_channel=[8.5])),
+     ['BigLinearClsHead.hidden.out_channel[0]', 'an integer >= 1, got 8.5']),
     (dict(hidden=dict(depth=[1], out_channel=element([8], [20], 8))),
      ['BigLinearClsHead.hidden.out_channel.space.stride', '8', '20']),
     (dict(in_channels=width_up_to(24), hidden=dict(depth=[1], out_channel=[8])),
-     ['BigLinearClsHead.hidden', 'lists alone', 'space as in_channels', 'min=[x]']),
+     ['BigLinearClsHead.hidden must be a supernet', 'in_channels is a space', 'min=[x]', "'depth': [1]"]),
 ]
 
 
@@ -171,7 +173,7 @@ def test_labels_that_are_none_of_the_classes(labels: list[int], wrong: int) -> N
     head, feats = build(cls_head(12)), (torch.randn(len(labels), 12),)
     with pytest.raises(ConfigError) as error:
         head.loss(feats, labelled(labels))
-    for part in ('BigLinearClsHead.num_classes: 5', f'the label {wrong}', 'from 0 to 4'):
+    for part in ('labels of the data must be from 0 to 4', 'BigLinearClsHead.num_classes 5', f'got {wrong}'):
         assert part in str(error.value)
     head.loss(feats, labelled([4] * len(labels)))
 

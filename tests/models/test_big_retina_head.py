@@ -354,7 +354,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     (dict(cls_tower=tower(depth=[0])), ['BigRetinaHead.cls_tower.depth', '0']),
     (dict(cls_tower=tower(kernel_size=[2])), ['BigRetinaHead.cls_tower.kernel_size', '2', 'odd']),
     (dict(reg_tower=tower(out_channel=[8, 8, 8])),
-     ['BigRetinaHead.reg_tower.out_channel', '3 values', '1 (one a stage)']),
+     ['BigRetinaHead.reg_tower.out_channel', 'one value per stage (1)', '(8, 8, 8)']),
     (dict(norm_cfg=dict(type='GN', num_groups=2)), ['norm_cfg.type', "'GN'"]),
 ]
 

@@ -147,7 +147,6 @@ def test_training_with_the_largest_as_teacher(tmp_path: Path) -> None:
         assert torch.equal(value, states[1][name]), name
 
 
-@pytest.mark.parametrize('value', [1, 'True', None])
-def test_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match='BigResNet.with_cp: .* is not allowed; allowed: True, False'):
-        MODELS.build(small_models.big_resnet(with_cp=value))
+def test_refused() -> None:
+    with pytest.raises(ConfigError, match='BigResNet.with_cp must be True or False, got 1'):
+        MODELS.build(small_models.big_resnet(with_cp=1))

@@ -129,8 +129,9 @@ def test_input_wider_than_the_layer_is_refused() -> None:
 
 
 @pytest.mark.parametrize(('kwargs', 'part'), [
-    (dict(kernel_size=3, padding='same'), "'same'"), (dict(kernel_size=3, padding_mode='reflect'), "'reflect'"),
-    (dict(kernel_size=(3, 5)), r'\(3, 5\)')])
+    (dict(kernel_size=3, padding='same'), r"padding, padding_mode must be numbers, 'zeros', got \('same', 'zeros'\)"),
+    (dict(kernel_size=3, padding_mode='reflect'), r"numbers, 'zeros', got \(\(0, 0\), 'reflect'\)"),
+    (dict(kernel_size=(3, 5)), r'kernel_size must be square, got \(3, 5\)')])
 def test_what_it_cannot_do_is_refused(kwargs: dict, part: str) -> None:
     with pytest.raises(ConfigError, match=part):
         DynamicConv2d(4, 4, **kwargs)

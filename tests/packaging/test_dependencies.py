@@ -1,6 +1,5 @@
 """What is missing, broken or unfit is named, with the versions that fit."""
 
-import subprocess
 import sys
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 import mmbignas
 from mmbignas import DependencyError
 from mmbignas.dependencies import REQUIRED, check_dependencies, require_mmpretrain
+from tests.processes import python
 
 ONEDL_VERSIONS = {'mmengine': '0.10.12', 'mmcv': '2.3.6', 'mmdet': '3.5.1', 'mmpretrain': '1.3.6'}
 
@@ -68,9 +68,8 @@ def test_mmpretrain_is_missed_only_where_it_is_needed(monkeypatch):
 
 def test_import_fails_with_the_message():
     code = "import sys; sys.modules['mmdet'] = None; import mmbignas"
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.returncode == 1
-    last_line = done.stderr.splitlines()[-1]
+    _, errors = python('-c', code, code=1, split=True)
+    last_line = errors.splitlines()[-1]
     assert 'mmdet is not installed' in last_line
     assert 'mmdet >= ' in last_line
 
@@ -91,5 +90,4 @@ try:
 except DependencyError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True)
-    assert 'mmbignas[search]' in done.stdout
+    assert 'mmbignas[search]' in python('-c', code)

@@ -1,13 +1,11 @@
 """Classes are found by scope from any other scope, without an import in the config."""
 
-import subprocess
-import sys
-
 import mmdet.registry
 import pytest
 from mmengine import registry as root
 
 from mmbignas import registry
+from tests.processes import python
 
 
 @pytest.mark.parametrize('name', ['MODELS', 'HOOKS', 'LOOPS', 'OPTIM_WRAPPERS', 'WEIGHT_INITIALIZERS'])
@@ -22,5 +20,4 @@ def test_scope_resolves_from_other_scopes(name):
 
 def test_scope_resolves_without_an_import():
     code = "from mmdet.registry import MODELS; print(MODELS.get('mmbignas.DynamicConv2d').__module__)"
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1].startswith('mmbignas.ops')
+    assert python('-c', code).splitlines()[-1].startswith('mmbignas.ops')

@@ -49,7 +49,7 @@ def run(monkeypatch, tool, *args):
         ('test.py missing.py x.pth', 'config file not found: missing.py'),
         ('test.py CONFIG', 'has no load_from'),
         ('test.py CONFIG missing.pth', 'checkpoint not found: missing.pth'),
-        ('test.py CONFIG CONFIG --out x.json', '--out x.json: the file name must end'),
+        ('test.py CONFIG CONFIG --out x.json', '--out must be a file that ends in .pkl or .pickle, got'),
         ('export_subnet.py missing.py x.pth --subnet max --out new', 'config file not found: missing.py'),
         ('draw_subnets.py missing.py x.pth --images CONFIG --out x.png --device cpu', 'config file not found'),
         ('export_onnx.py CONFIG x.pth --out x.onnx --image-size 64 64', 'has no model (keys: optim_wrapper, default_'),
@@ -125,7 +125,7 @@ def test_without_cuda(monkeypatch, capsys, config):
     assert cfg.optim_wrapper.type == 'mmbignas.BFloat16OptimWrapper'
     with pytest.raises(SystemExit):
         run(monkeypatch, 'train.py', config, '--amp', '--cfg-options', 'optim_wrapper.type=OptimWrapperDict')
-    assert 'error: --amp is not allowed with optim_wrapper.type=OptimWrapperDict' in capsys.readouterr().err
+    assert 'error: optim_wrapper.type must be OptimWrapper, AmpOptimWrapper or BFloat16' in capsys.readouterr().err
     with pytest.raises(ConfigError, match='SLURM_PROCID'):
         build_runner(Config(dict(launcher='slurm')))
 
@@ -187,4 +187,4 @@ def test_predictions_of_one_network(monkeypatch, capsys, config, test_cfg, allow
         return
     with pytest.raises(SystemExit):
         run(monkeypatch, *arguments)
-    assert 'error: --out x.pkl: the file holds the predictions of one network' in capsys.readouterr().err
+    assert 'error: test_cfg must be a test of one network with --out' in capsys.readouterr().err

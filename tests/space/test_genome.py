@@ -82,7 +82,7 @@ def test_decode_gives_the_space_and_refuses_all_else(space_of: tuple) -> None:
         try:
             found.add(genome.decode(vector))
         except ConfigError as error:
-            assert 'breaks the ordering rule' in str(error)
+            assert 'by its ordering rule' in str(error)
     assert found == {Subnet({'m': settings}) for settings in all_settings(elements)}
 
 
@@ -127,24 +127,20 @@ def test_one_image_size_has_no_gene() -> None:
     assert genome.decode(genome.encode(genome.space.max())).image_size is None
 
 
-@pytest.mark.parametrize(('place', 'value', 'parts'), [
-    (0, 2, ['gene 0, backbone.depth (stage 0): 2', '0..1 for [1, 2]']),
-    (1, -1, ['gene 1, backbone.depth (stage 2): -1', '0..2 for [1, 2, 3]']),
-    (2, 1.0, ['gene 2, backbone.kernel_size (stage 0, block 0): 1.0', '0..1 for [3, 5]']),
-    (2, True, ['True', '0..1 for [3, 5]']),
-    (7, 3, ['gene 7, neck.out_channel: 3', '0..2']),
-    (8, None, ['gene 8, image_size: None', '0..1 for [(32, 64), (64, 96)]']),
+@pytest.mark.parametrize(('place', 'value', 'message'), [
+    (0, 2, 'vector[0] for backbone.depth (stage 0) must be an integer from 0 to 1, got 2'),
+    (2, 1.0, 'vector[2] for backbone.kernel_size (stage 0, block 0) must be an integer from 0 to 1, got 1.0'),
+    (7, 3, 'vector[7] for neck.out_channel must be an integer from 0 to 2, got 3'),
+    (8, None, 'vector[8] for image_size must be an integer from 0 to 1, got None'),
 ])
-def test_vectors_refused(place: int, value: Any, parts: list[str]) -> None:
+def test_vectors_refused(place: int, value: Any, message: str) -> None:
     genome = Genome(detector())
     vector: list[Any] = list(genome.encode(genome.space.max()))
     vector[place] = value
     with pytest.raises(ConfigError) as error:
         genome.decode(vector)
-    assert '\n' not in str(error.value)
-    for part in parts:
-        assert part in str(error.value)
-    with pytest.raises(ConfigError, match='vector: 3 entries are not allowed; allowed: 9, one a gene'):
+    assert str(error.value) == message
+    with pytest.raises(ConfigError, match=r'^vector must be 9 indices, one per gene, got \[0, 0, 0\]$'):
         genome.decode([0, 0, 0])
 
 
@@ -153,7 +149,7 @@ def test_subnets_of_another_space_are_refused() -> None:
     other = Subnet({'backbone': {'depth': (1,)}})
     for use in (genome.encode, lambda subnet: list(genome.neighbours(subnet)),
                 lambda subnet: genome.crossover(genome.space.max(), subnet, random.Random(0))):
-        with pytest.raises(ConfigError, match=r'backbone\.depth has 1 values'):
+        with pytest.raises(ConfigError, match=r'backbone\.depth must be a list of one value per stage \(3\), got'):
             use(other)
 
 

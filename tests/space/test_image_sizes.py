@@ -84,14 +84,13 @@ def test_a_single_size_is_no_choice() -> None:
 
 
 @pytest.mark.parametrize(('sizes', 'given_as', 'message'), [
-    (SIZES, {}, 'subnet settings: image_size is missing; allowed: [[32, 32], [48, 48], [64, 96], [96, 64]]'),
+    (SIZES, {}, 'subnet settings: image_size is missing; give one of [[32, 32], [48, 48], [64, 96], [96, 64]]'),
     (SIZES, dict(image_size=[32, 48]),
-     'image_size: [32, 48] is not allowed; allowed: [[32, 32], [48, 48], [64, 96], [96, 64]]'),
-    (SIZES, dict(image_size=None),
-     'image_size: None is not allowed; allowed: [height, width] in pixels, integers from 1'),
-    ([(8, 8)], dict(image_size=[8, 9]), 'image_size: [8, 9] is not allowed; allowed: [[8, 8]]'),
-    ([], dict(image_size=[8, 8]), 'image_size: [8, 8] is not allowed; allowed: none, since there is no choice of image '
-     'sizes here; leave it out, or give test_cfg.image_size (train_cfg.image_size_list in a training) several'),
+     'image_size must be one of [[32, 32], [48, 48], [64, 96], [96, 64]], got [32, 48]'),
+    (SIZES, dict(image_size=None), 'image_size must be [height, width] in pixels, two integers >= 1, got None'),
+    ([(8, 8)], dict(image_size=[8, 9]), 'image_size must be one of [[8, 8]], got [8, 9]'),
+    ([], dict(image_size=[8, 8]), 'image_size must be left out, since there is no choice of image sizes here (give '
+     'test_cfg.image_size, or train_cfg.image_size_list in a training, several to get one), got [8, 8]'),
 ])
 def test_settings_refused(sizes: Any, given_as: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
@@ -99,23 +98,15 @@ def test_settings_refused(sizes: Any, given_as: dict[str, Any], message: str) ->
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize(('sizes', 'parts'), [
-    ([(32, 32), (32, 32)], ['[32, 32]', 'twice']),
-    ([(32,)], ['(32,)', '[height, width]']),
-    ([(32, 32, 3)], ['(32, 32, 3)', '[height, width]']),
-    ([(32, 0)], ['(32, 0)', 'integers from 1']),
-    ([(32, 32.0)], ['(32, 32.0)']),
-    ([(True, 32)], ['(True, 32)']),
-    ([768, 1344], ['768', '[height, width]']),
-    (['ab'], ["'ab'"]),
-    ('768', ["'768'", 'list of [height, width]']),
-    (768, ['768', 'list of [height, width]']),
-    (None, ['None', 'list of [height, width]']),
+@pytest.mark.parametrize(('sizes', 'message'), [
+    ([(32, 32), (32, 32)], 'a list of different [height, width], got [(32, 32), (32, 32)]'),
+    ([(32,)], '[height, width] in pixels, two integers >= 1, got (32,)'),
+    ([(32, 32.0)], '[height, width] in pixels, two integers >= 1, got (32, 32.0)'),
+    ([768, 1344], '[height, width] in pixels, two integers >= 1, got 768'),
+    ('768', "a list of [height, width], got '768'"),
+    (None, 'a list of [height, width], got None'),
 ])
-def test_sizes_refused(sizes: Any, parts: list[str]) -> None:
+def test_sizes_refused(sizes: Any, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         space(sizes)
-    assert str(error.value).startswith('image_size: ')
-    assert '\n' not in str(error.value)
-    for part in parts:
-        assert part in str(error.value)
+    assert str(error.value) == f'image_size must be {message}'

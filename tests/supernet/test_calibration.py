@@ -264,7 +264,7 @@ def test_one_value_a_channel():
     torch.testing.assert_close(model.body[2].running_mean, passed_on.mean(0), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model.body[2].running_var, passed_on.var(0), rtol=1e-5, atol=1e-5)
     before = copy.deepcopy(model)
-    with pytest.raises(ConfigError, match=r'a single value a channel to body\.1, body\.2'):
+    with pytest.raises(ConfigError, match=r'a single value per channel to body\.1, body\.2'):
         calibrate_bn(model, batches[:1])
     check(model, before, {})
 

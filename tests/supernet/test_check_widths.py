@@ -35,16 +35,15 @@ def test_a_neck_without_a_choice_may_be_given_as_a_space():
 def test_a_layer_that_is_wider_than_what_it_is_given_is_refused():
     """Torch would say so of a plain one; a dynamic one would never train the rest."""
     check_widths(Supernet(build(regnet_classifier())))
-    with pytest.raises(ConfigError, match=r'model: head.fc is built for an input of 640 channels, .* gives it 64; all'):
+    with pytest.raises(ConfigError, match=r'model: in_channels of head.fc must be 64, .*, got 640$'):
         check_widths(Supernet(build(classifier(big_regnet(), cls_head(width_up_to(640))))))
-    with pytest.raises(ConfigError, match=r'model: neck.lateral_convs.2.conv is built for .* of 48 .* gives it 40'):
+    with pytest.raises(ConfigError, match=r'model: in_channels of neck.lateral_convs.2.conv must be 40, .*, got 48$'):
         check_widths(supernet(big_fpn(in_channels=[32, 32, 48])))
 
 
 def test_classes_that_do_not_match_the_head():
     model, data = build(regnet_classifier()), type('Data', (), dict(metainfo=dict(classes=tuple('abcdefg'))))()
-    with pytest.raises(ConfigError, match=r'^model.head.num_classes: 5 is not allowed with data, which has 7 classes '
-                                          r'\(a, b, c, d, e, ...\); allowed: 7$'):
+    with pytest.raises(ConfigError, match='model.head.num_classes must be 7, the number of classes of data .*, got 5$'):
         check_num_classes(model, data, 'data')
     data.metainfo = dict(classes=tuple('abcde'))
     check_num_classes(model, data, 'data')

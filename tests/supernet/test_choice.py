@@ -45,34 +45,25 @@ def test_all_kinds_of_entries(sizes: Any, tmp_path: Path, monkeypatch: pytest.Mo
     assert choices[1].draw(own, random.Random(4)) == subnets[7]
 
 
-KINDS = ('allowed: a number in 0..233, a path that ends in .json, .yaml, .yml, max, min, middle, random, or settings')
+KINDS = 'must be max, min, middle, random, a number from 0 to 233, or a file that ends in .json, .yaml, .yml'
 
 
-@pytest.mark.parametrize(('choice', 'parts'), [
-    ('largest', ["'largest' is not allowed", KINDS]),
-    ('subnet.txt', ["'subnet.txt' is not allowed", KINDS]),
-    (True, ['True is not allowed', KINDS]),
-    (None, ['None is not allowed', KINDS]),
-    (1.0, ['1.0 is not allowed', KINDS]),
-    (['max'], ["['max'] is not allowed", KINDS]),
-    (234, ['234 is not allowed', '0..233']),
-    (-1, ['-1 is not allowed', '0..233']),
-    ('-5', ['subnet number: -5 is not allowed', '0..233']),
-    ('234', ['subnet number: 234 is not allowed', '0..233']),
-    ('1.5', ["'1.5' is not allowed", KINDS]),
-    ('', ["'' is not allowed", KINDS]),
-    ('no/such.json', ['no/such.json', 'No such file']),
-    (dict(net=dict(depth=[1, 4])), ['net.depth: 4 in stage 1', '[1, 2, 3]']),
-    (dict(name='a', subnet_settings=dict(head={})), ['no searchable module head']),
+@pytest.mark.parametrize(('choice', 'message'), [
+    ('largest', f" {KINDS}, or settings, got 'largest'"),
+    ('subnet.txt', f" {KINDS}, or settings, got 'subnet.txt'"),
+    (True, f' {KINDS}, or settings, got True'),
+    (['max'], f" {KINDS}, or settings, got ['max']"),
+    (234, ': subnet number must be an integer from 0 to 233, got 234'),
+    ('-5', ': subnet number must be an integer from 0 to 233, got -5'),
+    ('no/such.json', ': no/such.json: cannot be read (No such file or directory); give an existing file'),
+    (dict(net=dict(depth=[1, 4])), ': net.depth must be one of [1, 2, 3] in stage 1, got 4'),
+    (dict(name='a', subnet_settings=dict(head={})),
+     ": subnet settings must be a dict with keys among net, image_size, got key 'head'"),
 ])
-def test_entries_refused(choice: Any, parts: list[str]) -> None:
+def test_entries_refused(choice: Any, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse_choices(['max', choice], space(), 'val_cfg.subnets')
-    message = str(error.value)
-    assert message.startswith('val_cfg.subnets[1]: ')
-    assert '\n' not in message
-    for part in parts:
-        assert part in message
+    assert str(error.value) == f'val_cfg.subnets[1]{message}'
 
 
 def test_one_that_was_typed(tmp_path: Path) -> None:
@@ -85,21 +76,19 @@ def test_one_that_was_typed(tmp_path: Path) -> None:
 
 
 def test_what_was_typed_is_not_offered_settings() -> None:
-    allowed = ("'huge' is not allowed; allowed: max, min, middle, random, a number in 0..233, or a file whose name "
-               'ends in .json, .yaml, .yml')
     with pytest.raises(ConfigError) as error:
         parse_choice('huge', space(), '--subnet')
-    assert str(error.value) == f'--subnet: {allowed}'
+    assert str(error.value) == f"--subnet {KINDS}, got 'huge'"
     with pytest.raises(ConfigError) as error:
         parse_choices(['max', 'huge'], space(), '--subnet', typed=True)
-    assert str(error.value) == f'--subnet[1]: {allowed}'
-    with pytest.raises(ConfigError, match=r'^--subnet: subnet number: -5 is not allowed; allowed: 0\.\.233$'):
+    assert str(error.value) == f"--subnet[1] {KINDS}, got 'huge'"
+    with pytest.raises(ConfigError, match=r'^--subnet: subnet number must be an integer from 0 to 233, got -5$'):
         parse_choice('-5', space(), '--subnet')
 
 
-@pytest.mark.parametrize('choices', ['max', 7, {}, [], None])
+@pytest.mark.parametrize('choices', ['max', 7, {}, []])
 def test_lists_refused(choices: Any) -> None:
-    with pytest.raises(ConfigError, match=r'val_cfg\.subnets: expected a non-empty list of max.*, numbers, files'):
+    with pytest.raises(ConfigError, match=r'val_cfg\.subnets must be a non-empty list of max.*, got '):
         parse_choices(choices, space(), 'val_cfg.subnets')
 
 
@@ -108,8 +97,8 @@ def test_a_file_of_another_space_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps({'net': dict(depth=[1, 1], kernel_size=[3, 9])}))
     with pytest.raises(ConfigError) as error:
         parse_choices([str(path)], space(), 'val_cfg.subnets')
-    assert str(error.value) == (f'val_cfg.subnets[0]: {path}: net.kernel_size: 9 in block 1 is not allowed; '
-                                'allowed: [3, 5, 7]')
+    assert str(error.value) == (f'val_cfg.subnets[0]: {path}: net.kernel_size must be one of [3, 5, 7] in block '
+                                '1, got 9')
 
 
 def test_names_that_would_meet_are_refused() -> None:
@@ -140,5 +129,5 @@ def test_a_model_passes_over_the_image_size() -> None:
         assert applied == supernet.current == supernet.space.canonical({'net': subnet['net']})
         assert applied.image_size is None
     assert subnet.image_size is not None
-    with pytest.raises(ConfigError, match='dict from module path'):
+    with pytest.raises(ConfigError, match='subnet settings must be a dict with keys among net, .* got None'):
         supernet.apply(None)  # type: ignore[arg-type]

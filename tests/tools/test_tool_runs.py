@@ -1,13 +1,16 @@
 """Whole runs on a tiny data set, by this package's tools and by MMDetection's."""
 import json
 import signal
-import socket
 from importlib.util import find_spec
 
+import pytest
 import torch
 
 import mmbignas  # noqa: F401  (torch.load then reads the checkpoints)
+from tests.processes import free_port
 from tests.runs import MMDET_TOOLS, assert_same_state, mim_name, passes_of, python, records_of
+
+pytestmark = pytest.mark.slow
 
 
 def test_training(whole):
@@ -56,12 +59,10 @@ def test_stopped_and_resumed(workspace, whole):
 
 
 def test_two_processes(workspace, whole):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    """By a real command line of torchrun."""
     folder = workspace / 'two'
-    python('-m', 'torch.distributed.run', '--nproc-per-node', 2, '--master-port', port, 'tools/train.py',
-           workspace / 'config.py', '--launcher', 'pytorch', '--work-dir', folder)
+    python('-m', 'torch.distributed.run', '--nproc-per-node', 2, '--master-port', free_port(), 'tools/train.py',
+           workspace / 'config.py', '--launcher', 'pytorch', '--work-dir', folder, real=True)
     passes = passes_of(folder)
     assert passes == passes_of(folder, 1) == passes_of(whole)[:4 * 4]  # six images a process are two batches
     states = [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
@@ -92,10 +93,10 @@ def test_mmdetections_own_train_tool(workspace, whole):
 
 
 def test_mmdetections_own_test_tool(workspace, whole, tested):
-    """By MMDetection's name in mim, or, where there is no mim, as a script."""
+    """By a real command line: with MMDetection's name in mim, or, where there is no mim, as a script."""
     folder, checkpoint = workspace / 'mmdet_test', whole / 'epoch_2.pth'
     command = [MMDET_TOOLS / 'test.py', workspace / 'config.py', checkpoint]
     if find_spec('mim'):
         command = ['-m', 'mim', 'test', mim_name('mmdet'), workspace / 'config.py', '--checkpoint', checkpoint]
-    python(*command, '--work-dir', folder)
+    python(*command, '--work-dir', folder, real=True)
     assert records_of(folder, 'test') == tested

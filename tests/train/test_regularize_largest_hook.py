@@ -199,5 +199,5 @@ def test_an_optimizer_without_weight_decay(tmp_path):
 def test_a_loop_without_subnets_is_refused(tmp_path):
     """It would silently take the weight decay away."""
     runner = build_runner(tmp_path, hooks=[RegularizeLargestHook()], train_cfg=dict(type='EpochBasedTrainLoop'))
-    with pytest.raises(ConfigError, match='train_cfg.type EpochBasedTrainLoop is not allowed; allowed: Sandwich'):
+    with pytest.raises(ConfigError, match='train_cfg.type must be SandwichTrainLoop .*, got .EpochBasedTrainLoop'):
         runner.train()

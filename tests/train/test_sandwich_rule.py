@@ -85,12 +85,11 @@ def test_one_entry_per_pass():
 
 def test_entries_with_candidates_among_others():
     own_space = space()
-    strategy = ['best_up', 'random', dict(name='best_up1', subnet_settings=own_space.min().to_dict()), 'worst_up',
+    strategy = ['best_up', 'random', dict(name='mine', subnet_settings=own_space.min().to_dict()), 'worst_up',
                 'best_up', 'random', 'max']
     rule = SandwichRule(own_space, len(strategy), strategy, attentive=AttentiveSampling(lambda *_: 1, 4))
     passes = rule.passes(0, 3)
-    assert [own.name for own in passes] == ['best_up0', 'random0', 'best_up1', 'worst_up0', 'best_up1_1', 'random1',
-                                            'max']
+    assert [own.name for own in passes] == ['best_up0', 'random0', 'mine', 'worst_up0', 'best_up1', 'random1', 'max']
     assert [len(own.candidates) for own in passes] == [4, 0, 0, 4, 4, 0, 0]
     assert [own.highest for own in passes] == [index == 3 for index in range(7)]
     assert passes[2].subnet == own_space.min()
@@ -134,23 +133,19 @@ def test_max_leads(number, strategy, leads):
 
 
 @pytest.mark.parametrize(('number', 'strategy', 'parts'), [
-    (0, STRATEGY, ['train_cfg.sample_subnet_num', '0', 'integers from 1']),
-    (-1, STRATEGY, ['train_cfg.sample_subnet_num', '-1', 'integers from 1']),
-    (2.0, ['max', 'min'], ['train_cfg.sample_subnet_num', '2.0', 'integers from 1']),
-    (True, ['max'], ['train_cfg.sample_subnet_num', 'True', 'integers from 1']),
-    ('4', STRATEGY, ['train_cfg.sample_subnet_num', "'4'", 'integers from 1']),
-    (None, STRATEGY, ['train_cfg.sample_subnet_num', 'None', 'integers from 1']),
-    (3, STRATEGY, ['train_cfg.sample_strategy', '4 entries', 'sample_subnet_num is 3', 'one entry per pass']),
-    (4, ['max', 'min'], ['train_cfg.sample_strategy', '2 entries', 'sample_subnet_num is 4']),
-    (1, [], ['train_cfg.sample_strategy', 'non-empty list']),
-    (1, 'max', ['train_cfg.sample_strategy', 'non-empty list', "'max'"]),
-    (1, dict(net=dict(depth=[1])), ['train_cfg.sample_strategy', 'non-empty list']),
-    (2, ['max', 'largest'], ['train_cfg.sample_strategy[1]', "'largest'",
-                             'max, min, middle, random, best_up, worst_up, or settings']),
-    (2, ['max', None], ['train_cfg.sample_strategy[1]', 'None', 'random, best_up, worst_up, or settings']),
-    (2, ['max', 'best_up'], ['train_cfg.sample_strategy', 'best_up and worst_up', 'AttentiveSampling']),
+    (0, STRATEGY, ['train_cfg.sample_subnet_num must be an integer >= 1, got 0']),
+    (3, STRATEGY, ['train_cfg.sample_subnet_num must be 4, the number of entries', 'or 1', 'got 3']),
+    (4, ['max', 'min'], ['train_cfg.sample_subnet_num must be 2', 'got 4']),
+    (1, [], ['train_cfg.sample_strategy must be a non-empty list of max, min, middle, random, best_up, worst_up']),
+    (1, 'max', ['train_cfg.sample_strategy must be a non-empty list', "'max'"]),
+    (1, dict(net=dict(depth=[1])), ['train_cfg.sample_strategy must be a non-empty list']),
+    (2, ['max', 'largest'], ['train_cfg.sample_strategy[1] must be max, min, middle, random, best_up, worst_up, a '
+                             'number from 0 to', 'or settings', "got 'largest'"]),
+    (2, ['max', None], ['train_cfg.sample_strategy[1] must be', 'got None']),
+    (2, ['max', 'best_up'], ['attentive must be an AttentiveSampling with best_up or worst_up, got None']),
     (2, ['max', dict(net=dict(depth=[3]))], ['train_cfg.sample_strategy[1]', 'net.depth', '3', '[1, 2]']),
-    (2, ['max', dict(net=dict(depth=[1, 1]))], ['train_cfg.sample_strategy[1]', 'net.depth', '2 values', '1']),
+    (2, ['max', dict(net=dict(depth=[1, 1]))],
+     ['train_cfg.sample_strategy[1]', 'list of one value per stage', '(1, 1)']),
     (2, ['max', dict(neck=dict(depth=[1]))], ['train_cfg.sample_strategy[1]', 'neck', 'net']),
     (2, ['max', dict(name='a', subnet_settings=dict(net=dict(width=[1])))],
      ['train_cfg.sample_strategy[1]', 'width', 'depth']),

@@ -106,12 +106,12 @@ def test_stages(tmp_path):
 
 
 @pytest.mark.parametrize(('by', 'message'), [
-    ('backbone.depth', r"SubnetLossHook.by: 'backbone.depth' is not allowed; allowed: None, or a list such as"),
-    ([], r'SubnetLossHook.by: \[\] is not allowed'),
-    (['backbone.widths'], r"SubnetLossHook.by\[0\]: 'backbone.widths' is not allowed; allowed: backbone.depth, "
-                          r'backbone.out_channel$'),
-    (['backbone.depth', 'backbone.kernel_size'], r"SubnetLossHook.by\[1\]: 'backbone.kernel_size' is not allowed"),
-    (['image_size'], r"SubnetLossHook.by\[0\]: 'image_size' is not allowed"),
+    ('backbone.depth', r"SubnetLossHook.by must be a list of elements, .*, or None, got 'backbone.depth'"),
+    ([], r'SubnetLossHook.by must be a list of elements, .*, got \[\]'),
+    (['backbone.widths'], r"SubnetLossHook.by\[0\] must be one of backbone.depth, backbone.out_channel, got "
+                          r"'backbone.widths'$"),
+    (['backbone.depth', 'backbone.kernel_size'], r"SubnetLossHook.by\[1\] must be .*, got 'backbone.kernel_size'"),
+    (['image_size'], r"SubnetLossHook.by\[0\] must be .*, got 'image_size'"),
 ])
 def test_refused_elements(tmp_path, by, message):
     with pytest.raises(ConfigError, match=message):
@@ -120,10 +120,10 @@ def test_refused_elements(tmp_path, by, message):
 
 @pytest.mark.parametrize('name', ['interval', 'window'])
 def test_refused_numbers(name):
-    with pytest.raises(ConfigError, match=f'SubnetLossHook.{name}: 0 is not allowed; allowed: integers from 1'):
+    with pytest.raises(ConfigError, match=f'SubnetLossHook.{name} must be an integer >= 1, got 0'):
         SubnetLossHook(**{name: 0})
 
 
 def test_a_training_without_drawn_subnets_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"sample_strategy \['max', 'min'\] is not allowed without 'random'"):
+    with pytest.raises(ConfigError, match=r"sample_strategy must be a list with random.* got \['max', 'min'\]"):
         train(tmp_path, SubnetLossHook(), strategy=['max', 'min'])

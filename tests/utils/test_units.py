@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmbignas import ConfigError
-from mmbignas.utils.units import format_macs, format_params, parse_amount, parse_range, prefix_for
+from mmbignas.utils.units import _ALLOWED, format_macs, format_params, parse_amount, parse_range, prefix_for
 
 ZEROS = {'': 0, 'k': 3, 'K': 3, 'm': 6, 'M': 6, 'g': 9, 'G': 9, 't': 12, 'T': 12}
 
@@ -49,14 +49,13 @@ def test_anything_else_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError) as error:
         parse_amount(value, 'test_cfg.baseline_flops')
     message = str(error.value)
-    assert message.startswith(f'test_cfg.baseline_flops: {value!r} is not allowed; allowed: ')
+    assert message == f'test_cfg.baseline_flops must be {_ALLOWED}, got {value!r}'
     assert '\n' not in message
-    assert '(K, M, G, T)' in message
 
 
 @pytest.mark.parametrize('value', ['200GFLOPs', '200 gflops', '200GFLOP', '1 FLOPs'])
 def test_flops_are_ambiguous(value: str) -> None:
-    with pytest.raises(ConfigError, match=f"key: '{value}' is ambiguous, since a multiply-add is one FLOP to some"):
+    with pytest.raises(ConfigError, match=f"key must be .*, not FLOPs: a multiply-add is one to .*, got '{value}'"):
         parse_amount(value, 'key')
 
 
@@ -91,10 +90,10 @@ def test_ranges(value: Any, expected: tuple) -> None:
 
 
 @pytest.mark.parametrize(('value', 'message'), [
-    (['2G', '1G'], r"flops_range: \['2G', '1G'\] is upside down"), ([1, 2, 3], r'flops_range: \[1, 2, 3\] is not'),
-    ('1G', "flops_range: '1G' is not allowed"), (5, 'flops_range: 5 is not'), ({}, 'flops_range: {} is not'),
-    (['1G', 'x'], r"flops_range\[1\]: 'x' is not"), ([-1, 5], r'flops_range\[0\]: -1 is not'),
-    (['1GFLOPs', None], r'flops_range\[0\].*ambiguous')])
+    (['2G', '1G'], r"flops_range must be \[low, high\] with low <= high, got \['2G', '1G'\]"),
+    ([1, 2, 3], r'flops_range must be \[low, high\].*, got \[1, 2, 3\]'), ('1G', "flops_range must be .*, got '1G'"),
+    (['1G', 'x'], r"flops_range\[1\] must be a number of MACs .*, got 'x'"),
+    (['1GFLOPs', None], r'flops_range\[0\] must be .*, not FLOPs')])
 def test_ranges_that_are_none(value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_range(value, 'flops_range')

@@ -16,8 +16,11 @@ from torch.nn import functional as F
 from mmbignas.distill.recorder import ModuleOutputs, as_float, pairs
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
+from mmbignas.utils.rules import Rule, check_options, number
 
 BOX_DIM = 4
+BETA = Rule(lambda beta: beta == 0 or number(1, 10).holds(beta), '0, or a number from 1 to 10')
+THRESHOLD = number(0, below=1)
 
 
 @MODELS.register_module()
@@ -41,9 +44,8 @@ class DenseKLLoss(nn.Module):
 
     def __init__(self, beta: float = 0., score_thr: float = 0.) -> None:
         super().__init__()
-        if not isinstance(beta, (int, float)) or not (beta == 0 or 1 <= beta <= 10):
-            raise ConfigError(f'DenseKLLoss.beta: {beta!r} is not allowed; allowed: 0, or numbers from 1 to 10')
-        self.beta, self.score_thr = beta, _threshold(score_thr, 'DenseKLLoss')
+        check_options('DenseKLLoss', locals(), dict(beta=BETA, score_thr=THRESHOLD))
+        self.beta, self.score_thr = beta, score_thr
 
     def forward(self, student: ModuleOutputs, teacher: ModuleOutputs) -> Tensor:
         """Compare logits of shape ``(N, A * num_classes, H, W)``."""
@@ -51,7 +53,7 @@ class DenseKLLoss(nn.Module):
         for x, y in pairs(student, teacher):
             x, y = as_float(x), as_float(y)
             p, q = y.sigmoid(), x.sigmoid()
-            # Score by score: of the sums of cross entropies and of entropies little but rounding would be left.
+            # Score by score: the difference of a summed cross entropy and a summed entropy would be mostly rounding.
             positive = p * (F.logsigmoid(y) - F.logsigmoid(x))
             negative = (-y).sigmoid() * (F.logsigmoid(-y) - F.logsigmoid(-x))
             divergence = positive + negative
@@ -83,7 +85,7 @@ class DenseBoxLoss(nn.Module):
 
     def __init__(self, box_dim: int = BOX_DIM, score_thr: float = 0.) -> None:
         super().__init__()
-        self.box_dim, self.score_thr = box_dim, _threshold(score_thr, 'DenseBoxLoss')
+        self.box_dim, self.score_thr = box_dim, THRESHOLD.check(score_thr, 'DenseBoxLoss.score_thr')
 
     def forward(self, student: ModuleOutputs, teacher: ModuleOutputs) -> Tensor:
         """Compare deltas of shape ``(N, A * box_dim, H, W)`` under logits ``(N, A * num_classes, H, W)``."""
@@ -115,7 +117,7 @@ class DenseGIoULoss(nn.Module):
 
     def __init__(self, score_thr: float = .05, bbox_coder: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.score_thr = _threshold(score_thr, 'DenseGIoULoss')
+        self.score_thr = THRESHOLD.check(score_thr, 'DenseGIoULoss.score_thr')
         self.bbox_coder = TASK_UTILS.build(dict(bbox_coder or dict(type='mmdet.DeltaXYWHBBoxCoder')))
 
     def forward(self, student: ModuleOutputs, teacher: ModuleOutputs) -> Tensor:
@@ -127,7 +129,7 @@ class DenseGIoULoss(nn.Module):
         return total / weight.clamp(min=1)
 
     def _giou(self, x: Tensor, y: Tensor) -> Tensor:
-        """Of deltas ``(n, 4)``."""
+        """GIoU of the boxes of deltas ``(n, 4)``."""
         from mmdet.structures.bbox import bbox_overlaps
         anchors = y.new_tensor([0., 0., 1., 1.]).expand(len(y), BOX_DIM)
         ours, theirs = (self.bbox_coder.decode(anchors, deltas) for deltas in (x, y))
@@ -136,25 +138,19 @@ class DenseGIoULoss(nn.Module):
 
 def _anchors(student: ModuleOutputs, teacher: ModuleOutputs, box_dim: int,
              score_thr: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The anchors to compare, of each tensor: both deltas ``(n, box_dim)``, and the teacher's best score ``(n,)``."""
+    """The anchors to compare in each tensor: both deltas ``(n, box_dim)``, and the teacher's best score ``(n,)``."""
     if len(teacher[0]) != len(teacher[1]):
-        raise ConfigError(f'a loss of boxes is not possible between {len(teacher[0])} tensors of box deltas and '
-                          f'{len(teacher[1])} of logits; allowed: as many')
+        raise ConfigError(f'a loss of boxes needs as many tensors of box deltas as of logits, got {len(teacher[0])} '
+                          f'and {len(teacher[1])}')
     for x, y, logits in zip(student[0], teacher[0], teacher[1], strict=True):
         anchors = y.shape[1] // box_dim if y.dim() == 4 and y.shape[1] % box_dim == 0 else 0
         if not anchors or logits.shape[1] % anchors or logits.shape[2:] != y.shape[2:]:
-            raise ConfigError(f'a loss of boxes is not possible between outputs of shapes {tuple(y.shape)} and '
-                              f'{tuple(logits.shape)}; allowed: box deltas (N, A * {box_dim}, H, W), from the first '
-                              'module, and classification logits (N, A * num_classes, H, W), from the second')
+            raise ConfigError(f'a loss of boxes needs box deltas (N, A * {box_dim}, H, W) from the first module and '
+                              f'classification logits (N, A * num_classes, H, W) from the second, got '
+                              f'{tuple(y.shape)} and {tuple(logits.shape)}')
         batch, _, height, width = y.shape
         score = as_float(logits).sigmoid().view(batch, anchors, -1, height, width).amax(2)
         chosen = score > score_thr
         ours, theirs = (as_float(own).view(batch, anchors, box_dim, height, width).movedim(2, -1)[chosen]
                         for own in (x, y))
         yield ours, theirs, score[chosen]
-
-
-def _threshold(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ConfigError(f'{name}.score_thr: {value!r} is not allowed; allowed: numbers from 0, below 1')
-    return value

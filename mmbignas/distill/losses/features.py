@@ -33,9 +33,9 @@ class FeatureMSELoss(nn.Module):
             return torch.stack([self._distance(x, y).mean() for x, y in pairs(student, teacher)]).mean()
         features, logits = list(pairs(student[:-1], teacher[:-1])), teacher[-1]
         if [(len(y), *y.shape[2:]) for _, y in features] != [(len(own), *own.shape[2:]) for own in logits]:
-            raise ConfigError('FeatureMSELoss.masked: True is not allowed with features of shapes '
-                              f'{[tuple(y.shape) for _, y in features]} and, from the last module, logits of shapes '
-                              f'{[tuple(own.shape) for own in logits]}; allowed: logits at the same positions')
+            raise ConfigError('FeatureMSELoss.masked: features and, from the last module, logits must have the same '
+                              f'positions, got {[tuple(y.shape) for _, y in features]} and '
+                              f'{[tuple(own.shape) for own in logits]}')
         scores = [as_float(own).sigmoid().amax(1) for own in logits]
         totals = [(score * self._distance(x, y)).sum() for (x, y), score in zip(features, scores, strict=True)]
         return torch.stack(totals).sum() / torch.stack([score.sum() for score in scores]).sum().clamp(min=1)

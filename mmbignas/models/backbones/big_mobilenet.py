@@ -1,19 +1,21 @@
 """A mobile network of inverted bottlenecks, as a supernet or as one network."""
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from mmbignas.errors import ConfigError
-from mmbignas.models.backbones.big_regnet import check_se_ratio
 from mmbignas.models.backbones.staged_backbone import StagedBackbone
 from mmbignas.models.blocks import BigFinalConv, BigInvertedBottleneck, BigStem
 from mmbignas.registry import MODELS
+from mmbignas.utils.rules import boolean, check_options, list_of, must_be, number
 
 NUM_STAGES = 8
+RULES = dict(
+    se_ratio=list_of(number(0, 1), 'a list of 7 numbers from 0 (none) to 1, one per stage after the stem', 7, 7),
+    projection=list_of(boolean(), 'a list of 7 of True and False, one per stage after the stem', 7, 7),
+    final_expand_ratio=number(0))
 
 
 @MODELS.register_module()
@@ -22,7 +24,7 @@ class BigMobileNet(StagedBackbone):
 
     Stage 0 is the stem, stages 1 to 7 are ``layer1`` to ``layer7``; after them comes a 1x1 convolution. Each of
     ``out_channel``, ``depth``, ``kernel_size`` and ``expand_ratio`` is a list of eight values, or
-    ``dict(space=..., sample_strategy=...)``; the stem's ``expand_ratio`` is not used. With all of them lists, the
+    ``dict(space=..., sample_strategy=...)``; the stem's ``expand_ratio`` is not used. If all of them are lists, the
     network consists of plain torch layers; with a space, it is a supernet. Stages whose only expand ratio is 1 have no
     expansion.
 
@@ -61,7 +63,8 @@ class BigMobileNet(StagedBackbone):
             dict(depth=depth, out_channel=out_channel, kernel_size=kernel_size, expand_ratio=expand_ratio), strides,
             NUM_STAGES, out_indices, ('expand_ratio',), with_cp, init_cfg)
         space, choices = self.search_space, self._choices
-        self._check(se_ratio, projection, final_expand_ratio)
+        check_options('BigMobileNet', locals(), RULES)
+        self._check(projection)
         common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg,
                                       norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='SiLU'))
         block_init = dict(type='Constant', val=0, override=dict(name='bn3')) if zero_init_residual else None
@@ -80,28 +83,16 @@ class BigMobileNet(StagedBackbone):
         if final_expand_ratio and NUM_STAGES - 2 in out_indices:
             self.final_conv = BigFinalConv(choices('out_channel', NUM_STAGES - 1), final_expand_ratio, **common)
 
-    def _check(self, se_ratio: Sequence[float], projection: Sequence[bool], final_expand_ratio: float) -> None:
-        if isinstance(final_expand_ratio, bool) or not isinstance(final_expand_ratio, (int, float)) or not (
-                0 <= final_expand_ratio < math.inf):
-            raise ConfigError(f'BigMobileNet.final_expand_ratio: {final_expand_ratio!r} is not allowed; allowed: '
-                              'numbers from 0 (none)')
-        for name, values in (('se_ratio', se_ratio), ('projection', projection)):
-            if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != NUM_STAGES - 1:
-                raise ConfigError(f'BigMobileNet.{name}: {values!r} is not allowed; allowed: {NUM_STAGES - 1} values, '
-                                  'one for each stage after the stem')
-        if any(not isinstance(own, bool) for own in projection):
-            raise ConfigError(f'BigMobileNet.projection: {list(projection)} is not allowed; allowed: True, False')
+    def _check(self, projection: Sequence[bool]) -> None:
         for stage in range(1, NUM_STAGES):
-            check_se_ratio(se_ratio[stage - 1], f'BigMobileNet.se_ratio, stage {stage}')
             if self.strides[stage] != 1 and not projection[stage - 1]:
-                raise ConfigError(f'BigMobileNet.projection: False in stage {stage} is not allowed with the stride '
-                                  f'{self.strides[stage]}; allowed: True')
+                raise must_be('BigMobileNet.projection', f'True in stage {stage}, as its stride is '
+                              f'{self.strides[stage]}', False)
             for block in range(self._choices('depth', stage)[-1]):
                 ratios = self.search_space.choices('expand_ratio', stage, block)
                 if 1 in ratios and len(ratios) > 1:
-                    raise ConfigError(f'BigMobileNet.expand_ratio: 1 in stage {stage} is not allowed beside others, '
-                                      f'{list(ratios)}: a block with it alone has no expansion; allowed: 1 alone, or '
-                                      'others')
+                    raise must_be('BigMobileNet.expand_ratio', '1 alone (no expansion) or other choices than 1 in '
+                                  f'stage {stage}', list(ratios))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the features of an image batch.

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from mmbignas.errors import ConfigError
 from mmbignas.models.backbones.staged_backbone import StagedBackbone
 from mmbignas.models.blocks import BigRegNetBottleneck, BigStem, middle_widths
 from mmbignas.registry import MODELS
+from mmbignas.utils.rules import must_be, number
 
 NUM_STAGES = 5
 
@@ -20,8 +20,8 @@ class BigRegNet(StagedBackbone):
 
     Stage 0 is the stem, stages 1 to 4 are ``layer1`` to ``layer4``. Each of ``out_channel``, ``depth``,
     ``group_width``, ``kernel_size`` and ``expand_ratio`` is a list of five values, or
-    ``dict(space=..., sample_strategy=...)``; the stem does not use its ``group_width`` and ``expand_ratio``. With all
-    of them lists, the network consists of plain torch layers; with a space, it is a supernet.
+    ``dict(space=..., sample_strategy=...)``; the stem does not use its ``group_width`` and ``expand_ratio``. If all
+    of them are lists, the network consists of plain torch layers; with a space, it is a supernet.
 
     RegNetX-800M (arXiv 2003.13678, table 6) is ``out_channel=[32, 64, 128, 288, 672], depth=[1, 1, 3, 7, 5]``. The
     first block of each stage always has a projection shortcut, so that the graph is the same for all widths. Parameter
@@ -30,7 +30,7 @@ class BigRegNet(StagedBackbone):
     Args:
         out_channel: widths.
         depth: blocks; 1 in the stem.
-        group_width: channels in a group of the grouped convolutions. Default: 16.
+        group_width: channels per group of the grouped convolutions. Default: 16.
         kernel_size: kernels of the stem and of the grouped convolutions. Default: 3.
         expand_ratio: inner width of a block relative to its output. Default: 1.
         se_ratio: width of the squeeze-and-excitation relative to a block's input, 1/4 in RegNetY; 0 for none (RegNetX).
@@ -55,7 +55,7 @@ class BigRegNet(StagedBackbone):
             dict(depth=depth, out_channel=out_channel, group_width=group_width, kernel_size=kernel_size,
                  expand_ratio=expand_ratio), strides, NUM_STAGES, out_indices, ('group_width', 'expand_ratio'),
             with_cp, init_cfg)
-        check_se_ratio(se_ratio, 'BigRegNet.se_ratio')
+        number(0, 1).check(se_ratio, 'BigRegNet.se_ratio')
         space, choices = self.search_space, self._choices
         common: dict[str, Any] = dict(dynamic=space.is_supernet, conv_cfg=conv_cfg,
                                       norm_cfg=norm_cfg or dict(type='BN'))
@@ -77,18 +77,6 @@ class BigRegNet(StagedBackbone):
         widths = middle_widths(self._choices('out_channel', stage),
                                self.search_space.choices('expand_ratio', stage, block))
         for group_width in self._choices('group_width', stage, block):
-            for width in widths:
-                if width % group_width:
-                    raise ConfigError(f'BigRegNet.group_width: {group_width} in stage {stage} does not divide the '
-                                      f'inner width {width} (out_channel * expand_ratio); allowed: divisors of all '
-                                      f'of {widths}')
-
-
-def check_se_ratio(se_ratio: Any, key: str) -> None:
-    """Refuse a ratio of a squeeze-and-excitation that is none.
-
-    Raises:
-        ConfigError: for anything but numbers from 0 to 1.
-    """
-    if isinstance(se_ratio, bool) or not isinstance(se_ratio, (int, float)) or not 0 <= se_ratio <= 1:
-        raise ConfigError(f'{key}: {se_ratio!r} is not allowed; allowed: numbers from 0 (none) to 1')
+            if any(width % group_width for width in widths):
+                raise must_be('BigRegNet.group_width', f'a divisor of the inner widths (out_channel * expand_ratio) '
+                              f'{widths} in stage {stage}', group_width)

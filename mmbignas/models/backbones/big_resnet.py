@@ -20,7 +20,7 @@ class BigResNet(StagedBackbone):
 
     Stage 0 is the stem with the max-pool after it, stages 1 to 4 are ``layer1`` to ``layer4``. Each of ``out_channel``,
     ``depth``, ``kernel_size`` and ``expand_ratio`` is a list of five values, or
-    ``dict(space=..., sample_strategy=...)``. With all of them lists, the network consists of plain torch layers; with
+    ``dict(space=..., sample_strategy=...)``. If all of them are lists, the network consists of plain torch layers; with
     a space, it is a supernet.
 
     The first block of each stage always has a projection shortcut, so that the graph is the same for all widths.
@@ -39,8 +39,8 @@ class BigResNet(StagedBackbone):
             ``SyncBN`` for :class:`~mmbignas.ops.DynamicSyncBatchNorm2d`.
         zero_init_residual: start the last normalisation of each residual branch at gamma 0 (arXiv 1706.02677, 5.1).
         drop_path_rate: drop-path of the last block; it grows linearly from 0 at the first.
-        with_cp: activation checkpointing: stem and blocks keep nothing but their inputs for the backward pass, which
-            computes them once more. Less memory for more time, with the same gradients and running statistics.
+        with_cp: activation checkpointing: stem and blocks keep only their inputs for the backward pass, which computes
+            them once more. It trades time for memory, with the same gradients and running statistics.
         init_cfg: as in MMEngine. Default: Kaiming.
 
     Raises:

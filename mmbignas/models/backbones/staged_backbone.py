@@ -8,12 +8,12 @@ from typing import Any
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
-from mmbignas.errors import ConfigError
 from mmbignas.models.checkpointing import checkpointed
 from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.space import ModuleSpace
+from mmbignas.utils.rules import boolean, check_options, integer, list_of, must_be, number
 
-# Builds a block from its stage, its number in the stage, the choices of its input's width, and its drop-path rate.
+# Builds a block from its stage, its number in the stage, the choices for its input's width, and its drop-path rate.
 BuildBlock = Callable[[int, int, Sequence[int], float], nn.Module]
 
 
@@ -42,26 +42,20 @@ class StagedBackbone(SearchableBlocks, BaseModule):
                         dict(type='Constant', val=1, layer=['_BatchNorm', 'BatchNorm2d'])]
         super().__init__(init_cfg)
         key = type(self).__name__
-        if len(strides) != num_stages:
-            raise ConfigError(f'{key}.strides has {len(strides)} values, but there are {num_stages} stages: '
-                              f'{list(strides)}')
-        if any(isinstance(stride, bool) or not isinstance(stride, int) or stride < 1 for stride in strides):
-            raise ConfigError(f'{key}.strides: {list(strides)} is not allowed; allowed: integers from 1')
-        if not out_indices or any(index not in range(num_stages - 1) for index in out_indices):
-            raise ConfigError(f'{key}.out_indices: {list(out_indices)} is not allowed; allowed: indices from 0 to '
-                              f'{num_stages - 2}')
-        if not isinstance(with_cp, bool):
-            raise ConfigError(f'{key}.with_cp: {with_cp!r} is not allowed; allowed: True, False')
+        last = num_stages - 2
+        check_options(key, locals(), dict(
+            strides=list_of(integer(1), f'a list of {num_stages} integers >= 1, one per stage', num_stages, num_stages),
+            out_indices=list_of(integer(0, last), f'a non-empty list of integers from 0 to {last}', least=1),
+            with_cp=boolean()))
         self.with_cp = with_cp
         self.strides, self.out_indices = tuple(strides), tuple(out_indices)
         self.search_space = space = ModuleSpace(elements, num_stages, key=key)
         if space.choices('depth', 0) != (1,):
-            raise ConfigError(f'{key}.depth: stage 0 is the stem, {list(space.choices("depth", 0))} is not allowed; '
-                              'allowed: 1')
+            raise must_be(f'{key}.depth', '1 in stage 0, the stem', list(space.choices('depth', 0)))
         for name in plain_stem:
             if len(space.choices(name, 0)) > 1:
-                raise ConfigError(f'{key}.{name}: stage 0 is a plain stem, which has no {name}, '
-                                  f'{list(space.choices(name, 0))} is not allowed; allowed: one value')
+                raise must_be(f'{key}.{name}', f'one value in stage 0, the stem, which has no {name}',
+                              list(space.choices(name, 0)))
 
     def _choices(self, name: str, stage: int, block: int = 0) -> tuple[int, ...]:
         """Ascending choices of an element with integers."""
@@ -69,10 +63,7 @@ class StagedBackbone(SearchableBlocks, BaseModule):
 
     def _add_stages(self, build: BuildBlock, drop_path_rate: float) -> None:
         """Build all blocks; the drop-path rate grows linearly from 0 at the first to this at the last."""
-        if isinstance(drop_path_rate, bool) or not isinstance(drop_path_rate, (int, float)) or not (
-                0 <= drop_path_rate < 1):
-            raise ConfigError(f'{type(self).__name__}.drop_path_rate: {drop_path_rate!r} is not allowed; allowed: '
-                              'numbers from 0 to below 1')
+        number(0, below=1).check(drop_path_rate, f'{type(self).__name__}.drop_path_rate')
         depths = [self._choices('depth', stage)[-1] for stage in range(1, self.search_space.num_stages)]
         count, inputs = 0, self._choices('out_channel', 0)
         for stage, depth in enumerate(depths, 1):
@@ -98,7 +89,7 @@ class StagedBackbone(SearchableBlocks, BaseModule):
         return checkpointed(block, x) if self.with_cp else block(x)
 
     def _after_stem(self, x: Tensor) -> Tensor:
-        """What is done to the stem's output."""
+        """What happens to the stem's output."""
         return x
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

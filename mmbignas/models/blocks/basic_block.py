@@ -9,8 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbignas.models.blocks.widths import middle_width, middle_widths
-from mmbignas.models.layers import build_conv, build_norm, set_active
+from mmbignas.models.layers import build_conv, build_norm, middle_width, middle_widths, set_active
 
 
 class BigBasicBlock(BaseModule):

@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas.models.blocks.squeeze_excite import SqueezeExcite
-from mmbignas.models.blocks.widths import middle_width, middle_widths
-from mmbignas.models.layers import build_activation, build_conv, build_norm, set_active
+from mmbignas.models.layers import build_activation, build_conv, build_norm, middle_width, middle_widths, set_active
 
 
 class BigInvertedBottleneck(BaseModule):
     """A 1x1, a depthwise and a 1x1 convolution, and a shortcut (arXiv 1801.04381, 1905.02244).
 
-    The inner width is that of the input times the expand ratio, made divisible by 8. With the expand ratio 1 alone to
-    choose there is no first convolution.
+    The inner width is that of the input times the expand ratio, made divisible by 8. If 1 is the only
+    expand ratio, there is no first convolution.
 
     The shortcut never depends on the widths drawn: either it is an average pool, where there is a stride, and a 1x1
     convolution, as in AttentiveNAS (arXiv 2011.09011), or it adds the channels that input and output have in common,

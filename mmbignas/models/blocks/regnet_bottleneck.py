@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas.models.blocks.squeeze_excite import SqueezeExcite
-from mmbignas.models.blocks.widths import middle_width, middle_widths
-from mmbignas.models.layers import build_conv, build_norm, set_active
+from mmbignas.models.layers import build_conv, build_norm, middle_width, middle_widths, set_active
 
 
 def squeeze_width(in_channel: int, se_ratio: float) -> int:

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: channels weighted by what the whole image holds."""
+"""Squeeze-and-excitation: channels weighted by the content of the whole image."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class SqueezeExcite(nn.Module):
         self.gate = gate
 
     def set_active(self, width: int, squeezed: int) -> None:
-        """Take inputs of this width, with a squeeze of that, from now on."""
+        """Take inputs of this width from now on, with this width of the squeeze."""
         set_active(self.reduce, squeezed)
         set_active(self.expand, width)
 

@@ -6,8 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from mmbignas.models.blocks.widths import middle_width, middle_widths
-from mmbignas.models.layers import RELU, build_activation, build_conv, build_norm, set_active
+from mmbignas.models.layers import (
+    RELU,
+    build_activation,
+    build_conv,
+    build_norm,
+    middle_width,
+    middle_widths,
+    set_active,
+)
 
 
 class BigStem(nn.Sequential):

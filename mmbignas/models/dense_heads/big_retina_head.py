@@ -14,17 +14,17 @@ from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
-from mmbignas.errors import ConfigError
 from mmbignas.models.blocks import ConvTower
 from mmbignas.models.layers import build_conv
 from mmbignas.ops import shared_weights
 from mmbignas.registry import MODELS
+from mmbignas.utils.rules import check_keys
 
 TOWER_ELEMENTS = ('depth', 'out_channel', 'kernel_size')
 
 
 class LevelwiseAssigner:
-    """Lets an assigner that wants the number of priors of each level stand where an anchor head's assigner stands.
+    """Lets an assigner that needs the number of priors per level take the place of an anchor head's assigner.
 
     Args:
         assigner: :class:`~mmdet.models.task_modules.ATSSAssigner` or one with the same ``assign``.
@@ -61,8 +61,8 @@ class AssignedBatch:
 class BigRetinaHead(RetinaHead):
     """RetinaNet's head with towers of any depth, width and kernel size.
 
-    A tower's convolutions are shared by the pyramid levels, its normalisations are one a level. The settings stand
-    under ``cls_tower`` and, where the box tower is searched apart, ``reg_tower``. Beyond MMDetection's ``RetinaHead``
+    The pyramid levels share a tower's convolutions; each has its own normalisations. The settings stand under
+    ``cls_tower`` and, where the box tower is searched apart, ``reg_tower``. Beyond MMDetection's ``RetinaHead``
     it takes ``ATSSAssigner`` as assigner and ``QualityFocalLoss`` as classification loss (arXiv 1912.02424,
     2006.04388): the target of a positive is then the IoU of its predicted box.
 
@@ -83,8 +83,7 @@ class BigRetinaHead(RetinaHead):
                  reg_tower: Mapping[str, Any] | None = None, conv_cfg: Mapping[str, Any] | None = None,
                  norm_cfg: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         for name, tower in dict(cls_tower=cls_tower, reg_tower=reg_tower or cls_tower).items():
-            if not isinstance(tower, Mapping) or set(tower) != set(TOWER_ELEMENTS):
-                raise ConfigError(f'BigRetinaHead.{name}: expected a dict of {", ".join(TOWER_ELEMENTS)}, got {tower}')
+            check_keys(tower, f'BigRetinaHead.{name}', TOWER_ELEMENTS, TOWER_ELEMENTS)
         self._tower_cfgs = (cls_tower, reg_tower)
         super().__init__(num_classes, in_channels, conv_cfg=conv_cfg, norm_cfg=norm_cfg, **kwargs)
         self._assigned: AssignedBatch | None = None
@@ -111,11 +110,11 @@ class BigRetinaHead(RetinaHead):
         """Compute the raw outputs of all levels.
 
         Args:
-            x: one tensor ``(N, C, H, W)`` a level, from fine to coarse.
+            x: one tensor ``(N, C, H, W)`` per level, from fine to coarse.
 
         Returns:
-            tuple: classification logits, ``(N, A * num_classes, H, W)`` a level, and box deltas,
-            ``(N, A * 4, H, W)`` a level, with ``A`` anchors per location.
+            tuple: classification logits, ``(N, A * num_classes, H, W)`` per level, and box deltas,
+            ``(N, A * 4, H, W)`` per level, with ``A`` anchors per location.
         """
         cls_feats, reg_feats = self.cls_tower(x), self.reg_tower(x)
         with shared_weights(self.retina_cls, self.retina_reg):

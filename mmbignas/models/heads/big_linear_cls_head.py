@@ -8,25 +8,27 @@ import torch
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
-from mmbignas.errors import ConfigError
 from mmbignas.models.blocks import LinearTower
 from mmbignas.models.layers import build_linear
 from mmbignas.registry import MODELS
+from mmbignas.utils.rules import check_keys, check_options, integer, must_be, number
 
 HIDDEN_ELEMENTS = ('depth', 'out_channel')
+WIDTH = integer(1)
+RULES = dict(num_classes=integer(1), dropout=number(0, below=1))
 
 
 @MODELS.register_module()
 class BigLinearClsHead(ClsHead):
-    """MMPretrain's ``LinearClsHead`` for features of changing width, with hidden layers where there are to be some.
+    """MMPretrain's ``LinearClsHead`` for features of changing width, with hidden layers if wanted.
 
     It is dynamic if ``in_channels`` or an element of ``hidden`` is a space; else it consists of plain torch layers.
-    Settings of the hidden layers stand under ``hidden``. Parameters are called as in MMPretrain, with ``hidden.0.fc``,
+    Settings of the hidden layers stand under ``hidden``. Parameters have the names of MMPretrain, with ``hidden.0.fc``,
     ``hidden.1.fc``, ... for hidden layers.
 
     Args:
         num_classes: number of classes.
-        in_channels: width of the features; behind a backbone of changing width
+        in_channels: width of the features; after a backbone of changing width
             ``dict(space=dict(min=[...], max=[...]))`` with one value each, of which the greatest counts.
         hidden: ``dict(depth=..., out_channel=...)``, each a list of one value or
             ``dict(space=..., sample_strategy=...)``; ``None`` for no hidden layers. The last layers of MobileNetV3 and
@@ -46,21 +48,16 @@ class BigLinearClsHead(ClsHead):
                  hidden: Mapping[str, Any] | None = None, act_cfg: Mapping[str, Any] | None = None,
                  dropout: float = 0., init_cfg: Any = None, **kwargs: Any) -> None:
         super().__init__(init_cfg=init_cfg or dict(type='Normal', layer='Linear', std=0.01), **kwargs)
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-            raise ConfigError(f'BigLinearClsHead.num_classes: {num_classes!r} is not allowed; allowed: integers from 1')
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ConfigError(f'BigLinearClsHead.dropout: {dropout!r} is not allowed; allowed: numbers from 0 to '
-                              'below 1')
-        if hidden is not None and (not isinstance(hidden, Mapping) or set(hidden) != set(HIDDEN_ELEMENTS)):
-            raise ConfigError(f'BigLinearClsHead.hidden: expected a dict of {", ".join(HIDDEN_ELEMENTS)}, got {hidden}')
+        check_options('BigLinearClsHead', locals(), RULES)
         self.num_classes = num_classes
         self._labels_checked = False
         width, dynamic = _read_width(in_channels)
         self.hidden = None
         if hidden is not None:
+            check_keys(hidden, 'BigLinearClsHead.hidden', HIDDEN_ELEMENTS, HIDDEN_ELEMENTS)
             if dynamic and not any(isinstance(element, Mapping) for element in hidden.values()):
-                raise ConfigError('BigLinearClsHead.hidden: lists alone are not allowed with a space as in_channels; '
-                                  'allowed: out_channel=dict(space=dict(min=[x], max=[x])) in place of [x]')
+                raise must_be('BigLinearClsHead.hidden', 'a supernet, as in_channels is a space (give out_channel as '
+                              'dict(space=dict(min=[x], max=[x])) in place of [x])', hidden)
             self.hidden = LinearTower(width, **hidden, act_cfg=act_cfg or dict(type='SiLU'),
                                       key='BigLinearClsHead.hidden')
             width, dynamic = self.hidden.out_channels, self.hidden.search_space.is_supernet
@@ -68,7 +65,7 @@ class BigLinearClsHead(ClsHead):
         self.fc = build_linear(width, num_classes, dynamic=dynamic)
 
     def pre_logits(self, feats: Sequence[Tensor]) -> Tensor:
-        """What the last layer is given.
+        """The input of the last layer.
 
         Args:
             feats: outputs of the neck, the last one of shape ``(N, C)``.
@@ -87,8 +84,8 @@ class BigLinearClsHead(ClsHead):
             wrong = [label for label in torch.cat(labels).tolist() if not 0 <= label < self.num_classes]
             self._labels_checked = True
         if wrong:
-            raise ConfigError(f'BigLinearClsHead.num_classes: {self.num_classes} is not allowed with the data, which '
-                              f'has the label {wrong[0]}; allowed: labels from 0 to {self.num_classes - 1}')
+            raise must_be('labels of the data', f'from 0 to {self.num_classes - 1} with BigLinearClsHead.num_classes '
+                          f'{self.num_classes}', wrong[0])
         return super()._get_loss(cls_score, data_samples, **kwargs)
 
 
@@ -99,9 +96,7 @@ def _read_width(in_channels: Any) -> tuple[int, bool]:
     if isinstance(space, Mapping) and set(space) == {'min', 'max'}:
         values = [*space['min'], *space['max']] if all(
             isinstance(value, Sequence) and len(value) == 1 for value in space.values()) else []
-    if not values or any(isinstance(value, bool) or not isinstance(value, int) or value < 1
-                         for value in values) or values[0] > values[-1]:
-        raise ConfigError(f'BigLinearClsHead.in_channels: {in_channels!r} is not allowed; allowed: an integer from 1, '
-                          'or dict(space=dict(min=[...], max=[...])) with one integer each, the second not below the '
-                          'first')
+    if not values or not all(map(WIDTH.holds, values)) or values[0] > values[-1]:
+        raise must_be('BigLinearClsHead.in_channels', f'{WIDTH.allowed}, or dict(space=dict(min=[low], max=[high])) of '
+                      'such', in_channels)
     return values[-1], space is not None

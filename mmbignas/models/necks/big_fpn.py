@@ -8,11 +8,11 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbignas.errors import ConfigError
 from mmbignas.models.layers import build_conv_module
 from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.registry import MODELS
 from mmbignas.space import ModuleSpace
+from mmbignas.utils.rules import Rule, check_options, integer, must_be, one_of
 
 
 @MODELS.register_module()
@@ -44,15 +44,11 @@ class BigFPN(SearchableBlocks, BaseModule):
                  init_cfg: Any = None) -> None:
         super().__init__(init_cfg or dict(type='Xavier', layer='Conv2d', distribution='uniform'))
         counts = [len(in_channels), num_outs]
-        if num_outs < len(in_channels):
-            raise ConfigError(f'BigFPN.num_outs: {num_outs} is not allowed; allowed: {len(in_channels)} (the number '
-                              'of inputs) or more')
-        if add_extra_convs not in ('on_output', 'on_input'):
-            raise ConfigError(f"BigFPN.add_extra_convs: {add_extra_convs!r} is not allowed; allowed: 'on_output', "
-                              "'on_input'")
+        check_options('BigFPN', locals(), dict(
+            num_outs=Rule(integer(counts[0]).holds, f'an integer >= {counts[0]}, the number of inputs'),
+            add_extra_convs=one_of(('on_output', 'on_input'))))
         if depth is not None and (not isinstance(depth, Sequence) or list(depth) != counts):
-            raise ConfigError(f'BigFPN.depth: {depth} is not allowed; allowed: {counts}, the number of inputs and of '
-                              'outputs')
+            raise must_be('BigFPN.depth', f'{counts}, the number of inputs and of outputs', depth)
         self.add_extra_convs = add_extra_convs
         self.search_space = space = ModuleSpace(
             dict(depth=counts, out_channel=out_channel, kernel_size=kernel_size), 2, block_elements=('kernel_size', ),
@@ -84,7 +80,7 @@ class BigFPN(SearchableBlocks, BaseModule):
         """Compute the pyramid.
 
         Args:
-            inputs: one tensor ``(N, C, H, W)`` a level, from fine to coarse.
+            inputs: one tensor ``(N, C, H, W)`` per level, from fine to coarse.
 
         Returns:
             tuple: ``num_outs`` tensors of the output width, from fine to coarse.

@@ -90,8 +90,8 @@ def newest_checkpoint(work_dir: str | Path, patterns: Sequence[str], warn: Calla
     if not candidates and not note.is_file():
         return None
     reason = '; '.join(passed) or f'{note} is empty'
-    raise ConfigError(f'resume: no checkpoint in {work_dir} can be read ({reason}); allowed: a folder with a whole '
-                      f'checkpoint, or, to begin from the start, one without any and without {LAST}')
+    raise ConfigError(f'resume: no checkpoint in {work_dir} can be read ({reason}); work_dir must have a whole '
+                      f'checkpoint, or, to begin from the start, none at all and no {LAST}')
 
 
 def what_is_broken(path: str | Path) -> str | None:

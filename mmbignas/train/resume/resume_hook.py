@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 
 from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 from mmbignas.train.resume.checkpoint_files import BACKEND, STOPPED, newest_checkpoint, what_is_broken
+from mmbignas.utils.models import unwrapped
 
 
 @HOOKS.register_module()
@@ -24,9 +24,6 @@ class ResumeHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         """Set both up; MMEngine loads the checkpoint right after this.
-
-        Args:
-            runner: the runner.
 
         Raises:
             ConfigError: in a run that is to be resumed, where none of its checkpoints can be read.
@@ -43,7 +40,7 @@ class ResumeHook(Hook):
         elif '://' not in runner._load_from:
             problem = what_is_broken(runner._load_from)
             if problem is not None:
-                raise ConfigError(f'load_from: {runner._load_from} {problem}; allowed with resume: a whole checkpoint')
+                raise ConfigError(f'load_from must be a whole checkpoint with resume: {runner._load_from} {problem}')
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another architecture, or of a run with a distillation that is no longer there.
@@ -58,14 +55,14 @@ class ResumeHook(Hook):
         """
         if not runner._resume:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         ours, theirs = ({name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
                         for state in (model.state_dict(), checkpoint['state_dict']))
         wrong = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
         if wrong:
-            raise ConfigError(f'resume: the checkpoint is of another architecture than the model; {len(wrong)} weights '
-                              f'do not fit, the first is {wrong[0]} ({theirs.get(wrong[0], "not there")} instead of '
-                              f'{ours.get(wrong[0], "none")}); allowed: a checkpoint of the same config')
+            raise ConfigError('resume: the checkpoint must be of the same architecture as the model; '
+                              f'{len(wrong)} weights do not fit, the first is {wrong[0]} '
+                              f'({theirs.get(wrong[0], "not there")} instead of {ours.get(wrong[0], "none")})')
         for kind in HOOKS.module_dict.values():
             for key in getattr(kind, 'checkpoint_keys', ()):
                 if checkpoint.get(key) and not any(isinstance(hook, kind) for hook in runner.hooks):

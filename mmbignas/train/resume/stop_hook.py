@@ -13,9 +13,9 @@ from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import IterBasedTrainLoop
 
-from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 from mmbignas.train.resume.checkpoint_files import BACKEND, STOPPED, write_last
+from mmbignas.utils.rules import must_be
 
 
 @HOOKS.register_module()
@@ -43,18 +43,13 @@ class StopHook(Hook):
         known = {own.name for own in signal.valid_signals() if isinstance(own, signal.Signals)}
         known -= {'SIGKILL', 'SIGSTOP'}
         if isinstance(signals, str) or not signals or not set(signals) <= known:
-            raise ConfigError(f'StopHook.signals: {signals!r} is not allowed; allowed: a list of '
-                              f'{", ".join(sorted(known))}')
+            raise must_be('StopHook.signals', f'a list of {", ".join(sorted(known))}', signals)
         self.signals = [signal.Signals[name] for name in signals]
         self._received = 0
         self._before: dict[signal.Signals, Any] = {}
 
     def before_train(self, runner: Any) -> None:
-        """Listen from now on.
-
-        Args:
-            runner: the runner.
-        """
+        """Listen from now on."""
         if threading.current_thread() is not threading.main_thread():
             runner.logger.warning('StopHook: only the main thread of a process can listen to signals, so none is '
                                   'heeded in this training')
@@ -86,11 +81,7 @@ class StopHook(Hook):
         raise SystemExit(128 + received)
 
     def after_train(self, runner: Any) -> None:
-        """Listen no longer.
-
-        Args:
-            runner: the runner.
-        """
+        """Listen no longer."""
         for own, handler in self._before.items():
             signal.signal(own, handler)
         self._before = {}

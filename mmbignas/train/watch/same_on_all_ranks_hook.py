@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from mmbignas.errors import ConfigError
 from mmbignas.registry import HOOKS
 from mmbignas.train.sandwich_rule import SandwichRule
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.models import unwrapped
+from mmbignas.utils.rules import boolean, check_options, integer
 
+RULES = dict(interval=integer(1), weights=boolean())
 # Integers as wide as the numbers of a parameter, by bytes.
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -45,10 +45,8 @@ class SameOnAllRanksHook(Hook):
     """
 
     def __init__(self, interval: int = 100, weights: bool = True) -> None:
-        self.interval = check_count(interval, 'SameOnAllRanksHook.interval')
-        if not isinstance(weights, bool):
-            raise ConfigError(f'SameOnAllRanksHook.weights: {weights!r} is not allowed; allowed: True, False')
-        self.weights = weights
+        check_options('SameOnAllRanksHook', locals(), RULES)
+        self.interval, self.weights = interval, weights
         self._begun = False
 
     def before_train(self, runner: Any) -> None:
@@ -64,8 +62,7 @@ class SameOnAllRanksHook(Hook):
         if get_world_size() == 1 or self._begun and runner.iter % self.interval:
             return
         self._begun = True
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        names, sums = weight_sums(model)
+        names, sums = weight_sums(unwrapped(runner.model))
         own = sums.new_tensor([runner.iter, _subnets_hash(runner)])
         rows = torch.stack(all_gather(torch.cat([own, sums]))).tolist()
         where = f'iteration {runner.iter}'

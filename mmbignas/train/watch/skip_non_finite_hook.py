@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor
 
 from mmbignas.registry import HOOKS
 from mmbignas.supernet import BNState
 from mmbignas.train.sandwich_rule import sandwich_rule
 from mmbignas.train.subnet_pass import SubnetPass
-from mmbignas.utils.checks import check_count
+from mmbignas.utils.models import unwrapped
+from mmbignas.utils.rules import integer
 
 
 @HOOKS.register_module()
@@ -49,7 +49,7 @@ class SkipNonFiniteHook(Hook):
     priority = 'LOW'
 
     def __init__(self, max_in_a_row: int = 10) -> None:
-        self.max_in_a_row = check_count(max_in_a_row, 'SkipNonFiniteHook.max_in_a_row')
+        self.max_in_a_row = integer(1).check(max_in_a_row, 'SkipNonFiniteHook.max_in_a_row')
         self._passes: list[SubnetPass] = []
         self._losses: list[Tensor] = []
         self._statistics: BNState | None = None
@@ -58,7 +58,7 @@ class SkipNonFiniteHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Find out what there is to watch."""
         sandwich_rule(runner, 'SkipNonFiniteHook')
-        self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._model = unwrapped(runner.model)
         self._intervals = [(hook, hook.interval) for hook in runner.hooks if isinstance(hook, CheckpointHook)]
         self._in_a_row, self._skipped = 0, runner.message_hub.runtime_info.get('skipped_steps', 0)
         self._forget()
@@ -99,8 +99,8 @@ class SkipNonFiniteHook(Hook):
     def _flags(self, optim_wrapper: Any) -> list[bool]:
         """Whether the loss of each pass, and at last the gradient, is not finite in some process."""
         values = [loss.float() for loss in self._losses]
-        # Of all that is trained, adapters of distillation too. They are averaged already, so a bad one is bad in every
-        # process.
+        # Everything that is trained, adapters of distillation too. Gradients are averaged already, so a bad one is bad
+        # in every process.
         gradients = [parameter.grad for group in optim_wrapper.param_groups for parameter in group['params']
                      if parameter.grad is not None]
         norms = [] if hasattr(optim_wrapper, 'loss_scaler') else [

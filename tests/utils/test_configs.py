@@ -1,0 +1,96 @@
+"""Wrong keys and types of a config are one line; mistakes of a program keep their traceback."""
+import pytest
+from mmcv.cnn import build_norm_layer
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmbignas.cli import run_tool
+from mmbignas.registry import MODELS as OWN_MODELS
+from mmbignas.supernet.build import use_scope
+from tests.toy import ToyDataset, build_runner
+
+
+class Parent:
+    def __init__(self, given, *rest, height=1, **kwargs):
+        self.size = dict(**kwargs, height=height)
+
+
+class Child(Parent):
+    def __init__(self, width=1, depth=2, **kwargs):
+        super().__init__(0, **kwargs)
+
+
+class Strict(Child):
+    def __init__(self, colour='red', **kwargs):
+        super().__init__(width=self.check(colour), **kwargs)
+
+    def check(self, value, other=None):
+        return self.check(value, colour=other) if value == 'black' else value
+
+
+class Grandchild(Strict):
+    """Its parents pass on what they do not know, and the last takes nothing of it."""
+
+    def __init__(self, number=0):
+        super().__init__()
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    use_scope(dict(default_scope='mmdet'))
+
+
+def line_of(capsys, build):
+    with pytest.raises(SystemExit) as stop:
+        run_tool(build)
+    assert stop.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ')
+    return line.removeprefix('error: ')
+
+
+@pytest.mark.parametrize(('build', 'message'), [
+    (lambda: MODELS.build(dict(type=Grandchild, numbr=1)), "Grandchild.__init__() got an unexpected keyword argument "
+                                                           "'numbr'"),
+    (lambda: MODELS.build(dict(type='BigFPN', in_channel=[1], _scope_='mmbignas')),
+     "BigFPN.__init__() got an unexpected"),
+    (lambda: MODELS.build(dict(type='mmbignas.BigResNett')), 'mmbignas.BigResNett is not in the mmdet::model registry'),
+    (lambda: MODELS.build(dict(type='RetinaNett')), 'RetinaNett is not in the mmdet::model registry'),
+    (lambda: HOOKS.build(dict(type='LoggerHook', intervall=1)), "argument 'intervall'"),
+    (lambda: build_optim_wrapper(nn.Linear(2, 2), dict(optimizer=dict(type='SDG', lr=1))),
+     'optim_wrapper.optimizer.type is not in the optimizer registry'),
+    (lambda: build_optim_wrapper(nn.Linear(2, 2), dict(optimizer=dict(type='SGD', lrr=1))), "SGD.__init__() got an "
+                                                                                            "unexpected"),
+    (lambda: PARAM_SCHEDULERS.build(dict(type='MultiStepLRR'), default_args=dict(optimizer=None)),
+     'MultiStepLRR is not in the '),
+    (lambda: Runner.build_dataloader(dict(dataset=ToyDataset(2), sampler=None, batchsize=1)), "argument 'batchsize'"),
+    (lambda: build_norm_layer(dict(type='BNN'), 4), 'Cannot find None in registry under'),
+])
+def test_wrong_keys_and_types(capsys, build, message):
+    assert message in line_of(capsys, build)
+
+
+def test_a_key_that_constructors_pass_on(tmp_path, capsys):
+    """It is refused by a class that the config does not name, so the file and the line are told too."""
+    line = line_of(capsys, lambda: build_runner(tmp_path, train_cfg=dict(max_epoch=1)).train())
+    assert "got an unexpected keyword argument 'max_epoch' (sandwich_loop.py:" in line
+
+
+def broken_function():
+    return broken_function(colour=1)
+
+
+@pytest.mark.parametrize(('kind', 'build'), [
+    # accepted by the class, and then given to something that does not take it
+    (TypeError, lambda: MODELS.build(dict(type=Strict, colour='black'))),
+    (TypeError, broken_function),
+    (TypeError, lambda: MODELS.build(dict(type=broken_function))),
+    (TypeError, lambda: OPTIMIZERS.build(dict(type='SGD', lr=1))),  # something is missing
+    (KeyError, lambda: {}['type']),
+    (KeyError, lambda: OWN_MODELS.build(dict(width=1))),
+])
+def test_other_errors_pass_through(kind, build):
+    with pytest.raises(kind):
+        run_tool(build)
