@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,17 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
         state = _averaged_or_not(content, weights, path)
     meta = content.get('meta')
     # Names of a DDP wrapper that was not unwrapped.
-    return Checkpoint(path, {name.removeprefix('module.'): value for name, value in state.items()},
+    return Checkpoint(path, _unwrapped(state, content),
                       dict(meta) if isinstance(meta, Mapping) else {}, weights)
+
+
+def _unwrapped(state: Mapping[str, Tensor], content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights under the names of the bare model, with what torch and elastic networks write beside them."""
+    result: Any = OrderedDict((name.removeprefix('module.'), value) for name, value in state.items())
+    metadata = getattr(content.get('state_dict', content), '_metadata', None)
+    if metadata is not None:
+        result._metadata = OrderedDict((path.removeprefix('module.'), own) for path, own in metadata.items())
+    return result
 
 
 def _averaged_or_not(content: Mapping[str, Any], weights: str, path: str) -> Mapping[str, Tensor]:
@@ -115,7 +125,21 @@ def check_weights(model: nn.Module, checkpoint: Checkpoint, more: bool = False) 
     Raises:
         ConfigError: when names or shapes differ.
     """
-    expected, found = model.state_dict(), checkpoint.state_dict
+    check_state(model.state_dict(), checkpoint, more)
+
+
+def check_state(expected: Mapping[str, Tensor], checkpoint: Checkpoint, more: bool = False) -> None:
+    """Make sure that a checkpoint has the names and shapes of a state dict.
+
+    Args:
+        expected: the state dict.
+        checkpoint: its weights.
+        more: whether the checkpoint may have more than that.
+
+    Raises:
+        ConfigError: when names or shapes differ.
+    """
+    found = checkpoint.state_dict
     shapes = [f'{name} ({tuple(found[name].shape)} instead of {tuple(value.shape)})'
               for name, value in expected.items() if name in found and found[name].shape != value.shape]
     lacking = [name for name in expected if name not in found]

@@ -28,6 +28,9 @@ def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet
         dict: a model config without any space.
     """
     config = copy.deepcopy(dict(model_cfg))
+    elastic: Any = getattr(Supernet(model).model, 'elastic', None)
+    if hasattr(elastic, 'cut_config'):
+        return elastic.cut_config(Supernet(model), config, subnet)
     for path, elements in subnet.items():
         _node(config, path).update({name: list(values) for name, values in elements.items()})
     for path, width in _input_widths(config, Supernet(model), subnet).items():
@@ -82,6 +85,17 @@ def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet)
     return widths
 
 
+def _checked(state: dict[str, Tensor], plain: nn.Module) -> dict[str, Tensor]:
+    """A state dict of the current subnet, if the plain network is that subnet."""
+    for key, value in plain.state_dict().items():
+        if key not in state:
+            raise ValueError(f'the subnet that is applied has no {key}')
+        if state[key].shape != value.shape:
+            raise ValueError(f'{key} has shape {tuple(state[key].shape)} in the subnet that is applied, but '
+                             f'{tuple(value.shape)} in the plain network')
+    return state
+
+
 def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor]:
     """Slice the weights of a plain network out of its supernet.
 
@@ -89,7 +103,8 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
     all other entries must have equal shapes.
 
     Args:
-        supernet: the supernet, with any subnet applied, or a wrapper such as DDP around it.
+        supernet: the supernet, with any subnet applied, or a wrapper such as DDP around it. An elastic network needs
+            the very subnet applied.
         plain: the plain network; only its names and shapes are used.
 
     Returns:
@@ -99,6 +114,9 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
         ValueError: for an entry that the supernet lacks or has in another shape.
     """
     supernet = Supernet(supernet).model
+    elastic: Any = getattr(supernet, 'elastic', None)
+    if hasattr(elastic, 'cut_state'):
+        return _checked(elastic.cut_state(supernet), plain)
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in plain.state_dict().items():
         path, _, name = key.rpartition('.')

@@ -298,7 +298,7 @@ def test_a_named_checkpoint_that_is_damaged_or_of_another_model(tmp_path):
     checkpoint = torch.load(whole)
     checkpoint['state_dict']['head.weight'] = torch.zeros(5, 16)
     torch.save(checkpoint, other)
-    for path, message in ((broken, 'load_from: .*broken.pth is truncated or damaged'),
+    for path, message in ((broken, 'load_from must be a whole checkpoint with resume: .*broken.pth is truncated or damaged'),
                           (other, r'another architecture than the model; 1 weights do not fit, the first is '
                                   r'head.weight \(\(5, 16\) instead of \(5, 8\)\)')):
         runner = build_runner(tmp_path, hooks=[ResumeHook()], resume=True, load_from=str(path),
