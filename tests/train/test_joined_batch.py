@@ -172,4 +172,5 @@ def test_detector(processes, tmp_path, monkeypatch):
 def test_epochs_of_different_lengths_are_refused(processes):
     for own in processes:
         assert own['error'].startswith('train_dataloader: an epoch must have as many batches in each process, got '
-                                       f'{", ".join(["2", "1", "1"][:len(processes)])} (DefaultSampler, 13 images here)')
+                                       f'{", ".join(["2", "1", "1"][:len(processes)])} '
+                                       '(DefaultSampler, 13 images here)')
