@@ -102,9 +102,29 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # Debug symbols cost half as much again. CFLAGS would not do: it takes the place of Python's own flags, with their -O3.
 export CPPFLAGS="${CPPFLAGS:-} -g0"
+# mmcv 2.1.0 reads its version by an exec that sets a function's locals. On Python 3.13 an exec no longer does (PEP 667);
+# let it while mmcv is built.
+if [ "$(version_of "$python")" = 3.13 ]; then
+    cat > "$scratch/sitecustomize.py" <<'PYTHON'
+import builtins
+import sys
+
+own_exec = builtins.exec
+
+
+def exec_in_caller(code, globals=None, locals=None, /, **options):
+    frame = sys._getframe(1)
+    if globals is None:
+        globals, locals = frame.f_globals, frame.f_locals
+    return own_exec(code, globals, locals, **options)
+
+
+builtins.exec = exec_in_caller
+PYTHON
+fi
 build_mmcv() {  # [OPTION...] of pip
     # nproc says what OMP_NUM_THREADS says, and that is about the tests.
-    MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(env -u OMP_NUM_THREADS nproc)} \
+    PYTHONPATH=$scratch MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(env -u OMP_NUM_THREADS nproc)} \
         CPPFLAGS="$CPPFLAGS${header:+ -include $header}" "${install[@]}" --no-build-isolation "$@" "$mmcv"
 }
 mmcv_works() {
