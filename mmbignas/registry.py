@@ -19,7 +19,7 @@ MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,
     scope=SCOPE,
-    locations=['mmbignas.ops', 'mmbignas.models', 'mmbignas.data', 'mmbignas.distill'],
+    locations=['mmbignas.ops', 'mmbignas.models', 'mmbignas.data', 'mmbignas.distill', 'mmbignas.elastic'],
 )
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=SCOPE, locations=['mmbignas.train', 'mmbignas.evaluation'])
 HOOKS = Registry(
@@ -29,5 +29,8 @@ OPTIM_WRAPPERS = Registry(
     'optimizer wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=['mmbignas.train']
 )
 WEIGHT_INITIALIZERS = Registry(
-    'weight initializer', parent=MMENGINE_WEIGHT_INITIALIZERS, scope=SCOPE, locations=['mmbignas.supernet']
+    'weight initializer',
+    parent=MMENGINE_WEIGHT_INITIALIZERS,
+    scope=SCOPE,
+    locations=['mmbignas.supernet', 'mmbignas.elastic'],
 )

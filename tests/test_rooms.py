@@ -18,6 +18,7 @@ ROOMS = {
     'ops': GROUND | {'space'},
     'models': GROUND | {'space', 'ops'},
     'supernet': GROUND | {'space', 'ops', 'models'},
+    'elastic': GROUND | {'space', 'ops', 'supernet', 'cost'},
     'analysis': GROUND | {'space'},
     'data': GROUND | {'space', 'ops', 'supernet'},
     'cost': GROUND | {'space', 'ops', 'models', 'supernet'},

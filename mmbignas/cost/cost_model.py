@@ -4,7 +4,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -84,16 +84,23 @@ class CostModel:
             raise must_be('image_size', 'a non-empty list of [height, width] in pixels', image_sizes)
         self._shadow = Shadow(model)
         self.space = self._shadow.supernet.space.with_image_sizes(image_sizes)
-        settings = UnitSettings(self._shadow)
         sizes = self.space.image_sizes
         self._only = sizes[0] if len(sizes) == 1 else None
-        self._programs = {size: Program(self._shadow, settings, size) for size in sizes}
+        self._programs: dict[tuple[int, int], Program] = {}
+        self._looked_up: dict[tuple[int, int], Callable[[Subnet], dict[str, list[int]]]] = {}
+        elastic: Any = getattr(self._shadow.supernet.model, 'elastic', None)
+        if hasattr(elastic, 'cost_formula'):
+            self._looked_up = {size: self._shadow.guarded(elastic.cost_formula, size) for size in sizes}
+        else:
+            settings = UnitSettings(self._shadow)
+            self._programs = {size: Program(self._shadow, settings, size) for size in sizes}
+            self._looked_up = {size: program.cost for size, program in self._programs.items()}
         self._divided = self._is_divided()
 
     def _size(self, subnet: Subnet) -> tuple[int, int]:
         size = subnet.image_size or self._only
-        if size not in self._programs:
-            raise must_be('image_size', f'one of {shown([list(known) for known in self._programs])}',
+        if size not in self._looked_up:
+            raise must_be('image_size', f'one of {shown([list(known) for known in self._looked_up])}',
                           size and list(size))
         return size
 
@@ -108,7 +115,7 @@ class CostModel:
         """
         size = self._size(subnet)
         try:
-            groups = self._programs[size].cost(subnet) if self._divided else self._as_a_whole(subnet)
+            groups = self._looked_up[size](subnet) if self._divided else self._as_a_whole(subnet)
         except KeyError:
             self._shadow.supernet.apply({path: subnet[path] for path in subnet})  # says what is missing
             raise
@@ -124,7 +131,7 @@ class CostModel:
         Raises:
             ConfigError: for a subnet of another space, or a model whose cost is not the sum of its blocks' costs.
         """
-        if not self._divided:
+        if not self._divided or not self._programs:
             raise ConfigError(f'model: {type(self._shadow.supernet.model).__name__} cannot be divided into blocks, so '
                               'its latency can be measured, but not predicted')
         self.space.canonical(subnet)  # refuses other subnets
@@ -156,7 +163,7 @@ class CostModel:
             # A unit that depends on more than it says finds another state than when the whole was run.
             self._shadow.supernet.apply(self._shadow.supernet.space.max())
             try:
-                found: Any = self._programs[self._size(subnet)].cost(subnet)
+                found: Any = self._looked_up[self._size(subnet)](subnet)
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 found = error
             if found != expected:

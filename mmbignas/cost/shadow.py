@@ -59,7 +59,7 @@ class Shadow:
             module._forward_pre_hooks.clear()
             if path in self.units or module not in inside:
                 module.forward = self._scoped(path, module)
-            if isinstance(module, DynamicLayer):
+            if isinstance(module, DynamicLayer) and module.shapes_follow_input:
                 module.register_forward_pre_hook(self._remember_input)
 
     def _find_units(self) -> Iterator[tuple[str, nn.Module]]:
@@ -116,18 +116,31 @@ class Shadow:
         """One image of ``(height, width)`` pixels."""
         return torch.empty(1, image_channels(self.supernet.model), *size, device='meta')
 
-    @torch.no_grad()
     def run(self, subnet: Subnet, image: Tensor) -> None:
         """Let a subnet compute an image.
 
         Raises:
             ConfigError: when it cannot.
         """
-        model = self.supernet.model
         self.supernet.apply({path: subnet[path] for path in subnet})
+        self._guarded(lambda model: model(image, mode='tensor') if isinstance(model, BaseModel) else model(image), image)
+
+    def guarded(self, formula: Callable[[nn.Module, Tensor], Any], size: tuple[int, int]) -> Any:
+        """What a model's own formula makes of the largest subnet and an image.
+
+        Raises:
+            ConfigError: when the model cannot compute the image.
+        """
+        image = self.image(size)
+        self.supernet.apply(self.supernet.space.max())
+        return self._guarded(lambda model: formula(model, image), image)
+
+    @torch.no_grad()
+    def _guarded(self, compute: Callable[[nn.Module], Any], image: Tensor) -> Any:
+        model = self.supernet.model
         self._failed = ''
         try:
-            model(image, mode='tensor') if isinstance(model, BaseModel) else model(image)
+            return compute(model)
         except ConfigError:
             raise
         except Exception as error:  # whatever a model may raise
@@ -152,7 +165,14 @@ class Shadow:
             return 0
         seen.add(module)
         if isinstance(module, DynamicLayer):
-            return self._plain_parameters(module)
+            if module.shapes_follow_input:
+                return self._plain_parameters(module)
+            plain, shapes = 0, module.plain_shapes(())
+            for name, parameter in module._parameters.items():
+                if parameter is not None and parameter not in seen:
+                    seen.add(parameter)
+                    plain += math.prod(shapes[name])
+            return plain + sum(self.parameters(child, seen) for child in module.children())
         own = {parameter for parameter in module._parameters.values() if parameter is not None} - seen
         seen |= own
         return sum(parameter.numel() for parameter in own) + sum(

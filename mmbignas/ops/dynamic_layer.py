@@ -16,6 +16,8 @@ class DynamicLayer(nn.Module):
     from the tensor; its output width (and kernel size, groups) are attributes that the block around it sets.
     """
 
+    shapes_follow_input = True  # whether plain_shapes goes by the input; if not, children have parameters of their own
+
     def subnet_state(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         """The state of the plain layer that computes the same as this one for some subnet.
 
@@ -29,6 +31,18 @@ class DynamicLayer(nn.Module):
             ValueError: for shapes that cannot be cut out of this layer.
         """
         return plain_state(self.state_dict(), shapes)
+
+    def channels_in_use(self, name: str, count: int) -> slice | Tensor:
+        """Where the channels in use stand along the first axis of a parameter or buffer.
+
+        Args:
+            name: of the parameter or buffer.
+            count: how many there are.
+
+        Returns:
+            slice or Tensor: to index the whole with; the first ``count`` unless a layer says otherwise.
+        """
+        return slice(count)
 
     @abstractmethod
     def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmbignas.errors import ConfigError
-from mmbignas.ops import DynamicSyncBatchNorm2d, SwitchableBatchNorm2d
+from mmbignas.ops import DynamicLayer, SwitchableBatchNorm2d
 from mmbignas.supernet.supernet import live_modules
 from mmbignas.utils.models import unwrapped
 
@@ -41,7 +41,8 @@ class BNState:
     def restore(self) -> None:
         """Put the statistics back, in place."""
         for layer, name, value in self._saved:
-            getattr(layer, name).copy_(value)
+            full: Any = layer._buffers[name]  # of an elastic layer, the attribute is what the subnet uses
+            full.copy_(value)
 
 
 @torch.no_grad()
@@ -111,8 +112,15 @@ def _live_norms(model: nn.Module) -> dict[str, list[_BatchNorm]]:
 
 
 def _statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
-    assert layer.running_mean is not None and layer.running_var is not None
-    return layer.running_mean, layer.running_var
+    """The statistics of all channels, also of those that the subnet does not use."""
+    mean, var = layer._buffers['running_mean'], layer._buffers['running_var']
+    assert mean is not None and var is not None
+    return mean, var
+
+
+def _channels(layer: _BatchNorm, count: int) -> slice | Tensor:
+    """Where the ``count`` channels in use stand among all channels."""
+    return layer.channels_in_use('running_mean', count) if isinstance(layer, DynamicLayer) else slice(count)
 
 
 def _forward(model: Any, batch: Any) -> None:
@@ -129,9 +137,10 @@ def _calibration_mode(model: nn.Module, layers: Iterable[_BatchNorm]) -> Iterato
     changes: list[tuple[nn.Module, dict[str, Any]]] = [(module, dict(training=False)) for module in model.modules()]
     for layer in layers:
         # Momentum 1 would keep an earlier NaN, as 0 times NaN.
-        layer.reset_running_stats()
+        for statistic, value in zip(_statistics(layer), (0, 1)):
+            statistic.fill_(value)
         values: dict[str, Any] = dict(training=True, momentum=1.0)
-        if isinstance(layer, DynamicSyncBatchNorm2d):
+        if hasattr(layer, 'synchronised'):
             values['synchronised'] = False
         elif isinstance(layer, nn.SyncBatchNorm):
             values['forward'] = partial(_BatchNorm.forward, layer)
@@ -175,15 +184,17 @@ class _Record:
     def __init__(self, layer: _BatchNorm) -> None:
         self.layer = layer
         self._calls: list[tuple[int, Tensor, Tensor]] = []
+        self._where: slice | Tensor = slice(0)
         mean, _ = _statistics(layer)
-        self._moments = torch.zeros(3, layer.num_features, dtype=torch.float64, device=mean.device)
+        self._moments = torch.zeros(3, len(mean), dtype=torch.float64, device=mean.device)
 
     def add(self, count: int, width: int) -> None:
-        """Add the last call, which had ``count`` values in each of the first ``width`` channels."""
+        """Add the last call, which had ``count`` values in each of ``width`` channels."""
         if self._calls and (len(self._calls) == self.MAX_CALLS or len(self._calls[0][1]) != width):
             self.pooled()
         mean, var = _statistics(self.layer)
-        self._calls.append((count, mean[:width].clone(), var[:width].clone()))
+        self._where = _channels(self.layer, width)
+        self._calls.append((count, mean[self._where].clone(), var[self._where].clone()))
 
     def pooled(self) -> Tensor:
         """The moments of all calls."""
@@ -191,8 +202,9 @@ class _Record:
             counts, means, variances = zip(*self._calls)
             count = self._moments.new_tensor(counts)[:, None]
             mean = torch.stack(means).double()
-            _pool_moments(self._moments[:, :mean.shape[1]],
-                          torch.stack([count.expand_as(mean), mean, torch.stack(variances) * (count - 1)], 1))
+            own = self._moments[:, self._where].clone()
+            _pool_moments(own, torch.stack([count.expand_as(mean), mean, torch.stack(variances) * (count - 1)], 1))
+            self._moments[:, self._where] = own
             self._calls.clear()
         return self._moments
 
@@ -212,8 +224,9 @@ def _recording(norms: Iterable[_BatchNorm], records: Mapping[_BatchNorm, _Record
         # are the value itself and 0, and eval mode makes the same of them.
         layer = layer_of(module, x)
         mean, var = _statistics(layer)
-        mean[:x.shape[1]] = x.flatten()
-        var[:x.shape[1]] = 0
+        where = _channels(layer, x.shape[1])
+        mean[where] = x.flatten()
+        var[where] = 0
         layer.training = False
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -115,7 +115,21 @@ def check_weights(model: nn.Module, checkpoint: Checkpoint, more: bool = False) 
     Raises:
         ConfigError: when names or shapes differ.
     """
-    expected, found = model.state_dict(), checkpoint.state_dict
+    check_state(model.state_dict(), checkpoint, more)
+
+
+def check_state(expected: Mapping[str, Tensor], checkpoint: Checkpoint, more: bool = False) -> None:
+    """Make sure that a checkpoint has the names and shapes of a state dict.
+
+    Args:
+        expected: the state dict.
+        checkpoint: its weights.
+        more: whether the checkpoint may have more than that.
+
+    Raises:
+        ConfigError: when names or shapes differ.
+    """
+    found = checkpoint.state_dict
     shapes = [f'{name} ({tuple(found[name].shape)} instead of {tuple(value.shape)})'
               for name, value in expected.items() if name in found and found[name].shape != value.shape]
     lacking = [name for name in expected if name not in found]

@@ -122,5 +122,12 @@ def probe(supernet: Supernet, subnet: Subnet) -> None:
 
 
 def image_channels(model: nn.Module) -> int:
-    """Channels of the images that a model takes: those of its first convolution, or 3."""
-    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
+    """Channels of the images that a model takes: those of its first convolution, or 3.
+
+    Before MMDetection's ``Focus`` they are a fourth of that: it puts the four pixels of a square into one.
+    """
+    for module in model.modules():
+        first = next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), 3)
+        if isinstance(module, nn.Conv2d) or type(module).__name__ == 'Focus':
+            return first // 4 if type(module).__name__ == 'Focus' else first
+    return 3

@@ -1,0 +1,232 @@
+"""One family of the zoo, checked in a process of its own: ``python benchmarks/zoo_check.py mmdet/retinanet``.
+
+The last line is JSON; see :func:`check`.
+"""
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import logging
+import random
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
+
+# ruff: noqa: E402 (only now can these be found)
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModule
+from mmengine.registry import init_default_scope
+from torch import nn
+from zoo_families import FAMILIES
+
+from mmbignas.elastic import Plan, build_cut, cut_arguments, cut_state, make_supernet
+from mmbignas.elastic.builder import build_stock
+from mmbignas.elastic.conditions import quiet_run, run, tensor_outputs
+from mmbignas.elastic.planning import traced
+from mmbignas.elastic.self_check import TOLERANCE, difference
+from mmbignas.elastic.verification import verified
+from mmbignas.supernet import Supernet
+
+SUBNETS = 3
+WIDTH = dict(ratios=[0.25, 0.5, 0.75, 1.0], divisor=8)
+HALF = dict(ratios=[0.5, 1.0], divisor=8)
+
+
+def stock_config(family: str) -> dict[str, Any]:
+    """The model of a family's config, without pretrained weights and frozen parts."""
+    package, _, folder = family.partition('/')
+    configs = Path(str(importlib.import_module(package).__file__)).parent / '.mim' / 'configs'
+    config = Config.fromfile(configs / folder / f'{FAMILIES[family]}.py')
+    init_default_scope(package)
+    model = config.model
+    if config.get('data_preprocessor'):
+        model.setdefault('data_preprocessor', config.data_preprocessor)
+    _without_weights(model)
+    return model
+
+
+def _without_weights(config: Any) -> None:
+    if isinstance(config, Mapping):
+        for name in ('init_cfg', 'pretrained', 'teacher_ckpt'):
+            if config.get(name) is not None and ('Pretrained' in str(config[name]) or name != 'init_cfg'):
+                config[name] = None  # type: ignore[index]
+        if config.get('norm_eval'):
+            config['norm_eval'] = False  # type: ignore[index]
+        if config.get('frozen_stages', -1) >= 0:
+            config['frozen_stages'] = -1  # type: ignore[index]
+    values = config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ()
+    for value in values:
+        _without_weights(value)
+
+
+class Macs:
+    """Multiply-adds of a model's convolutions and linear layers in a forward pass, by path."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.by_path: dict[str, int] = {}
+        self._handles = [module.register_forward_hook(self._hook(path)) for path, module in model.named_modules()
+                         if isinstance(getattr(module, 'weight', None), torch.Tensor) and module.weight.dim() > 1]
+
+    def _hook(self, path: str) -> Any:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            weight = module.weight
+            if isinstance(module, nn.Linear):
+                amount = output.numel() * weight.shape[-1]
+            elif isinstance(output, torch.Tensor) and weight.dim() > 2 and hasattr(module, 'groups'):
+                pixels = inputs[0] if getattr(module, 'transposed', False) else output
+                amount = pixels.shape[0] * pixels[0, 0].numel() * weight.numel()
+            else:
+                return
+            self.by_path[path] = self.by_path.get(path, 0) + amount
+        return hook
+
+    def remove(self) -> int:
+        """Stop counting; the sum."""
+        for handle in self._handles:
+            handle.remove()
+        return sum(self.by_path.values())
+
+
+def macs_of(model: nn.Module, batch: Any) -> dict[str, int]:
+    """Multiply-adds of each layer in mode ``tensor``."""
+    counter = Macs(model)
+    with quiet_run(model):
+        run(model, batch, 'tensor')
+    counter.remove()
+    return counter.by_path
+
+
+def same(one: nn.Module, other: nn.Module, batch: Any) -> bool:
+    """Whether two networks return the same, bit for bit."""
+    outputs = []
+    for model in (one, other):
+        with quiet_run(model):
+            outputs.append(tensor_outputs(model, batch))
+    return len(outputs[0]) == len(outputs[1]) and all(
+        first.shape == second.shape and torch.equal(first.nan_to_num(), second.nan_to_num())
+        for first, second in zip(*outputs))
+
+
+def trains(model: nn.Module, batch: Any) -> bool:
+    """Whether a network's losses have a gradient that is finite."""
+    model.zero_grad()
+    with quiet_run(model, training=True), torch.enable_grad():
+        losses = run(model, batch, 'loss')
+        flat = [value for loss in losses.values() for value in (loss if isinstance(loss, (list, tuple)) else [loss])]
+        total = sum(value.mean() for value in flat if isinstance(value, torch.Tensor) and value.requires_grad)
+        total.backward()  # type: ignore[union-attr]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    fits = all(parameter.grad.shape == parameter.shape for parameter in model.parameters()
+               if parameter.grad is not None)
+    return bool(gradients) and fits and all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+
+
+def size_of(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def check(family: str) -> dict[str, Any]:
+    """Take a family from its config to exported subnets.
+
+    Args:
+        family: package and folder.
+
+    Returns:
+        dict: ``groups``, ``found`` (before verification), ``runs``, ``share`` of MACs in layers that can get narrower,
+        ``half`` (MACs with all at half width, of the full), ``smallest`` (parameters with all at half width and least
+        depth, of the full), ``self_check``, ``largest``, ``cuts``, ``trains``, ``seconds``, ``frozen``; and
+        ``failed``, what went wrong, if anything did.
+    """
+    start = time.perf_counter()
+    result: dict[str, Any] = dict(family=family, config=FAMILIES[family])
+    torch.manual_seed(0)
+    config = stock_config(family)
+    of = config.pop('type')
+    stock = build_stock(of, config)
+    batch, found = traced(stock)
+    result.update(found=len(found.groups), traced=True)
+    plan = verified(stock, found, batch)
+    result.update(groups=len(plan.groups), runs=len(plan.runs), frozen=frozen_reasons(plan))
+    result['self_check'] = difference(stock, plan, batch)
+    model = make_supernet(copy.deepcopy(stock), plan, WIDTH, 'residual' if plan.runs else None, 'group')
+    result['largest'] = list(model.state_dict()) == list(stock.state_dict()) and same(model, stock, batch)
+    full = macs_of(model, batch)
+    elastic = {name.rpartition('.')[0] for name in plan.tensors}
+    result['share'] = sum(own for path, own in full.items() if path in elastic) / sum(full.values())
+    supernet, rng = Supernet(model), random.Random(0)
+    result['cuts'] = 0
+    for number in range(SUBNETS):
+        supernet.apply(supernet.space.min() if number == 0 else supernet.space.sample(rng))
+        cut = cut_network_of(model, of, config)
+        result['cuts'] += same(model, cut, batch)
+    result['trains'] = trains(model, batch)
+    half = make_supernet(copy.deepcopy(stock), plan, HALF, 'residual' if plan.runs else None, 'group')
+    space = Supernet(half).space
+    Supernet(half).apply({path: space.min()[path] if path == 'elastic.width' else space.max()[path]
+                          for path in space.modules})
+    result['half'] = sum(macs_of(half, batch).values()) / sum(full.values())
+    Supernet(half).apply(space.min())
+    result['smallest'] = size_of(cut_network_of(half, of, config)) / size_of(stock)
+    result['seconds'] = round(time.perf_counter() - start, 1)
+    return result
+
+
+def cut_network_of(model: nn.Module, of: Any, config: dict[str, Any]) -> nn.Module:
+    """The current subnet as a network of its own."""
+    parts = model.elastic.parts
+    cut = build_cut(of, **cut_arguments(model, parts), **config)
+    cut.load_state_dict(cut_state(model, parts), strict=True)
+    return cut
+
+
+def frozen_reasons(plan: Plan) -> dict[str, int]:
+    """Reason -> number of axes, without those that are a matter of course."""
+    return {reason: len(names) for reason, names in plan.frozen.items()
+            if reason not in ('an input of the network', 'an output of the network',
+                              'of a grouped convolution whole groups are dropped')}
+
+
+def failures(result: Mapping[str, Any]) -> list[str]:
+    """What a family does not pass."""
+    if result.get('failed'):
+        return [str(result['failed'])]
+    failed = []
+    if not result['largest']:
+        failed.append('the largest subnet differs from the stock network')
+    if result['cuts'] != SUBNETS:
+        failed.append(f'{SUBNETS - result["cuts"]} of {SUBNETS} subnets differ from the cut network')
+    if not result['self_check'] <= TOLERANCE:
+        failed.append(f'self-check: {result["self_check"]:.1e}')
+    if not result['trains']:
+        failed.append('no finite gradient')
+    return failed
+
+
+def main() -> None:
+    """Check the family that the command line names."""
+    warnings.simplefilter('ignore')
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    BaseModule._dump_init_info = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    family = sys.argv[1]
+    try:
+        result = check(family)
+    except Exception as error:  # whatever a network may raise
+        if '--debug' in sys.argv:
+            raise
+        result = dict(family=family, config=FAMILIES[family],
+                      failed=f'{type(error).__name__}: {" ".join(str(error).split())[:400]}')
+    print(json.dumps(result))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,145 @@
+"""Attributes of Python in which a network keeps a width: attribute X of class Y follows axis Z.
+
+An attribute that is not in the table keeps its value, and where it stands for a width, verification finds out that
+the channels have to stay. To make them elastic, add a line::
+
+    Adapter('mmdet.models.roi_heads.roi_extractors.base_roi_extractor.BaseRoIExtractor', dict(out_channels=output(1)))
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from mmbignas.elastic.axes import Node, Prod, normal, unify
+from mmbignas.elastic.tracer import Tracer
+from mmbignas.utils.tensors import tensors_in
+
+# From the tracer, a module, its arguments and its output to the axis that an attribute follows.
+Source = Callable[[Tracer, nn.Module, list[Tensor], list[Tensor]], 'Node | None']
+
+
+def given(axis: int, number: int = 0) -> Source:
+    """An axis of the module's input.
+
+    Args:
+        axis: which.
+        number: of the tensor among the arguments.
+    """
+    return lambda tracer, module, inputs, outputs: tracer.axes(inputs[number])[axis]
+
+
+def output(axis: int, number: int = 0) -> Source:
+    """An axis of what the module returns.
+
+    Args:
+        axis: which.
+        number: of the tensor among the outputs.
+    """
+    return lambda tracer, module, inputs, outputs: tracer.axes(outputs[number])[axis]
+
+
+def parameter(name: str, axis: int) -> Source:
+    """An axis of a parameter of the module.
+
+    Args:
+        name: path of the parameter below the module.
+        axis: which.
+    """
+
+    def find(tracer: Tracer, module: nn.Module, inputs: list[Tensor], outputs: list[Tensor]) -> Node | None:
+        found = dict(module.named_parameters()).get(name)
+        return None if found is None else tracer.axes(found)[axis]
+
+    return find
+
+
+def factor(name: str, axis: int, first: int, last: int | None = None) -> Source:
+    """Factors of an axis that turned out to be a product, such as heads and channels per head.
+
+    Args:
+        name: path of a parameter below the module.
+        axis: of the parameter.
+        first: the first factor, counted from the end (-1 is the innermost).
+        last: the factor after the last, likewise; the innermost is the last if not given.
+    """
+
+    def find(tracer: Tracer, module: nn.Module, inputs: list[Tensor], outputs: list[Tensor]) -> Node | None:
+        found = dict(module.named_parameters()).get(name)
+        node = None if found is None else normal(tracer.axes(found)[axis])
+        if not isinstance(node, Prod) or len(node.factors) < -first:
+            return None
+        return normal(Prod(node.factors[first:last]))
+
+    return find
+
+
+class Adapter(NamedTuple):
+    """One line of the table.
+
+    Args:
+        cls: path of a class; its subclasses count too.
+        follow: name of an attribute -> the axis that it follows.
+        ties: pairs of axes that have the same positions, by the module's own assumptions.
+    """
+
+    cls: str
+    follow: dict[str, Source]
+    ties: tuple[tuple[Source, Source], ...] = ()
+
+
+HEADS, HEAD_WIDTH, ALL_HEADS = factor('qkv.weight', 0, -2, -1), factor('qkv.weight', 0, -1), factor('qkv.weight', 0, -2)
+# Where heads x channels per head are what comes in.
+AS_GIVEN = ((ALL_HEADS, parameter('qkv.weight', 1)),)
+
+ADAPTERS: list[Adapter] = [
+    Adapter('mmdet.models.roi_heads.roi_extractors.base_roi_extractor.BaseRoIExtractor', dict(out_channels=output(1))),
+    Adapter('mmdet.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 0))),
+    Adapter('mmpretrain.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 0))),
+    Adapter('mmpretrain.models.utils.attention.MultiheadAttention',
+            dict(num_heads=HEADS, head_dims=HEAD_WIDTH, embed_dims=ALL_HEADS)),
+    Adapter('mmpretrain.models.utils.attention.WindowMSA', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
+    Adapter('mmpretrain.models.utils.attention.WindowMSAV2', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
+    Adapter('mmpretrain.models.utils.attention.BEiTAttention', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
+    Adapter('mmdet.models.backbones.swin.WindowMSA', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
+    Adapter('torch.nn.modules.activation.MultiheadAttention', dict(
+        num_heads=factor('in_proj_weight', 0, -2, -1), head_dim=factor('in_proj_weight', 0, -1),
+        embed_dim=parameter('in_proj_weight', 1), kdim=parameter('in_proj_weight', 1),
+        vdim=parameter('in_proj_weight', 1)), ((factor('in_proj_weight', 0, -2), parameter('in_proj_weight', 1)),)),
+]
+
+
+def adapters_of(module: nn.Module) -> Iterator[Adapter]:
+    """The lines of the table that are about a module."""
+    names = {f'{base.__module__}.{base.__qualname__}' for base in type(module).__mro__}
+    for adapter in ADAPTERS:
+        if adapter.cls in names:
+            yield adapter
+
+
+def followed(tracer: Tracer, module: nn.Module, args: Any, made: Any) -> dict[str, Node]:
+    """The axes that a module's attributes follow, after it was called.
+
+    Args:
+        tracer: the tracer.
+        module: the module.
+        args: positional and keyword arguments.
+        made: what it returned.
+
+    Returns:
+        dict: name of the attribute -> axis.
+    """
+    found = {}
+    inputs, outputs = tensors_in(args), tensors_in(made)
+    for adapter in adapters_of(module):
+        reason = f'{adapter.cls.rpartition(".")[2]} in {tracer.path or "the model"}'
+        for pair in adapter.ties:
+            one, other = (source(tracer, module, inputs, outputs) for source in pair)
+            if one is not None and other is not None:
+                unify(one, other, reason)
+        for name, source in adapter.follow.items():
+            node = source(tracer, module, inputs, outputs)
+            if node is not None and hasattr(module, name):
+                found[name] = node
+    return found

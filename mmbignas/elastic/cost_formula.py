@@ -1,0 +1,225 @@
+"""What a subnet of an elastic network costs, as a sum of products of widths.
+
+The network is run once in full width, on shapes alone. Each operation that costs something costs a product of sizes
+(see :mod:`mmbignas.cost.operation_counter`), and the plan says which of these sizes is the width of which groups. So an
+operation becomes a product of a number and widths, and a subnet's cost the sum of these products, without running it.
+"""
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from mmbignas.cost.operation_counter import MACS, OPAQUE, OTHERS
+from mmbignas.elastic.axes import Atom, Fix, Node, atoms, normal, width
+from mmbignas.elastic.genes import DepthGene, WidthGene
+from mmbignas.elastic.plan import Plan, node_of
+from mmbignas.elastic.rules import RULES, default_rule
+from mmbignas.elastic.tracer import Tracer
+from mmbignas.elastic.watching import watching
+from mmbignas.errors import ConfigError
+from mmbignas.utils.tensors import tensors_in
+
+Amounts = tuple[int, int, int]  # MACs, operations, parameters
+
+
+class Product:
+    """A number times widths of axes.
+
+    Args:
+        factor: the number.
+        nodes: the axes.
+    """
+
+    def __init__(self, factor: int, nodes: tuple[Node, ...] = ()) -> None:
+        self.factor, self.nodes = factor, nodes
+
+    def __mul__(self, other: Any) -> Product:
+        if isinstance(other, Product):
+            return Product(self.factor * other.factor, self.nodes + other.nodes)
+        return Product(self.factor * other, self.nodes)
+
+    __rmul__ = __mul__
+
+
+class Shaped:
+    """A tensor of which only the shape is known, as products."""
+
+    def __init__(self, axes: Iterable[Node]) -> None:
+        self.shape = tuple(Product(node.size) if isinstance(node, Fix) else Product(1, (node,))
+                           for node in map(normal, axes))
+
+    def dim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+
+@dataclass(frozen=True)
+class Term:
+    """Something that costs the product of a number and widths.
+
+    Args:
+        child: of the model, that it belongs to.
+        blocks: paths of the blocks that it is in, which can be left out.
+        kind: 0 for MACs, 1 for operations, 2 for parameters.
+        product: what it costs.
+    """
+
+    child: str
+    blocks: tuple[str, ...]
+    kind: int
+    product: Product
+
+
+class _Watcher(TorchFunctionMode):
+    """Writes down what the operations on data cost, while it is active."""
+
+    def __init__(self, tracer: Tracer, add: Callable[[int, Product], None]) -> None:
+        super().__init__()
+        self._tracer, self._add = tracer, add
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        count = MACS.get(func) or OTHERS.get(func)
+        if count is None and func not in OPAQUE:
+            return output
+        if not any(self._tracer.is_data(tensor) for tensor in tensors_in((list(args), kwargs))):
+            return output
+        if count is None:
+            raise ConfigError(f'model: the cost of {getattr(func, "__name__", func)} is not known, since it hides its '
+                              'operations; use linear layers and torch.matmul in its place')
+
+        def operand(index: int, name: str) -> Any:
+            value = args[index] if index < len(args) else kwargs.get(name)
+            return Shaped(self._tracer.axes(value)) if isinstance(value, Tensor) else value
+
+        amount: Any = count(operand, Shaped(self._tracer.axes(output)))  # type: ignore[arg-type]
+        product = amount if isinstance(amount, Product) else Product(amount)
+        for kind in (0, 1) if func in MACS else (1,):
+            self._add(kind, product)
+        return output
+
+
+class CostFormula:
+    """MACs, operations and parameters of any subnet of an elastic network on images of one size.
+
+    Args:
+        model: the network in full width, on the meta device.
+        image: an image on the meta device.
+        plan: what can be dropped in the network.
+        widths: its genes of widths.
+        depths: its genes of depths.
+
+    Raises:
+        ConfigError: for an operation that cannot be counted; whatever else the network raises goes through.
+    """
+
+    def __init__(self, model: nn.Module, image: Tensor, plan: Plan, widths: Sequence[WidthGene],
+                 depths: Sequence[DepthGene]) -> None:
+        self._plan = plan
+        planned = {name: Atom(group.size, name) for name, group in plan.groups.items()}
+        known = {name: [node_of(axis, planned) for axis in axes] for name, axes in plan.tensors.items()}
+        self._skippable = {path: run for run in self._plan.runs.values() for path in run.blocks[run.least:]}
+        terms = [*self._operations(model, image, known), *self._parameters(model, known)]
+        # Operations may have bound a group to one of their own, but must not have tied or fixed any.
+        found = {name: normal(atom) for name, atom in planned.items()}
+        self._atoms = {name: atom for name, atom in found.items() if isinstance(atom, Atom)}
+        assert len(set(self._atoms.values())) == len(plan.groups), 'the plan does not fit the forward pass'
+        self._names = {atom: name for name, atom in self._atoms.items()}
+        self._gene_of_group = {name: number for number, gene in enumerate(widths) for name in gene.groups}
+        self._positions = [{channels: dict(zip(gene.groups, own))
+                            for channels, own in zip(gene.channels, gene.positions)} for gene in widths]
+        self._gene_of_run = {gene.name: number for number, gene in enumerate(depths, len(widths))}
+        self._has = bool(widths), bool(depths)
+        self._cells = self._divide(terms)
+
+    def _operations(self, model: nn.Module, image: Tensor, known: Mapping[str, list[Node]]) -> list[Term]:
+        tracer, terms = Tracer(model, RULES, default_rule, known), []
+
+        def add(kind: int, product: Product) -> None:
+            path = tracer.path
+            terms.append(Term(path.split('.')[0], self._blocks_of(path), kind, product))
+
+        tracer.feed([image])
+        with torch.no_grad(), watching(model, tracer), tracer, _Watcher(tracer, add):
+            model(image, mode='tensor')
+        return terms
+
+    def _parameters(self, model: nn.Module, known: Mapping[str, list[Node]]) -> list[Term]:
+        terms = []
+        for name, parameter in model.named_parameters():
+            product = Product(1)
+            for size in Shaped(known.get(name) or [Fix(size) for size in parameter.shape]).shape:
+                product = product * size
+            path = name.rpartition('.')[0]
+            terms.append(Term(path.split('.')[0], self._blocks_of(path), 2, product))
+        return terms
+
+    def _blocks_of(self, path: str) -> tuple[str, ...]:
+        names = path.split('.')
+        above = ('.'.join(names[:count]) for count in range(1, len(names) + 1))
+        return tuple(owner for owner in above if owner in self._skippable)
+
+    def _divide(self, terms: Iterable[Term]) -> list[tuple[tuple[int, ...], list[Term], dict[Any, Any]]]:
+        """The terms by the genes that they go by, with a table for what was computed before."""
+        run_of = {path: name for name, run in self._plan.runs.items() for path in run.blocks}
+        cells: dict[tuple[int, ...], list[Term]] = defaultdict(list)
+        for term in terms:
+            groups = {self._names[atom] for node in term.product.nodes for atom in atoms(node)}
+            genes = {self._gene_of_group[name] for name in groups if name in self._gene_of_group}
+            genes |= {self._gene_of_run[run_of[path]] for path in term.blocks if run_of[path] in self._gene_of_run}
+            cells[tuple(sorted(genes))].append(term)
+        return [(genes, own, {}) for genes, own in cells.items()]
+
+    def __call__(self, subnet: Mapping[str, Mapping[str, Any]]) -> dict[str, list[int]]:
+        """MACs, operations and parameters of a subnet for each child of the model.
+
+        Args:
+            subnet: a canonical subnet.
+        """
+        values: tuple[Any, ...] = ()
+        if self._has[0]:
+            values += tuple(subnet['elastic.width']['out_channel'])
+        if self._has[1]:
+            values += tuple(subnet['elastic.depth']['depth'])
+        groups: dict[str, list[int]] = {}
+        for genes, terms, table in self._cells:
+            key = tuple([values[gene] for gene in genes])
+            found = table.get(key)
+            if found is None:
+                found = table[key] = self._sums(dict(zip(genes, key)), terms)
+            for child, (macs, ops, params) in found:
+                amounts = groups.get(child)
+                if amounts is None:
+                    groups[child] = [macs, ops, params]
+                else:
+                    amounts[0] += macs
+                    amounts[1] += ops
+                    amounts[2] += params
+        return {child: amounts for child, amounts in groups.items() if any(amounts)}
+
+    def _sums(self, values: Mapping[int, Any], terms: Iterable[Term]) -> list[tuple[str, Amounts]]:
+        """The sum of some terms for each child."""
+        widths: dict[Atom, int] = {}
+        for name, atom in self._atoms.items():
+            gene = self._gene_of_group.get(name)
+            if gene in values:
+                widths[atom] = self._positions[gene][int(values[gene])][name]  # type: ignore[index]
+        sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+        names = {path: name for name, run in self._plan.runs.items() for path in run.blocks}
+        for term in terms:
+            depths = ((self._gene_of_run.get(names[path]), path) for path in term.blocks)
+            if any(gene is not None and self._plan.runs[names[path]].blocks.index(path) >= values[gene]
+                   for gene, path in depths):
+                continue
+            amount = term.product.factor
+            for node in term.product.nodes:
+                amount *= width(node, widths)
+            sums[term.child][term.kind] += amount
+        return [(child, (own[0], own[1], own[2])) for child, own in sums.items()]

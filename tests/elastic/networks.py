@@ -1,0 +1,91 @@
+"""Small networks for the tests of `mmbignas.elastic`, and stock ones with few channels."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+RATIOS = [0.25, 0.5, 0.75, 1.0]
+
+
+class Toy(BaseModule):
+    """Any network as a model with modes ``tensor`` and ``loss``."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor') -> Any:
+        output = self.net(inputs)
+        return dict(loss=output.square().mean()) if mode == 'loss' else output
+
+
+def images(size: int = 8, channels: int = 3) -> Callable[[nn.Module], dict[str, Any]]:
+    """An `example` for a toy."""
+    return lambda model: dict(inputs=torch.randn(2, channels, size, size), data_samples=None)
+
+
+def retinanet(**options: Any) -> dict[str, Any]:
+    """A stock RetinaNet R18 with an eighth of its channels."""
+    return dict(
+        type='mmdet.RetinaNet', data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
+        backbone=dict(type='ResNet', depth=18, base_channels=8, num_stages=4, out_indices=(1, 2, 3), norm_eval=False,
+                      frozen_stages=-1, norm_cfg=dict(type='BN', requires_grad=True)),
+        neck=dict(type='FPN', in_channels=[16, 32, 64], out_channels=16, num_outs=4),
+        bbox_head=dict(
+            type='RetinaHead', num_classes=3, in_channels=16, feat_channels=16, stacked_convs=2,
+            anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=2, ratios=[1.0],
+                                  strides=[8, 16, 32, 64]),
+            bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
+            loss_cls=dict(type='FocalLoss', use_sigmoid=True), loss_bbox=dict(type='L1Loss')),
+        train_cfg=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0),
+                       sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1, debug=False),
+        test_cfg=dict(nms_pre=100, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10), **options)
+
+
+def classifier(backbone: dict[str, Any], channels: int, **options: Any) -> dict[str, Any]:
+    """A stock image classifier."""
+    return dict(
+        type='mmpretrain.ImageClassifier', data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor', num_classes=5),
+        backbone=backbone, neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=channels,
+                  loss=dict(type='mmpretrain.CrossEntropyLoss')), **options)
+
+
+def densenet() -> dict[str, Any]:
+    """A DenseNet, whose normalisations lie across pieces of concatenations."""
+    return classifier(dict(type='mmpretrain.DenseNet', arch=dict(growth_rate=8, depths=[2, 3], init_channels=16)), 40)
+
+
+def mobilenet() -> dict[str, Any]:
+    """A MobileNetV2 of a quarter of its width."""
+    return classifier(dict(type='mmpretrain.MobileNetV2', widen_factor=0.25), 1280)
+
+
+def elastic(config: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """The config of the supernet of a stock network."""
+    config = dict(config)
+    of = config.pop('type')
+    settings: dict[str, Any] = dict(width=dict(ratios=RATIOS, divisor=2), depth='residual')
+    return dict(config, type='mmbignas.Elastic', of=of, **{**settings, **options})
+
+
+def scrambled(model: nn.Module) -> nn.Module:
+    """The model with random normalisation weights and statistics, so that nothing is hidden by ones and zeros."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.dim() == 1 and tensor.is_floating_point():
+                noise = torch.rand(tensor.shape, generator=generator)
+                tensor.copy_(noise + 0.5 if 'var' in name or 'weight' in name else noise - 0.5)
+    return model
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """Build a model, with random normalisations."""
+    torch.manual_seed(0)
+    return scrambled(MODELS.build(config))
