@@ -123,7 +123,8 @@ class Shadow:
             ConfigError: when it cannot.
         """
         self.supernet.apply({path: subnet[path] for path in subnet})
-        self._guarded(lambda model: model(image, mode='tensor') if isinstance(model, BaseModel) else model(image), image)
+        self._guarded(lambda model: model(image, mode='tensor') if isinstance(model, BaseModel) else model(image),
+                      image)
 
     def guarded(self, formula: Callable[[nn.Module, Tensor], Any], size: tuple[int, int]) -> Any:
         """What a model's own formula makes of the largest subnet and an image.

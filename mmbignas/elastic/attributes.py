@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmbignas.elastic.axes import Node, Prod, normal, unify
 from mmbignas.elastic.tracer import Tracer
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 # From the tracer, a module, its arguments and its output to the axis that an attribute follows.
 Source = Callable[[Tracer, nn.Module, list[Tensor], list[Tensor]], 'Node | None']

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 # Detectors with proposals: how many are enough.
 LIMITS = {'max_per_img': 6, 'nms_pre': 60, 'max_num': 6}

@@ -23,7 +23,7 @@ from mmbignas.elastic.rules import RULES, default_rule
 from mmbignas.elastic.tracer import Tracer
 from mmbignas.elastic.watching import watching
 from mmbignas.errors import ConfigError
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 Amounts = tuple[int, int, int]  # MACs, operations, parameters
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmbignas.elastic.axes import Atom, Fix, Node, atoms, freeze, normal, unify
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 Axes = list[Node]
 

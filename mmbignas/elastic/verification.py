@@ -13,7 +13,7 @@ from mmbignas.elastic.conditions import quiet_run, run
 from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.plan import Plan, frozen_axis, groups_in
 from mmbignas.errors import ConfigError
-from mmbignas.utils.tensors import tensors_in
+from mmbignas.utils.models import tensors_in
 
 REASON = 'the network does not compute with fewer'
 DRAWS = 3

@@ -49,7 +49,7 @@ def subnets(model: nn.Module, count: int):
 
 
 def outputs(model: nn.Module, batch, training: bool = False) -> list[torch.Tensor]:
-    from mmbignas.utils.tensors import tensors_in
+    from mmbignas.utils.models import tensors_in
 
     with torch.no_grad():
         model.train(training)
