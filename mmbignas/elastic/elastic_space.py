@@ -1,12 +1,13 @@
 """The searchable modules of an elastic network, which hang in it as ``elastic.width`` and ``elastic.depth``."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from mmbignas.elastic.cost_formula import CostFormula
+from mmbignas.elastic.cutting import cut_config, cut_state
 from mmbignas.elastic.genes import DepthGene, WidthGene
 from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.plan import Plan
@@ -114,6 +115,23 @@ class ElasticSpace(nn.Module):
         widths = self.width.genes if hasattr(self, 'width') else []
         depths = self.depth.genes if hasattr(self, 'depth') else []
         return CostFormula(model, image, self.plan, widths, depths)
+
+    def subnet_config(self, model: nn.Module, model_cfg: Mapping[str, Any]) -> dict[str, Any]:
+        """The config of the current subnet as a network of its own, for :func:`~mmbignas.supernet.subnet_config`.
+
+        Args:
+            model: the network.
+            model_cfg: the config that it was built from.
+        """
+        return cut_config(model, self.parts, model_cfg)
+
+    def subnet_state(self, model: nn.Module) -> dict[str, Tensor]:
+        """Its weights, for :func:`~mmbignas.supernet.subnet_state_dict`.
+
+        Args:
+            model: the network.
+        """
+        return cut_state(model, self.parts)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *args: Any) -> None:
         content = (local_metadata or {}).get(PLAN)

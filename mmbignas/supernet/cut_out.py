@@ -25,12 +25,21 @@ def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet
         subnet: a canonical subnet.
 
     Returns:
-        dict: a model config without any space.
+        dict: a model config without any space. That of an elastic network builds the stock network and cuts it.
     """
+    supernet = Supernet(model)
+    elastic: Any = getattr(supernet.model, 'elastic', None)
+    if hasattr(elastic, 'subnet_config'):
+        before = supernet.current
+        try:
+            supernet.apply(subnet)
+            return elastic.subnet_config(supernet.model, model_cfg)
+        finally:
+            supernet.apply(before)
     config = copy.deepcopy(dict(model_cfg))
     for path, elements in subnet.items():
         _node(config, path).update({name: list(values) for name, values in elements.items()})
-    for path, width in _input_widths(config, Supernet(model), subnet).items():
+    for path, width in _input_widths(config, supernet, subnet).items():
         _node(config, path)['in_channels'] = width
     return config
 
@@ -99,6 +108,9 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
         ValueError: for an entry that the supernet lacks or has in another shape.
     """
     supernet = Supernet(supernet).model
+    elastic: Any = getattr(supernet, 'elastic', None)
+    if hasattr(elastic, 'subnet_state'):
+        return _checked(elastic.subnet_state(supernet), plain.state_dict())
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in plain.state_dict().items():
         path, _, name = key.rpartition('.')
@@ -121,8 +133,19 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
             key = f'{path}.{name}' if path else name
             if name not in values:
                 raise ValueError(f'the supernet has no {key}')
-            if values[name].shape != value.shape:
-                raise ValueError(f'{key} has shape {tuple(values[name].shape)} in the supernet, but '
-                                 f'{tuple(value.shape)} in the subnet')
             state[key] = values[name]
+    return _checked(state, plain.state_dict())
+
+
+def _checked(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict, if it has the names and shapes of another."""
+    for key, value in expected.items():
+        if key not in state:
+            raise ValueError(f'the supernet has no {key}')
+        if state[key].shape != value.shape:
+            raise ValueError(f'{key} has shape {tuple(state[key].shape)} in the supernet, but {tuple(value.shape)} in '
+                             'the subnet')
+    unknown = next((key for key in state if key not in expected), None)
+    if unknown is not None:
+        raise ValueError(f'the subnet has no {unknown}')
     return state
