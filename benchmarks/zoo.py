@@ -77,15 +77,15 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     for family in FAMILIES:
         result = results.get(family)
         if result is None:
-            rows.append(f'| {family} | | | | | | | not run |')
+            rows.append(f'| {family} | | | | | | | | not run |')
             continue
         text = verdict(result).replace('|', '/')
         if result.get('failed'):
-            rows.append(f'| {family} | | | | | | | {text} |')
+            rows.append(f'| {family} | | | | | | | | {text} |')
             continue
         rows.append(f'| {family} | {result["groups"]} of {result["found"]} | {result["runs"]} | '
                     f'{result["share"]:.2f} | {result["half"]:.2f} | {result["smallest"]:.2f} | '
-                    f'{result["seconds"]:.0f} | {text} |')
+                    f'{"exact" if result["cost"] is True else "none"} | {result["seconds"]:.0f} | {text} |')
     scope = '\n'.join(f'- {package}, {kind}: {names}' for package, kinds in OUT_OF_SCOPE.items()
                       for kind, names in kinds.items())
     return f"""# The zoo as supernets
@@ -99,10 +99,12 @@ to the stock network bit for bit, {3} subnets equal to the networks cut out of i
 - share: of the MACs in layers that can get narrower; "partly" below {WHOLE};
 - half: MACs with all groups at half width, of the full network's;
 - smallest: parameters at half width and least depth, of the full network's;
+- costs: exact if `CostModel` says of two subnets what MMEngine's analysis says of the cut networks; none where the
+  forward pass needs more than an image, or hides operations from the analysis;
 - s: seconds for everything, with all checks, on one core.
 
-| family | groups | runs | share | half | smallest | s | |
-|---|---|---|---|---|---|---|---|
+| family | groups | runs | share | half | smallest | costs | s | |
+|---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
 Out of scope:

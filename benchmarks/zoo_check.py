@@ -21,12 +21,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
 # ruff: noqa: E402 (only now can these be found)
 import torch
+from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.registry import init_default_scope
 from torch import nn
 from zoo_families import FAMILIES
 
+from mmbignas import ConfigError
+from mmbignas.cost import CostModel
 from mmbignas.elastic import Plan, build_cut, cut_arguments, cut_state, make_supernet
 from mmbignas.elastic.builder import build_stock
 from mmbignas.elastic.conditions import quiet_run, run, tensor_outputs
@@ -36,6 +39,7 @@ from mmbignas.elastic.verification import verified
 from mmbignas.supernet import Supernet
 
 SUBNETS = 3
+COSTS = 2
 WIDTH = dict(ratios=[0.25, 0.5, 0.75, 1.0], divisor=8)
 HALF = dict(ratios=[0.5, 1.0], divisor=8)
 
@@ -129,6 +133,23 @@ def trains(model: nn.Module, batch: Any) -> bool:
     return bool(gradients) and fits and all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
 
 
+def same_cost(model: nn.Module, of: Any, config: dict[str, Any], shape: tuple[int, ...]) -> bool | str:
+    """Whether ``CostModel`` says what MMEngine's analysis says of the cut network; else why there is no cost."""
+    try:
+        cost = CostModel(model, [shape[1:]])
+    except ConfigError as error:
+        return str(error)
+    supernet, rng = Supernet(model), random.Random(1)
+    for _ in range(COSTS):
+        subnet = supernet.apply(cost.space.sample(rng))
+        cut = cut_network_of(model, of, config).eval()
+        found = get_model_complexity_info(cut, shape, show_table=False, show_arch=False)
+        own = cost(subnet)
+        if (own.ops, own.params) != (found['flops'], found['params']):
+            return False
+    return True
+
+
 def size_of(model: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -143,7 +164,7 @@ def check(family: str) -> dict[str, Any]:
     Returns:
         dict: ``groups``, ``found`` (before verification), ``runs``, ``share`` of MACs in layers that can get narrower,
         ``half`` (MACs with all at half width, of the full), ``smallest`` (parameters with all at half width and least
-        depth, of the full), ``self_check``, ``largest``, ``cuts``, ``trains``, ``seconds``, ``frozen``; and
+        depth, of the full), ``self_check``, ``largest``, ``cuts``, ``trains``, ``cost``, ``seconds``, ``frozen``; and
         ``failed``, what went wrong, if anything did.
     """
     start = time.perf_counter()
@@ -169,6 +190,7 @@ def check(family: str) -> dict[str, Any]:
         cut = cut_network_of(model, of, config)
         result['cuts'] += same(model, cut, batch)
     result['trains'] = trains(model, batch)
+    result['cost'] = same_cost(model, of, config, tuple(batch['inputs'].shape[1:]))
     half = make_supernet(copy.deepcopy(stock), plan, HALF, 'residual' if plan.runs else None, 'group')
     space = Supernet(half).space
     Supernet(half).apply({path: space.min()[path] if path == 'elastic.width' else space.max()[path]
@@ -206,6 +228,8 @@ def failures(result: Mapping[str, Any]) -> list[str]:
         failed.append(f'{SUBNETS - result["cuts"]} of {SUBNETS} subnets differ from the cut network')
     if not result['self_check'] <= TOLERANCE:
         failed.append(f'self-check: {result["self_check"]:.1e}')
+    if result['cost'] is False:
+        failed.append('costs differ from the analysis of the cut network')
     if not result['trains']:
         failed.append('no finite gradient')
     return failed

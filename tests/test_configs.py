@@ -125,7 +125,7 @@ def test_the_reference_recipe_schedule():
     for pipeline in (cfg.train_dataloader.dataset.pipeline, cfg.val_dataloader.dataset.pipeline):
         assert dict(type='Resize', scale=(1333, 800), keep_ratio=True) in pipeline
     hooks = {hook.type: hook for hook in cfg.custom_hooks}
-    assert hooks['mmbignas.BNCalibrationHook'].images.num_images == 2048
+    assert hooks['mmbignas.BNCalibrationHook'].num_images == 2048
     assert hooks['mmbignas.DistillHook'].jobs.p6.mimic_name == 'neck.fpn_convs.3.conv'
     assert cfg.val_cfg.subnets == ['max', 'min']
 

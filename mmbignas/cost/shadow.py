@@ -123,8 +123,10 @@ class Shadow:
             ConfigError: when it cannot.
         """
         self.supernet.apply({path: subnet[path] for path in subnet})
-        self._guarded(lambda model: model(image, mode='tensor') if isinstance(model, BaseModel) else model(image),
-                      image)
+        def compute(model: nn.Module) -> None:
+            model(image, mode='tensor') if isinstance(model, BaseModel) else model(image)
+
+        self._guarded(compute, image)
 
     def guarded(self, formula: Callable[[nn.Module, Tensor], Any], size: tuple[int, int]) -> Any:
         """What a model's own formula makes of the largest subnet and an image.

@@ -103,6 +103,13 @@ ADAPTERS: list[Adapter] = [
     Adapter('mmpretrain.models.utils.attention.WindowMSAV2', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
     Adapter('mmpretrain.models.utils.attention.BEiTAttention', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
     Adapter('mmdet.models.backbones.swin.WindowMSA', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
+    Adapter('mmcv.ops.multi_scale_deform_attn.MultiScaleDeformableAttention',
+            dict(num_heads=factor('value_proj.weight', 0, -2, -1))),
+    # Each feature of the tower is as wide as what is made of all of them.
+    Adapter('mmdet.models.dense_heads.tood_head.TaskDecomposition',
+            dict(feat_channels=parameter('reduction_conv.conv.weight', 0),
+                 in_channels=parameter('reduction_conv.conv.weight', 1)),
+            ((parameter('reduction_conv.conv.weight', 0), factor('reduction_conv.conv.weight', 1, -1)),)),
     Adapter('torch.nn.modules.activation.MultiheadAttention', dict(
         num_heads=factor('in_proj_weight', 0, -2, -1), head_dim=factor('in_proj_weight', 0, -1),
         embed_dim=parameter('in_proj_weight', 1), kdim=parameter('in_proj_weight', 1),

@@ -21,6 +21,8 @@ from mmbignas.elastic.planning import make_plan
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
 
+PROBLEMS = 3  # in a message
+
 
 @MODELS.register_module(name='Elastic')
 def Elastic(of: Any, width: Any = None, depth: Any = None, share: str = 'stage', example: Any = None,
@@ -80,7 +82,7 @@ def make_supernet(model: nn.Module, plan: Plan, width: Any = None, depth: Any = 
     problems = list(dict.fromkeys(_spoiling(model, searched)))
     if problems:
         raise ConfigError('model must train all of what its subnets use, and normalise by their own statistics, but '
-                          f'{"; ".join(problems)}')
+                          f'{"; ".join(problems[:PROBLEMS])}')
     model.elastic = ElasticSpace(Parts(model, plan), widths, depths)
     return model
 
@@ -94,7 +96,8 @@ def _spoiling(model: nn.Module, searched: list[str]) -> Iterator[str]:
         for path in searched:
             for name, module in modules[path].named_modules(prefix=path):
                 still = isinstance(module, _BatchNorm) and not module.training
-                frozen = any(not parameter.requires_grad for parameter in module.parameters(recurse=False))
+                frozen = any(parameter.dim() > 1 and not parameter.requires_grad
+                             for parameter in module.parameters(recurse=False))
                 if still or frozen:
                     yield _remedy(modules, name, 'has its statistics fixed' if still else 'is not trained')
     finally:

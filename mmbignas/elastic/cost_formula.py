@@ -99,7 +99,7 @@ class _Watcher(TorchFunctionMode):
             value = args[index] if index < len(args) else kwargs.get(name)
             return Shaped(self._tracer.axes(value)) if isinstance(value, Tensor) else value
 
-        amount: Any = count(operand, Shaped(self._tracer.axes(output)))  # type: ignore[arg-type]
+        amount: Any = count(operand, Shaped(self._tracer.axes(output)))
         product = amount if isinstance(amount, Product) else Product(amount)
         for kind in (0, 1) if func in MACS else (1,):
             self._add(kind, product)

@@ -30,6 +30,8 @@ def cut_config(model: nn.Module, parts: Parts, model_cfg: Mapping[str, Any]) -> 
     stock = config['of']
     for name in ELASTIC_KEYS:
         config.pop(name, None)
+    if 'SortedCheckpoint' in str(config.get('init_cfg')):  # of the supernet's weights
+        del config['init_cfg']
     differences = {name: value for name, value in cut_arguments(model, parts).items() if value}
     if not differences:
         return dict(config, type=stock)

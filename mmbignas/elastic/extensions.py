@@ -64,7 +64,11 @@ def traced_extensions(tracer: Tracer) -> Iterator[None]:
 
     def wrap(original: Any, rule: Extension) -> Any:
         def forward(ctx: Any, *args: Any, **kwargs: Any) -> Any:
-            output = original(ctx, *args, **kwargs)
+            tracer.paused = True
+            try:
+                output = original(ctx, *args, **kwargs)
+            finally:
+                tracer.paused = False
             tracer.give(output, rule(tracer, list(args), output))
             return output
         return staticmethod(forward)

@@ -91,8 +91,7 @@ class SubnetExporter:
         check_classes(cfg, self.checkpoint)
         self.supernet = load_supernet(cfg, self.checkpoint)
         self.model: nn.Module = self.supernet.model
-        if not self._is_elastic:  # whose plan was verified
-            check_widths(self.supernet)
+        check_widths(self.supernet)
         sizes = read_image_sizes(self.model, image_size, 'image_size')
         self._only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
         self.cost_model = CostModel(self.model, sizes)

@@ -98,7 +98,8 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
     all other entries must have equal shapes.
 
     Args:
-        supernet: the supernet, with any subnet applied, or a wrapper such as DDP around it.
+        supernet: the supernet, with any subnet applied, or a wrapper such as DDP around it. An elastic network needs
+            the very subnet applied.
         plain: the plain network; only its names and shapes are used.
 
     Returns:
@@ -110,7 +111,7 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
     supernet = Supernet(supernet).model
     elastic: Any = getattr(supernet, 'elastic', None)
     if hasattr(elastic, 'subnet_state'):
-        return _checked(elastic.subnet_state(supernet), plain.state_dict())
+        return _checked(elastic.subnet_state(supernet), plain.state_dict(), 'the subnet that is applied')
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in plain.state_dict().items():
         path, _, name = key.rpartition('.')
@@ -133,19 +134,22 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
             key = f'{path}.{name}' if path else name
             if name not in values:
                 raise ValueError(f'the supernet has no {key}')
+            if values[name].shape != value.shape:
+                raise ValueError(f'{key} has shape {tuple(values[name].shape)} in the supernet, but '
+                                 f'{tuple(value.shape)} in the subnet')
             state[key] = values[name]
-    return _checked(state, plain.state_dict())
+    return state
 
 
-def _checked(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict, if it has the names and shapes of another."""
+def _checked(state: dict[str, Tensor], expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """A state dict, if it has the names and shapes of another; ``where`` it comes from is for messages."""
     for key, value in expected.items():
         if key not in state:
-            raise ValueError(f'the supernet has no {key}')
+            raise ValueError(f'{where} has no {key}')
         if state[key].shape != value.shape:
-            raise ValueError(f'{key} has shape {tuple(state[key].shape)} in the supernet, but {tuple(value.shape)} in '
-                             'the subnet')
+            raise ValueError(f'{key} has shape {tuple(state[key].shape)} in {where}, but {tuple(value.shape)} in the '
+                             'plain network')
     unknown = next((key for key in state if key not in expected), None)
     if unknown is not None:
-        raise ValueError(f'the subnet has no {unknown}')
+        raise ValueError(f'the plain network has no {unknown}')
     return state

@@ -94,7 +94,7 @@ def test_without_metrics_subnets_and_plotly(tmp_path, monkeypatch):
     path = tmp_path / 'a.html'
     write_page(AccuracySample([EvaluatedSubnet(3, {}, (8, 8), 10, 5)], None, None, {}, (None, None), 4), path, command)
     assert len(subnets_of(path.read_text())) == 1
-    with pytest.raises(ConfigError, match='there are none to draw'):
+    with pytest.raises(ConfigError, match=r'subnets must be a non-empty list, got \[\]'):
         write_page(AccuracySample([], None, None, {}, (None, None), 4), tmp_path / 'b.html', command)
     monkeypatch.setitem(sys.modules, 'plotly.graph_objects', None)
     with pytest.raises(DependencyError, match=r"pip install 'mmbignas\[search\]'"):

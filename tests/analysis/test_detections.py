@@ -244,7 +244,7 @@ def test_tool_without_latency(monkeypatch: Any, capsys: Any, tmp_path: Path, fol
 @pytest.mark.parametrize(('options', 'message'), [
     (['--images', 'none.png'], '--images: none.png does not exist'),
     (['--images', 'CONFIG'], 'cannot be read as an image'),
-    (['--out', 'a.jpg'], 'a.jpg: the file name must end in .png'),
+    (['--out', 'a.jpg'], "the file must be one that ends in .png, got 'a.jpg'"),
     (['--out', 'nowhere/a.png'], 'nowhere/a.png: its folder does not exist'),
     (['--out', 'CONFIG.png'], 'CONFIG.png: exists'),
     (['--score-thr', '2'], '--score-thr must be a number from 0 to 1, got 2.0'),

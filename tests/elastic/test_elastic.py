@@ -16,7 +16,7 @@ from mmbignas.elastic import Plan, cut_arguments, cut_state, make_plan
 from mmbignas.elastic.builder import build_stock
 from mmbignas.elastic.conditions import quiet_run, run
 from mmbignas.elastic.example import example_batches
-from mmbignas.supernet import Supernet, calibrate_bn
+from mmbignas.supernet import Supernet, calibrate_bn, subnet_config, subnet_state_dict
 from tests.elastic.networks import build, densenet, elastic, mobilenet, retinanet
 
 CONFIGS = dict(retinanet=retinanet, densenet=densenet, mobilenet=mobilenet)
@@ -81,6 +81,22 @@ def test_subnets_equal_the_networks_cut_out_of_them(case):
         assert equal(outputs(model, batch), outputs(network, batch))
         widths.add(sum(parameter.numel() for parameter in network.parameters()))
     assert len(widths) > 5
+
+
+def test_the_config_and_weights_of_a_subnet_give_the_same_network(case):
+    model, config, stock, batch = case
+    supernet = Supernet(model)
+    own = elastic(config, init_cfg=dict(type='mmbignas.SortedCheckpoint', checkpoint='stock.pth'))
+    for subnet in subnets(model, 2):
+        Supernet(model).apply(supernet.space.max())
+        written = subnet_config(own, model, subnet)
+        assert 'init_cfg' not in written and not {'width', 'depth'} & set(written)
+        plain = MODELS.build(written)
+        with pytest.raises(ValueError, match='in the subnet that is applied, but'):
+            subnet_state_dict(model, plain)
+        supernet.apply(subnet)
+        plain.load_state_dict(subnet_state_dict(model, plain), strict=True)
+        assert equal(outputs(model, batch), outputs(plain, batch))
 
 
 def test_training_moves_gradients_and_statistics_as_in_the_cut_network(case):

@@ -82,7 +82,7 @@ def test_positions_index_the_first_axis():
 
 
 def test_without_gradients_what_is_taken_of_a_parameter_wants_them_as_the_parameter_does():
-    """Torch multiplies differently where no operand requires a gradient, and subnets would differ then."""
+    """Torch multiplies differently where no operand wants a gradient, and subnets would differ from plain networks."""
     weight = torch.nn.Parameter(torch.randn(8, 8))
     with torch.no_grad():
         for index in ([np.arange(4), np.arange(4)], [np.array([0, 2]), None], [np.arange(3), None]):

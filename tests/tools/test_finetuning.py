@@ -200,7 +200,7 @@ def test_a_metric_that_was_not_there_before(tmp_path, log):
 
 
 @pytest.mark.parametrize(('hooks', 'kwargs', 'parts'), [
-    ([ValidateFirstHook()], dict(val_cfg=None), ['ValidateFirstHook', 'val_cfg None', 'val_dataloader']),
+    ([ValidateFirstHook()], dict(val_cfg=None), ['ValidateFirstHook', 'val_cfg', 'None']),
     ([dict(type='mmbignas.ValidateFirstHook', priority='HIGH'),
       dict(type='mmbignas.CalibrateFirstHook', dataloader=dict(dataset=dict()))], {},
      ['ValidateFirstHook.priority', "'HIGH'", 'CalibrateFirstHook', "'NORMAL'", "'LOWEST'"]),
