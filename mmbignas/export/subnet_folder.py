@@ -123,7 +123,8 @@ class SubnetExporter:
             self._write(plain_cfg, aside, Path(out).resolve())
             plain = read_back(aside)
             cost = self.cost_model(subnet)
-            certificate = dict(self._certificate(subnet, cost, aside), needs_mmbignas=needs_package(plain_cfg.to_dict()))
+            certificate = self._certificate(subnet, cost, aside)
+            certificate['needs_mmbignas'] = needs_package(plain_cfg.to_dict())
             certificate.update(self._compare(plain, self._size(subnet)))
             if sum(parameter.numel() for parameter in plain.parameters()) != cost.params:
                 raise RuntimeError(f'the exported network has other parameters than the {cost.params} of the cost '
