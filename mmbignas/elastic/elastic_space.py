@@ -13,8 +13,8 @@ from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.plan import Plan
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSettings, ModuleSpace
+from mmbignas.supernet.checkpoint import PLAN
 
-PLAN = 'elastic_plan'  # where a state dict's metadata has it
 
 
 class ElasticWidth(nn.Module):

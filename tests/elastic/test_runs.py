@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmbignas import ConfigError
 from mmbignas.elastic import Plan
 from mmbignas.supernet.build import build_model
 from tests.runs import ROOT, assert_same_state, launch, passes_of, python, records_of
@@ -158,3 +159,12 @@ def test_pictures_and_export(family: Path, trained: Path, workspace: Path, tmp_p
     python('tools/export_onnx.py', tmp_path / 'min' / 'config.py', tmp_path / 'min' / 'checkpoint.pth', '--out',
            tmp_path / 'min.onnx', '--boxes')
     assert (tmp_path / 'min.onnx').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('kind', ['SupernetCheckpoint', 'OverlapCheckpoint', 'SortedCheckpoint'])
+def test_initializers_refuse_its_checkpoint(family: Path, trained: Path, kind: str) -> None:
+    cfg = Config.fromfile(str(family / 'supernet.py'))
+    cfg.model.init_cfg = dict(type=f'mmbignas.{kind}', checkpoint=str(trained / 'epoch_2.pth'))
+    model = build_model(cfg)
+    with pytest.raises(ConfigError, match=f"{kind}.checkpoint must be a checkpoint of another kind than an elastic"):
+        model.init_weights()
