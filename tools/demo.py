@@ -3,7 +3,8 @@
     python tools/demo.py [--full | --cls | --elastic] [--work-dir work_dirs/demo]
 
 A detector on drawn shapes, or with --cls a classifier on handwritten digits. With --elastic, a stock detector of
-MMDetection is trained first, and then made a family. Takes a few minutes on two CPU cores; with --full a sample of subnets is also evaluated, and one is exported, fine-tuned and written as ONNX and .pt2.
+MMDetection is trained first, and then made a family. Takes a few minutes on two CPU cores; with --full a sample of
+subnets is also evaluated, and one is exported, fine-tuned and written as ONNX and .pt2.
 Every step is a command that is printed before it runs.
 """
 import argparse
@@ -219,8 +220,8 @@ def main() -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault('OMP_NUM_THREADS', str(os.cpu_count() or 1))
     begin = time.time()
-    print(f'A supernet on a toy data set: about {9 if args.full else 6 if args.elastic else 4} minutes on two CPU cores. Results go to '
-          f'{work_dir}.')
+    minutes = 9 if args.full else 6 if args.elastic else 4
+    print(f'A supernet on a toy data set: about {minutes} minutes on two CPU cores. Results go to {work_dir}.')
     if args.elastic:
         results = stock(work_dir, args.epochs)
     else:

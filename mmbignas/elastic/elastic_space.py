@@ -16,7 +16,6 @@ from mmbignas.space import ModuleSettings, ModuleSpace
 from mmbignas.supernet.checkpoint import PLAN
 
 
-
 class ElasticWidth(nn.Module):
     """The widths of a network: a stage per gene, ``out_channel`` as its value.
 

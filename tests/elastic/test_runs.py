@@ -56,8 +56,8 @@ def make(folder: Path, data: str) -> None:
     model.init_weights()
     torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(
         classes=('circle', 'square', 'triangle')))), folder / 'stock.pth')
-    output = python('tools/make_supernet.py', folder / 'stock.py', folder / 'stock.pth', '--out', folder / 'supernet.py',
-                    '--divisor', 4, '--epochs', 2)
+    output = python('tools/make_supernet.py', folder / 'stock.py', folder / 'stock.pth', '--out',
+                    folder / 'supernet.py', '--divisor', 4, '--epochs', 2)
     (folder / 'output.txt').write_text(output)
     for name, test in dict(evaluate=EVALUATE, sample=SAMPLE, search=SEARCH).items():
         (folder / f'{name}.py').write_text(MORE.format(test=test))
@@ -150,8 +150,8 @@ def test_samples_and_search(family: Path, trained: Path, tmp_path: Path) -> None
 
 def test_pictures_and_export(family: Path, trained: Path, workspace: Path, tmp_path: Path) -> None:
     image = next((workspace / 'data' / 'val').iterdir())
-    python('tools/draw_subnets.py', family / 'evaluate.py', trained / 'epoch_2.pth', '--images', image, '--subnet', 'max',
-           'min', '--out', tmp_path / 'drawn.png')
+    python('tools/draw_subnets.py', family / 'evaluate.py', trained / 'epoch_2.pth', '--images', image, '--subnet',
+           'max', 'min', '--out', tmp_path / 'drawn.png')
     assert (tmp_path / 'drawn.png').stat().st_size > 1000
     output = python('tools/export_subnet.py', family / 'evaluate.py', trained / 'epoch_2.pth', '--subnet', 'min',
                     '--out', tmp_path / 'min')
