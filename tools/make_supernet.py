@@ -70,7 +70,10 @@ def main() -> None:
     integer(1).check(args.epochs, '--epochs')
     name = args.config
     if '::' in name:
-        args.config = Config._get_cfg_path(name, '')[0]
+        try:
+            args.config = Config._get_cfg_path(name, '')[0]
+        except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
+            raise ConfigError(f'config file not found: {name} ({error})') from None
     cfg = read_config(args)
     checkpoint = args.checkpoint and existing_checkpoint(args.checkpoint)
     size = args.image_size or pipeline_size(cfg)
