@@ -155,7 +155,7 @@ def cut_network(model: nn.Module, shapes: Shapes, skipped: Iterable[str] = (),
 @MODELS.register_module(name='Cut', force=True)
 def build_cut(of: Any, shapes: Shapes = MappingProxyType({}), skipped: Sequence[str] = (),
               attributes: Mapping[str, Mapping[str, Any]] | None = None, **config: Any) -> nn.Module:
-    """Build a stock network and cut it: ``model = dict(type='mmengine.Cut', of='mmdet.RTMDet', shapes={...}, ...)``.
+    """Build a stock network and cut it: ``model = dict(type='mmbignas.Cut', of='mmdet.RTMDet', shapes={...}, ...)``.
 
     Args:
         of: class of the stock network, or its name in the registry.

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mmbignas.elastic.parts import Parts, full_names
 
-CUT = 'mmengine.Cut'  # the name of build_cut in MMEngine's registry
+CUT = 'mmbignas.Cut'
+STANDALONE_CUT = 'mmengine.Cut'  # by which the copy of cut.py in an exported folder registers it
 ELASTIC_KEYS = ('of', 'width', 'depth', 'share', 'example', 'plan')
 
 
@@ -23,7 +24,7 @@ def cut_config(model: nn.Module, parts: Parts, model_cfg: Mapping[str, Any]) -> 
         model_cfg: its config, of type ``mmbignas.Elastic``.
 
     Returns:
-        dict: a config of type ``mmengine.Cut``, which :func:`~mmbignas.elastic.cut.build_cut` builds; for the largest
+        dict: a config of type ``mmbignas.Cut``, which :func:`~mmbignas.elastic.cut.build_cut` builds; for the largest
         subnet, that of the stock network.
     """
     config = copy.deepcopy(dict(model_cfg))

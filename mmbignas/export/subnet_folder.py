@@ -21,7 +21,7 @@ from mmbignas.data.fixed_images import count_images
 from mmbignas.data.pipeline_size import interpolation_of, sized_model_config
 from mmbignas.data.resizing import at_resolution
 from mmbignas.elastic import cut
-from mmbignas.elastic.cutting import CUT
+from mmbignas.elastic.cutting import CUT, STANDALONE_CUT
 from mmbignas.export.comparison import compare_raw
 from mmbignas.export.plain_config import needs_package, plain_run_config
 from mmbignas.space import ImageSize, Subnet, json_number
@@ -118,6 +118,8 @@ class SubnetExporter:
             if self.calibration is not None:
                 self._calibrate(self.calibration, self._own_size(subnet))
             model_cfg = subnet_config(self.cfg.model, self.model, subnet)
+            if model_cfg['type'] == CUT:
+                model_cfg['type'] = STANDALONE_CUT
             model_cfg = sized_model_config(model_cfg, self.cfg, self.model, self._own_size(subnet))
             plain_cfg = plain_run_config(self.cfg, model_cfg, self._is_elastic)
             self._write(plain_cfg, aside, Path(out).resolve())
@@ -161,7 +163,7 @@ class SubnetExporter:
             folder: what this will be called.
         """
         header = ''
-        if plain_cfg.model.type == CUT:
+        if plain_cfg.model.type == STANDALONE_CUT:
             imports = plain_cfg.get('custom_imports') or {}
             names = [*imports.get('imports', ()), Path(BUILDER).stem]
             plain_cfg.custom_imports = dict(imports, imports=names, allow_failed_imports=False)
