@@ -40,11 +40,11 @@ def recipe(family: Family, cfg: Config, base: str, plan_file: str, checkpoint: s
     parts: list[tuple[str, Mapping[str, Any]]] = [
         ('', dict(_base_=[base], custom_imports=_imports(cfg))),
         (f'The stock {family.of}, and what may get narrower or be left out in it.',
-         dict(model=_model(family, plan_file, checkpoint))),
+         dict(model=_model(family, cfg, plan_file, checkpoint))),
         ('Each iteration trains the largest, the smallest and two random subnets; their gradients add up.',
-         dict(train_cfg=dict(_delete_=True, type=f'mmbignas.Sandwich{"Iter" if by_iter else ""}TrainLoop',
-                             **{unit: length}, val_interval=interval, sample_subnet_num=len(PASSES),
-                             sample_strategy=list(PASSES)))),
+         dict(train_cfg=dict(_instead_of(cfg, 'train_cfg'),
+                             type=f'mmbignas.Sandwich{"Iter" if by_iter else ""}TrainLoop', **{unit: length},
+                             val_interval=interval, sample_subnet_num=len(PASSES), sample_strategy=list(PASSES)))),
         *_optimizer(cfg),
         ('A warm-up, then a cosine.', dict(param_scheduler=_schedule(by_iter, length))),
         *_evaluation(family, cfg, image_size),
@@ -71,13 +71,19 @@ def _imports(cfg: Config) -> dict[str, Any]:
     return dict(own, imports=[*names, *(['mmbignas'] if 'mmbignas' not in names else [])])
 
 
-def _model(family: Family, plan_file: str, checkpoint: str | None) -> dict[str, Any]:
+def _instead_of(base: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """What a dict has to begin with for it to replace the base's, which MMEngine leaves in where there is none."""
+    return dict(_delete_=True) if key in base else {}
+
+
+def _model(family: Family, cfg: Config, plan_file: str, checkpoint: str | None) -> dict[str, Any]:
     model = dict(type='mmbignas.Elastic', of=family.of, **family.settings)
     if model['depth'] is None:
         del model['depth']
     model.update(plan=f'{{{{ fileDirname }}}}/{plan_file}', **family.overrides)
     if checkpoint is not None:
-        model['init_cfg'] = dict(_delete_=True, type='mmbignas.SortedCheckpoint', checkpoint=checkpoint, by='l1')
+        model['init_cfg'] = dict(_instead_of(cfg.get('model') or {}, 'init_cfg'), type='mmbignas.SortedCheckpoint',
+                                 checkpoint=checkpoint, by='l1')
     return model
 
 
@@ -92,7 +98,7 @@ def _optimizer(cfg: Config) -> list[tuple[str, Mapping[str, Any]]]:
         note = (f'The learning rate was {optimizer["lr"]:g}; {type_name(optimizer)} takes the sum of {len(PASSES)} '
                 'gradients for the gradient.')
     if not wrapper.get('clip_grad'):
-        own['clip_grad'] = dict(max_norm=MAX_NORM, norm_type=2)
+        own['clip_grad'] = dict(_instead_of(wrapper, 'clip_grad'), max_norm=MAX_NORM, norm_type=2)
     return [(note.replace('detector', 'network'), dict(optim_wrapper=own))] if own else []
 
 
@@ -108,13 +114,14 @@ def _schedule(by_iter: bool, length: int) -> list[dict[str, Any]]:
 def _evaluation(family: Family, cfg: Config, image_size: Sequence[int]) -> list[tuple[str, Mapping[str, Any]]]:
     content: dict[str, Any] = {}
     if cfg.get('val_cfg') is not None:
-        content['val_cfg'] = dict(_delete_=True, type='mmbignas.SubnetValLoop', subnets=['max', 'min'], calib_bn=True)
+        content['val_cfg'] = dict(_instead_of(cfg, 'val_cfg'), type='mmbignas.SubnetValLoop', subnets=['max', 'min'], calib_bn=True)
     if cfg.get('test_cfg') is not None and cfg.get('test_dataloader') is not None:
         subnets = ['max', 'middle', 'min']
-        content['test_cfg'] = dict(_delete_=True, type='mmbignas.SubnetValLoop', subnets=subnets, calib_bn=True)
+        content['test_cfg'] = dict(_instead_of(cfg, 'test_cfg'), type='mmbignas.SubnetValLoop', subnets=subnets,
+                                   calib_bn=True)
         if family.smallest is not None:
-            content['test_cfg'] = dict(_delete_=True, type='mmbignas.EvaluateSubnetLoop', subnets=subnets,
-                                       image_size=list(image_size))
+            content['test_cfg'] = dict(_instead_of(cfg, 'test_cfg'), type='mmbignas.EvaluateSubnetLoop',
+                                       subnets=subnets, image_size=list(image_size))
     return [('What is evaluated: the metrics of each subnet have its name in front.', content)] if content else []
 
 
