@@ -92,14 +92,14 @@ def _optimizer(cfg: Config) -> list[tuple[str, Mapping[str, Any]]]:
     wrapper = cfg.get('optim_wrapper') or {}
     optimizer = wrapper.get('optimizer') or {}
     own: dict[str, Any] = {}
-    note = "The detector's own learning rate, since the weights are those of its checkpoint."
+    note = "The network's own learning rate, since the weights are those of its checkpoint."
     if type_name(optimizer) in LINEAR and 'lr' in optimizer:
         own['optimizer'] = dict(lr=optimizer['lr'] / len(PASSES))
         note = (f'The learning rate was {optimizer["lr"]:g}; {type_name(optimizer)} takes the sum of {len(PASSES)} '
                 'gradients for the gradient.')
     if not wrapper.get('clip_grad'):
         own['clip_grad'] = dict(_instead_of(wrapper, 'clip_grad'), max_norm=MAX_NORM, norm_type=2)
-    return [(note.replace('detector', 'network'), dict(optim_wrapper=own))] if own else []
+    return [(note, dict(optim_wrapper=own))] if own else []
 
 
 def _schedule(by_iter: bool, length: int) -> list[dict[str, Any]]:
@@ -114,7 +114,8 @@ def _schedule(by_iter: bool, length: int) -> list[dict[str, Any]]:
 def _evaluation(family: Family, cfg: Config, image_size: Sequence[int]) -> list[tuple[str, Mapping[str, Any]]]:
     content: dict[str, Any] = {}
     if cfg.get('val_cfg') is not None:
-        content['val_cfg'] = dict(_instead_of(cfg, 'val_cfg'), type='mmbignas.SubnetValLoop', subnets=['max', 'min'], calib_bn=True)
+        content['val_cfg'] = dict(_instead_of(cfg, 'val_cfg'), type='mmbignas.SubnetValLoop', subnets=['max', 'min'],
+                                  calib_bn=True)
     if cfg.get('test_cfg') is not None and cfg.get('test_dataloader') is not None:
         subnets = ['max', 'middle', 'min']
         content['test_cfg'] = dict(_instead_of(cfg, 'test_cfg'), type='mmbignas.SubnetValLoop', subnets=subnets,

@@ -43,7 +43,8 @@ test_cfg = {test}
 EVALUATE = dict(type='mmbignas.EvaluateSubnetLoop', subnets=['max', 'middle', 'min'], image_size=[128, 128],
                 latency=dict(batch_size=1), _delete_=True)
 SAMPLE = dict(type='mmbignas.SampleAccuracyLoop', image_size=[128, 128], subnet_count=2, _delete_=True)
-SEARCH = dict(type='mmbignas.SubnetSearchLoop', image_size=[128, 128], subnet_count=2, _delete_=True)
+SEARCH = dict(type='mmbignas.SubnetSearchLoop', image_size=[128, 128], subnet_count=2, metric1='coco/bbox_mAP',
+              objectives=['coco/bbox_mAP', 'macs'], _delete_=True)
 
 
 def make(folder: Path, data: str) -> None:
