@@ -12,6 +12,8 @@ from mmbignas.elastic.network_profile import LayerProfile
 from mmbignas.utils.files import replacing
 
 GREY = '0.7'
+LABELS = {BLUE: 'in every subnet', SKY: 'can be dropped', ORANGE: 'in a block that can be left out',
+          GREY: 'stays as it is'}
 HEIGHT, WIDTH_PER_LAYER, LEAST_WIDTH, MOST_WIDTH = 4.6, 0.11, 8.0, 24.0  # inches
 LABEL_WIDTH = 0.13  # inches that a label below the axis takes
 
@@ -49,10 +51,9 @@ def draw_layers(layers: Sequence[LayerProfile], title: str, path: str | Path, ki
             axis.axvline(start - 0.5, color='0.85', linewidth=0.8, zorder=0)
         axis.set_xticks(*_spread(starts, len(layers), width), rotation=90, fontsize=8)
         axis.tick_params(axis='x', length=0)
-        figure.legend(handles=[
-            Patch(color=BLUE, label='in every subnet'), Patch(color=SKY, label='can be dropped'),
-            Patch(color=ORANGE, label='in a block that can be left out'), Patch(color=GREY, label='stays as it is'),
-        ], loc='outside lower center', ncols=4, frameon=False)
+        used = {_colour(layer) for layer in layers} | ({BLUE} if kept else set())
+        figure.legend(handles=[Patch(color=colour, label=label) for colour, label in LABELS.items() if colour in used],
+                      loc='outside lower center', ncols=len(LABELS), frameon=False)
         with replacing(path) as aside:
             figure.savefig(aside, dpi=DPI, format=kind)
 
