@@ -85,7 +85,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
             continue
         rows.append(f'| {family} | {result["groups"]} of {result["found"]} | {result["runs"]} | '
                     f'{result["share"]:.2f} | {result["half"]:.2f} | {result["smallest"]:.2f} | '
-                    f'{"exact" if result["cost"] is True else "none"} | {result["seconds"]:.0f} | {text} |')
+                    f'{"exact" if result.get("cost") is True else "none"} | {result["seconds"]:.0f} | {text} |')
     scope = '\n'.join(f'- {package}, {kind}: {names}' for package, kinds in OUT_OF_SCOPE.items()
                       for kind, names in kinds.items())
     return f"""# The zoo as supernets

@@ -228,7 +228,7 @@ def failures(result: Mapping[str, Any]) -> list[str]:
         failed.append(f'{SUBNETS - result["cuts"]} of {SUBNETS} subnets differ from the cut network')
     if not result['self_check'] <= TOLERANCE:
         failed.append(f'self-check: {result["self_check"]:.1e}')
-    if result['cost'] is False:
+    if result.get('cost') is False:
         failed.append('costs differ from the analysis of the cut network')
     if not result['trains']:
         failed.append('no finite gradient')

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,17 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
         state = _averaged_or_not(content, weights, path)
     meta = content.get('meta')
     # Names of a DDP wrapper that was not unwrapped.
-    return Checkpoint(path, {name.removeprefix('module.'): value for name, value in state.items()},
-                      dict(meta) if isinstance(meta, Mapping) else {}, weights, is_elastic)
+    return Checkpoint(path, _unwrapped(state, content), dict(meta) if isinstance(meta, Mapping) else {}, weights,
+                      is_elastic)
+
+
+def _unwrapped(state: Mapping[str, Tensor], content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights under the names of the bare model, with what torch and elastic networks write beside them."""
+    result: Any = OrderedDict((name.removeprefix('module.'), value) for name, value in state.items())
+    metadata = getattr(content.get('state_dict', content), '_metadata', None)
+    if metadata is not None:
+        result._metadata = OrderedDict((path.removeprefix('module.'), own) for path, own in metadata.items())
+    return result
 
 
 def _averaged_or_not(content: Mapping[str, Any], weights: str, path: str) -> Mapping[str, Tensor]:

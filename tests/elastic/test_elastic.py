@@ -16,7 +16,14 @@ from mmbignas.elastic import Plan, cut_arguments, cut_state, make_plan
 from mmbignas.elastic.builder import build_stock
 from mmbignas.elastic.conditions import quiet_run, run
 from mmbignas.elastic.example import example_batches
-from mmbignas.supernet import Supernet, calibrate_bn, subnet_config, subnet_state_dict
+from mmbignas.supernet import (
+    Supernet,
+    calibrate_bn,
+    load_weights,
+    read_checkpoint,
+    subnet_config,
+    subnet_state_dict,
+)
 from tests.elastic.networks import build, densenet, elastic, mobilenet, retinanet
 
 CONFIGS = dict(retinanet=retinanet, densenet=densenet, mobilenet=mobilenet)
@@ -253,6 +260,9 @@ def test_mmengine_writes_the_plan_into_checkpoints_and_refuses_others(plan_file,
     other = build(elastic(retinanet(), plan=str(tmp_path / 'other.json')))
     with pytest.raises(ConfigError, match=f'run {run_name} is new in it'):
         load_checkpoint(other, str(tmp_path / 'a.pth'))
+    with pytest.raises(ConfigError, match=f'run {run_name} is new in it'):
+        load_weights(other, read_checkpoint(tmp_path / 'a.pth'))
+    load_weights(model, read_checkpoint(tmp_path / 'a.pth'))
 
 
 @pytest.mark.parametrize('settings, message', [
