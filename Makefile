@@ -25,7 +25,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 	@sed -n 's/^#   /     /p' Makefile
 
-env: ## build .venv (8 minutes the first time; at once when it is there)
+env: ## build .venv (7 minutes the first time; at once when it is there)
 ifeq ($(PYTHON),$(VENV)/bin/python)
 	@bash tools/build_env.sh $(VENV) $(BASE_PYTHON)
 else

@@ -21,9 +21,11 @@ import pytest
 from filelock import FileLock
 
 SERVER = 'MMBIGNAS_TEST_SERVER'  # the folder of the server that processes are forked from, see tests/processes
-SECONDS = json.loads(Path(__file__).with_name('seconds.json').read_text())
-DEFAULT_SECONDS = 1.  # of a file that is not listed
-_times: dict[str, float] = defaultdict(float)
+# Test function -> CPU seconds of all its cases, and the number of cases, as `--seconds` measured them.
+SECONDS: dict[str, list[float]] = json.loads(Path(__file__).with_name('seconds.json').read_text())
+SLOW = 1.5  # CPU seconds per case, from which a test function is slow without being marked
+LEAST = .5  # CPU seconds of all cases, below which a function is not listed
+_times: dict[str, list[float]] = defaultdict(lambda: [0., 0])
 
 
 def _hands_out(config: pytest.Config) -> bool:
@@ -32,7 +34,7 @@ def _hands_out(config: pytest.Config) -> bool:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption('--seconds', metavar='FILE', help='write the CPU seconds of each file of tests to a JSON file')
+    parser.addoption('--seconds', metavar='FILE', help='write the CPU seconds of the tests to a JSON file')
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,22 +63,32 @@ def _prepare() -> None:
     settings.load_profile('mmbignas')
 
 
+def _name(item: pytest.Item) -> str:
+    """The test function of a case: its file below this folder, and its name."""
+    return item.nodeid.removeprefix('tests/').partition('[')[0]
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks choose what is run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that no worker is left alone with one; those that are slow as a whole behind the others."""
-    slow = defaultdict(lambda: True)
+    """Mark slow tests; long files first, so that no worker is left alone with one, whole runs behind the others."""
+    whole_runs, seconds = defaultdict(lambda: True), defaultdict(float)
     for item in items:
-        slow[item.path] &= item.get_closest_marker('slow') is not None
-    folder = Path(__file__).parent
-    items.sort(key=lambda item: (slow[item.path], -SECONDS.get(str(item.path.relative_to(folder)), DEFAULT_SECONDS),
-                                 str(item.path)))
+        whole_runs[item.path] &= item.get_closest_marker('slow') is not None
+        total, cases = SECONDS.get(_name(item), (0., 1))
+        seconds[item.path] += total / cases
+        if total > SLOW * cases:
+            item.add_marker('slow')
+    items.sort(key=lambda item: (whole_runs[item.path], -seconds[item.path], str(item.path)))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Count what each file of tests takes, with the processes that it starts."""
+    """Count what each test takes, with the processes that it starts."""
     before = _cpu_seconds()
     result = yield
-    _times[item.nodeid.split('::')[0].removeprefix('tests/')] += _cpu_seconds() - before
+    time_of = _times[_name(item)]
+    time_of[0] += _cpu_seconds() - before
+    time_of[1] += 1
     return result
 
 
@@ -89,8 +101,8 @@ def _cpu_seconds() -> float:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Collect what a worker of pytest-xdist has counted."""
-    for name, seconds in getattr(node, 'workeroutput', {}).get('seconds', {}).items():
-        _times[name] += seconds
+    for name, own in getattr(node, 'workeroutput', {}).get('seconds', {}).items():
+        _times[name] = [sum(pair) for pair in zip(_times[name], own)]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -98,8 +110,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, 'workeroutput'):
         session.config.workeroutput['seconds'] = dict(_times)
     elif path:
-        ordered = sorted(_times.items(), key=lambda own: -own[1])
-        Path(path).write_text(json.dumps({name: round(value, 1) for name, value in ordered}, indent=1) + '\n')
+        listed = sorted((own for own in _times.items() if own[1][0] >= LEAST), key=lambda own: -own[1][0])
+        lines = [f'{json.dumps(name)}: [{total:.1f}, {cases}]' for name, (total, cases) in listed]
+        Path(path).write_text('{\n' + ',\n'.join(lines) + '\n}\n')
 
 
 @pytest.fixture(autouse=True)

@@ -76,7 +76,7 @@ def test_pt2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, fol
 
 @pytest.mark.parametrize(('command', 'message'), [
     ('plain.py plain.pth --out x.pth --image-size 64 96', 'must be one that ends in .onnx or .pt2'),
-    ('plain.py plain.pth --out x.pt2 --image-size 64 96 --boxes', 'torch has no NMS'),
+    ('plain.py plain.pth --out boxes.pt2 --image-size 64 96 --boxes', 'torch has no NMS'),
     ('plain.py plain.pth --out there.onnx --image-size 64 96', 'there.onnx: exists'),
     ('plain.py plain.pth --out new.onnx --image-size 64 99', '--image-size must be height and width'),
     ('plain.py plain.pth --out new.onnx --image-size 64 96 --opset 11', '--opset must be an integer from 18 to'),

@@ -18,7 +18,7 @@ from mmbignas.utils.units import format_macs, format_params
 from tests.small_models import big_fpn, big_resnet, big_retina_head, retinanet, tower
 from tests.small_models import build as build_model
 
-TOOL = Path(__file__).parents[3] / 'tools' / 'latency.py'
+TOOL = Path(__file__).parents[2] / 'tools' / 'latency.py'
 
 
 @pytest.fixture

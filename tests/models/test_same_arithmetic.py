@@ -25,7 +25,7 @@ from tests.small_models import (
     tower,
 )
 
-SETTINGS = 50
+SETTINGS = 20
 SWITCHABLE = dict(type='mmbignas.SwitchableBatchNorm2d')
 TRANSFORM = dict(type='mmbignas.DynamicConv2d', kernel_transform=True)
 BLOCK_WISE = dict(

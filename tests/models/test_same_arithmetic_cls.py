@@ -33,7 +33,7 @@ from tests.supernet.test_initializers import by_hand, saved, started
 
 pytest.importorskip('mmpretrain')
 
-SUBNETS = 50
+SUBNETS = 20
 TRANSFORM = dict(type='mmbignas.DynamicConv2d', kernel_transform=True)
 
 CLASSIFIERS = {

@@ -298,9 +298,9 @@ def test_a_named_checkpoint_that_is_damaged_or_of_another_model(tmp_path):
     checkpoint = torch.load(whole)
     checkpoint['state_dict']['head.weight'] = torch.zeros(5, 16)
     torch.save(checkpoint, other)
-    for path, message in ((broken, 'load_from: .*broken.pth is truncated or damaged'),
-                          (other, r'another architecture than the model; 1 weights do not fit, the first is '
-                                  r'head.weight \(\(5, 16\) instead of \(5, 8\)\)')):
+    for path, message in ((broken, 'load_from must be a whole checkpoint with resume: .*broken.pth is truncated'),
+                          (other, r'the checkpoint must be of the same architecture as the model; 1 weights do not '
+                                  r'fit, the first is head.weight \(\(5, 16\) instead of \(5, 8\)\)')):
         runner = build_runner(tmp_path, hooks=[ResumeHook()], resume=True, load_from=str(path),
                               train_cfg=dict(max_epochs=2))
         with pytest.raises(ConfigError, match=message):
