@@ -169,3 +169,17 @@ def test_initializers_refuse_its_checkpoint(family: Path, trained: Path, kind: s
     model = build_model(cfg)
     with pytest.raises(ConfigError, match=f"{kind}.checkpoint must be a checkpoint of another kind than an elastic"):
         model.init_weights()
+
+
+def test_a_config_of_pure_python(family: Path, tmp_path: Path) -> None:
+    text = Config.fromfile(str(family / 'stock.py')).pretty_text
+    assert text.count("type='RetinaNet'") == 1
+    (tmp_path / 'pure.py').write_text('from mmdet.models import RetinaNet\n\n' + text.replace(
+        "type='RetinaNet'", 'type=RetinaNet'))
+    output = python('tools/make_supernet.py', tmp_path / 'pure.py', '--out', tmp_path / 'family.py', '--divisor', 4,
+                    '--no-depth', '--ratios', 0.5, 1, '--cfg-options', 'model.backbone.init_cfg=None')
+    assert 'family.py, family.plan.json, family.png, family_stock.py' in output
+    cfg = Config.fromfile(str(tmp_path / 'family.py'))
+    assert cfg.model.of == 'mmdet.models.detectors.retinanet.RetinaNet' and 'depth' not in cfg.model
+    model = build_model(cfg)
+    assert type(model).__name__ == 'RetinaNet' and not hasattr(model.elastic, 'depth')
