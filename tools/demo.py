@@ -187,8 +187,8 @@ def stock(work_dir: Path, epochs: int) -> str:
     alone, family, config = work_dir / 'alone', work_dir / 'family', work_dir / 'family.py'
     run(['tools/make_shapes.py', DATA], work_dir / 'shapes.log')
     run(['tools/train.py', 'configs/shapes_retinanet.py', '--work-dir', str(alone), '--cfg-options',
-         f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}'], work_dir / 'alone.log',
-        show=r'coco/bbox_mAP: ')
+         f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}', f'param_scheduler.1.end={epochs}'],
+        work_dir / 'alone.log', show=r'coco/bbox_mAP: ')
     run(['tools/make_supernet.py', 'configs/shapes_retinanet.py', (alone / 'last_checkpoint').read_text(), '--out',
          str(config), '--epochs', str(epochs), '--overwrite'], work_dir / 'make.log', show='^([|+]|large|small|[0-9])')
     checkpoint = train(str(config), str(config), family)
