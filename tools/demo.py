@@ -185,6 +185,7 @@ def stock(work_dir: Path, epochs: int) -> str:
         epochs: length of each of the two trainings.
     """
     alone, family, config = work_dir / 'alone', work_dir / 'family', work_dir / 'family.py'
+    family.mkdir(exist_ok=True)
     run(['tools/make_shapes.py', DATA], work_dir / 'shapes.log')
     run(['tools/train.py', 'configs/shapes_retinanet.py', '--work-dir', str(alone), '--cfg-options',
          f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}', f'param_scheduler.1.end={epochs}'],
