@@ -19,10 +19,10 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-onedl demo demo-cls demo-full test test-fast has-pytest lint docs wheel clean
+.PHONY: help env env-onedl demo demo-cls demo-elastic demo-full test test-fast has-pytest lint docs wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 	@sed -n 's/^#   /     /p' Makefile
 
 env: ## build .venv (7 minutes the first time; at once when it is there)
@@ -46,6 +46,10 @@ demo-full: env ## the same, and a sample of subnets, and one exported, fine-tune
 demo-cls: env ## the whole process for a classifier, on scikit-learn's handwritten digits
 	@echo "make demo-cls: $(PYTHON) tools/demo.py --cls"
 	@$(PYTHON) tools/demo.py --cls
+
+demo-elastic: env ## a stock detector of MMDetection becomes a family
+	@echo "make demo-elastic: $(PYTHON) tools/demo.py --elastic"
+	@$(PYTHON) tools/demo.py --elastic
 
 test: env has-pytest ## lint, build the documentation, then run all tests
 	@checks=; \

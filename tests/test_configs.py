@@ -55,7 +55,8 @@ def checked():
 def test_builds_as_supernet_and_as_plain_networks(path, checked):
     """Without weights."""
     cfg = load(path.name)
-    for registry, configs in ((LOOPS, [cfg.train_cfg, cfg.val_cfg, cfg.test_cfg]), (HOOKS, cfg.custom_hooks)):
+    hooks = cfg.get('custom_hooks') or []
+    for registry, configs in ((LOOPS, [cfg.train_cfg, cfg.val_cfg, cfg.test_cfg]), (HOOKS, hooks)):
         for own in configs:
             assert registry.get(own.type) is not None, own.type
     model, text = meta_model(cfg), str(cfg.model.to_dict())

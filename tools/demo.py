@@ -1,9 +1,10 @@
 """The whole process on a toy data set: make it, train a supernet, see what its subnets cost and are good for.
 
-    python tools/demo.py [--full | --cls] [--work-dir work_dirs/demo]
+    python tools/demo.py [--full | --cls | --elastic] [--work-dir work_dirs/demo]
 
-A detector on drawn shapes, or with --cls a classifier on handwritten digits. Takes a few minutes on two CPU cores; with
---full a sample of subnets is also evaluated, and one is exported, fine-tuned and written as ONNX and .pt2.
+A detector on drawn shapes, or with --cls a classifier on handwritten digits. With --elastic, a stock detector of
+MMDetection is trained first, and then made a family. Takes a few minutes on two CPU cores; with --full a sample of
+subnets is also evaluated, and one is exported, fine-tuned and written as ONNX and .pt2.
 Every step is a command that is printed before it runs.
 """
 import argparse
@@ -19,6 +20,7 @@ from terminaltables import AsciiTable
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = 'data/shapes'
+EPOCHS = 12  # of the elastic demo
 PROGRESS = re.compile(r'Epoch\(train\) +\[(\d+)\].*eta: (\S+).*? loss: (\S+)')
 
 
@@ -160,6 +162,47 @@ def classify(work_dir: Path) -> str:
     return f'The supernet: {checkpoint}\nA page to choose a subnet from: {page}'
 
 
+SAMPLE = """
+_base_ = {base!r}
+test_cfg = dict(_delete_=True, type='mmbignas.SampleAccuracyLoop', image_size=[128, 128], subnet_count=12)
+"""
+
+
+def print_family(work_dir: Path) -> None:
+    """Print what the members of a family cost, and how good they are with BN calibration."""
+    record = json.loads(max(work_dir.glob('*/evaluation.json'), key=os.path.getmtime).read_text())
+    rows = [['subnet', 'MMACs', 'parameters', 'ms', 'mAP, BN calibrated']]
+    rows += [[own['name'], f'{own["macs"] / 1e6:.1f}', f'{own["params"]:,}', f'{own["latency"]["median"]:.1f}',
+              f'{own["metrics_calib"]["coco/bbox_mAP"]:.3f}'] for own in record['subnets']]
+    print(AsciiTable(rows).table)
+
+
+def stock(work_dir: Path, epochs: int) -> str:
+    """The demo of a stock detector that becomes a family; returns what came out of it.
+
+    Args:
+        work_dir: folder for results.
+        epochs: length of each of the two trainings.
+    """
+    alone, family, config = work_dir / 'alone', work_dir / 'family', work_dir / 'family.py'
+    family.mkdir(exist_ok=True)
+    run(['tools/make_shapes.py', DATA], work_dir / 'shapes.log')
+    run(['tools/train.py', 'configs/shapes_retinanet.py', '--work-dir', str(alone), '--cfg-options',
+         f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}', f'param_scheduler.1.end={epochs}'],
+        work_dir / 'alone.log', show=r'coco/bbox_mAP: ')
+    run(['tools/make_supernet.py', 'configs/shapes_retinanet.py', (alone / 'last_checkpoint').read_text(), '--out',
+         str(config), '--epochs', str(epochs), '--overwrite'], work_dir / 'make.log', show='^([|+]|large|small|[0-9])')
+    checkpoint = train(str(config), str(config), family)
+    print_family(family)
+    (work_dir / 'family_sample.py').write_text(SAMPLE.format(base=config.name))
+    page = sample(str(work_dir / 'family_sample.py'), checkpoint, work_dir)
+    folder = work_dir / f'min_{time.strftime("%Y%m%d_%H%M%S")}'
+    run(['tools/export_subnet.py', str(config), str(checkpoint), '--subnet', 'min', '--out', str(folder)],
+        work_dir / 'export.log', show='^(min|BN stat|outputs|in |the)')
+    return (f'The family: {checkpoint}\nIts layers: {config.with_suffix(".png")}'
+            f'\nA page to choose a subnet from: {page}\nThe smallest subnet, for MMDetection alone: {folder}')
+
+
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -167,16 +210,23 @@ def main() -> None:
     kind.add_argument('--full', action='store_true',
                       help='also evaluate a sample of subnets, and export, fine-tune and deploy one')
     kind.add_argument('--cls', action='store_true', help='a classifier of digits in place of a detector of shapes')
-    parser.add_argument('--work-dir', type=Path,
-                        help='folder for results (default: work_dirs/demo, with --cls work_dirs/demo_cls)')
+    kind.add_argument('--elastic', action='store_true', help='a stock detector of MMDetection, which becomes a family')
+    parser.add_argument('--epochs', type=int, default=EPOCHS,
+                        help=f'with --elastic, of the detector and of the family (default: {EPOCHS})')
+    parser.add_argument('--work-dir', type=Path, help='folder for results (default: work_dirs/demo, with --cls '
+                        'work_dirs/demo_cls, with --elastic work_dirs/demo_elastic)')
     args = parser.parse_args()
-    work_dir = (args.work_dir or ROOT / 'work_dirs' / ('demo_cls' if args.cls else 'demo')).resolve()
+    name = 'demo_cls' if args.cls else 'demo_elastic' if args.elastic else 'demo'
+    work_dir = (args.work_dir or ROOT / 'work_dirs' / name).resolve()
     work_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault('OMP_NUM_THREADS', str(os.cpu_count() or 1))
     begin = time.time()
-    print(f'A supernet on a toy data set: about {9 if args.full else 4} minutes on two CPU cores. Results go to '
-          f'{work_dir}.')
-    results = classify(work_dir) if args.cls else detect(work_dir, args.full)
+    minutes = 9 if args.full else 6 if args.elastic else 4
+    print(f'A supernet on a toy data set: about {minutes} minutes on two CPU cores. Results go to {work_dir}.')
+    if args.elastic:
+        results = stock(work_dir, args.epochs)
+    else:
+        results = classify(work_dir) if args.cls else detect(work_dir, args.full)
     print(f'\n{time.time() - begin:.0f} s. {results}')
 
 

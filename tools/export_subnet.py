@@ -1,17 +1,21 @@
 """Cut a subnet out of a trained supernet: python tools/export_subnet.py CONFIG CHECKPOINT --subnet SUBNET --out DIR.
 
 The folder holds config.py and checkpoint.pth, which the tools of MMDetection or MMPretrain take, and certificate.json.
+That of an elastic supernet also has subnet_builder.py, and is used without mmbignas.
 """
 
 import argparse
 import random
+from pathlib import Path
 
 from mmbignas.cli import add_config_arguments, image_sizes, read_config, run_tool
 from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.data.pipeline_size import image_sizes_of
-from mmbignas.export.subnet_folder import SubnetExporter, check_export_folder
+from mmbignas.export.subnet_folder import BUILDER, CERTIFICATE, CHECKPOINT, CONFIG, SubnetExporter, check_export_folder
 from mmbignas.supernet import parse_choice
 from mmbignas.utils.units import format_macs, format_params
+
+FILES = (CONFIG, CHECKPOINT, CERTIFICATE, BUILDER)
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,7 +58,10 @@ def main() -> None:
     else:
         print(f'BN statistics: calibrated with {certificate["bn_calibration"]["num_images"]} images')
     print(f'outputs on {len(certificate["inputs"])} random batches, supernet and exported network: {equal}')
-    print(f'in {args.out}: config.py, checkpoint.pth, certificate.json')
+    files = [name for name in FILES if Path(args.out, name).exists()]
+    print(f'in {args.out}: {", ".join(files)}')
+    if not certificate['needs_mmbignas']:
+        print('the folder needs no mmbignas')
 
 
 if __name__ == '__main__':

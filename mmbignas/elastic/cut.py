@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -152,7 +153,7 @@ def cut_network(model: nn.Module, shapes: Shapes, skipped: Iterable[str] = (),
 
 
 @MODELS.register_module(name='Cut', force=True)
-def build_cut(of: Any, shapes: Shapes, skipped: Sequence[str] = (),
+def build_cut(of: Any, shapes: Shapes = MappingProxyType({}), skipped: Sequence[str] = (),
               attributes: Mapping[str, Mapping[str, Any]] | None = None, **config: Any) -> nn.Module:
     """Build a stock network and cut it: ``model = dict(type='mmbignas.Cut', of='mmdet.RTMDet', shapes={...}, ...)``.
 

@@ -7,17 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmbignas.elastic.cost_formula import CostFormula
-from mmbignas.elastic.cutting import cut_arguments, cut_state
+from mmbignas.elastic.cutting import cut_config, cut_state
 from mmbignas.elastic.genes import DepthGene, WidthGene
 from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.plan import Plan
 from mmbignas.errors import ConfigError
-from mmbignas.space import ModuleSettings, ModuleSpace, Subnet
-from mmbignas.supernet import Supernet
-
-OWN_ARGUMENTS = ('width', 'depth', 'share', 'example', 'plan')
-SORTED = 'SortedCheckpoint'
-PLAN = 'elastic_plan'  # where a state dict's metadata has it
+from mmbignas.space import ModuleSettings, ModuleSpace
+from mmbignas.supernet.checkpoint import PLAN
 
 
 class ElasticWidth(nn.Module):
@@ -108,33 +104,6 @@ class ElasticSpace(nn.Module):
             self.depth = ElasticDepth(parts, depths)
         self._register_state_dict_hook(_write_plan)
 
-    def cut_config(self, supernet: Supernet, config: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
-        """The config of the stock network cut to a subnet.
-
-        Args:
-            supernet: the network that this is in; it is left as it was.
-            config: its config, of type ``mmbignas.Elastic``.
-            subnet: a canonical subnet.
-        """
-        before = supernet.current
-        try:
-            supernet.apply(subnet)
-            arguments = cut_arguments(supernet.model, self.parts)
-        finally:
-            supernet.apply(before)
-        own = {name: value for name, value in config.items() if name not in OWN_ARGUMENTS}
-        if SORTED in str(own.get('init_cfg')):  # of the supernet's weights
-            del own['init_cfg']
-        return dict(own, type='mmbignas.Cut', **arguments)
-
-    def cut_state(self, model: nn.Module) -> dict[str, Tensor]:
-        """The weights of the current subnet, under the stock network's names.
-
-        Args:
-            model: the network that this is in.
-        """
-        return cut_state(model, self.parts)
-
     def cost_formula(self, model: nn.Module, image: Tensor) -> CostFormula:
         """What any subnet costs, for :class:`~mmbignas.cost.CostModel`.
 
@@ -145,6 +114,23 @@ class ElasticSpace(nn.Module):
         widths = self.width.genes if hasattr(self, 'width') else []
         depths = self.depth.genes if hasattr(self, 'depth') else []
         return CostFormula(model, image, self.plan, widths, depths)
+
+    def subnet_config(self, model: nn.Module, model_cfg: Mapping[str, Any]) -> dict[str, Any]:
+        """The config of the current subnet as a network of its own, for :func:`~mmbignas.supernet.subnet_config`.
+
+        Args:
+            model: the network.
+            model_cfg: the config that it was built from.
+        """
+        return cut_config(model, self.parts, model_cfg)
+
+    def subnet_state(self, model: nn.Module) -> dict[str, Tensor]:
+        """Its weights, for :func:`~mmbignas.supernet.subnet_state_dict`.
+
+        Args:
+            model: the network.
+        """
+        return cut_state(model, self.parts)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *args: Any) -> None:
         content = (local_metadata or {}).get(PLAN)

@@ -28,10 +28,23 @@ def make_plan(model: nn.Module, example: Any = None) -> Plan:
     Raises:
         ConfigError: for a network that cannot be run, or a plan that the self-check refuses.
     """
+    return proven(model, example)[1]
+
+
+def proven(model: nn.Module, example: Any = None) -> tuple[Mapping[str, Any], Plan]:
+    """The plan of :func:`make_plan`, and the batch that it was made with.
+
+    Args:
+        model: see :func:`make_plan`.
+        example: likewise.
+
+    Raises:
+        ConfigError: likewise.
+    """
     batch, plan = traced(model, example)
     plan = verified(model, plan, batch)
     self_check.check(model, plan, batch)
-    return plan
+    return batch, plan
 
 
 def traced(model: nn.Module, example: Any = None) -> tuple[Mapping[str, Any], Plan]:

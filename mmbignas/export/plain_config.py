@@ -14,10 +14,11 @@ TRAIN_LOOPS = dict(SandwichTrainLoop='EpochBasedTrainLoop', SandwichIterTrainLoo
 TRAIN_ARGUMENTS = ('max_epochs', 'max_iters', 'val_begin', 'val_interval', 'dynamic_intervals')
 EVALUATION_LOOPS = ('SubnetValLoop', 'EvaluateSubnetLoop', 'SampleFlopsLoop', 'SampleAccuracyLoop', 'SubnetSearchLoop')
 SUPERNET_HOOKS = ('BNCalibrationHook', 'DistillHook', 'RegularizeLargestHook')
-FILE_INITS = ('Pretrained', 'SupernetCheckpoint', 'OverlapCheckpoint')
+FILE_INITS = ('Pretrained', 'SupernetCheckpoint', 'OverlapCheckpoint', 'SortedCheckpoint')
+PACKAGE = 'mmbignas'
 
 
-def plain_run_config(cfg: Config, model_cfg: Mapping[str, Any]) -> Config:
+def plain_run_config(cfg: Config, model_cfg: Mapping[str, Any], standalone: bool = False) -> Config:
     """The config of an ordinary run: MMEngine's loops in place of those for supernets, and none of their hooks.
 
     Metrics of subnets that something watches become those of the network. Weights that the supernet was to start from
@@ -27,6 +28,8 @@ def plain_run_config(cfg: Config, model_cfg: Mapping[str, Any]) -> Config:
     Args:
         cfg: config of the supernet's run; it is left as it is.
         model_cfg: config of the plain network.
+        standalone: whether the network needs nothing of this package. Then its hooks are left out, and it is imported
+            only where something else of the config needs it; see :func:`needs_package`.
     """
     plain = copy.deepcopy(cfg)
     plain.model = dict(model_cfg)
@@ -34,19 +37,38 @@ def plain_run_config(cfg: Config, model_cfg: Mapping[str, Any]) -> Config:
     for name in ('work_dir', 'launcher'):
         plain.pop(name, None)
     _plain_loops(plain)
-    hooks = [hook for hook in plain.get('custom_hooks') or () if type_name(hook) not in SUPERNET_HOOKS]
+    hooks = [hook for hook in plain.get('custom_hooks') or () if type_name(hook) not in SUPERNET_HOOKS
+             and not (standalone and needs_package(hook))]
     if hooks:
         plain.custom_hooks = hooks
     else:
         plain.pop('custom_hooks', None)
-    imports = dict(plain.get('custom_imports') or {})
-    names = imports.get('imports') or []
-    names = [names] if isinstance(names, str) else list(names)
-    if not any(name.split('.')[0] == 'mmbignas' for name in names):
-        plain.custom_imports = dict(imports, imports=[*names, 'mmbignas'])
     content = _named(plain.to_dict(), plain.get('default_scope'))
     content['model'] = _without_files(content['model'])
+    imports = dict(content.pop('custom_imports', None) or {})
+    names = imports.get('imports') or []
+    names = [names] if isinstance(names, str) else list(names)
+    if standalone and not needs_package(content):
+        names = [name for name in names if name.split('.')[0] != PACKAGE]
+    elif not any(name.split('.')[0] == PACKAGE for name in names):
+        names.append(PACKAGE)
+    if names:
+        content['custom_imports'] = dict(imports, imports=names)
     return Config(content)
+
+
+def needs_package(content: Any) -> bool:
+    """Whether something in a config is of this package, by the names of types or by the types themselves.
+
+    Args:
+        content: a config, or a part of one; ``custom_imports`` does not count.
+    """
+    if isinstance(content, Mapping):
+        kind = content.get('type')
+        name = f'{kind.__module__}.' if callable(kind) else str(kind)
+        return name.startswith(f'{PACKAGE}.') or any(
+            needs_package(value) for key, value in content.items() if key != 'custom_imports')
+    return isinstance(content, (list, tuple)) and any(map(needs_package, content))
 
 
 def _plain_loops(cfg: Config) -> None:

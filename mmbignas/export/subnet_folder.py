@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,10 @@ from mmbignas.data.check_data import check_classes
 from mmbignas.data.fixed_images import count_images
 from mmbignas.data.pipeline_size import interpolation_of, sized_model_config
 from mmbignas.data.resizing import at_resolution
+from mmbignas.elastic import cut
+from mmbignas.elastic.cutting import CUT, STANDALONE_CUT
 from mmbignas.export.comparison import compare_raw
-from mmbignas.export.plain_config import plain_run_config
+from mmbignas.export.plain_config import needs_package, plain_run_config
 from mmbignas.space import ImageSize, Subnet, json_number
 from mmbignas.supernet import (
     Checkpoint,
@@ -40,6 +43,13 @@ from mmbignas.utils.rules import must_be
 from mmbignas.version import __version__
 
 CONFIG, CHECKPOINT, CERTIFICATE = 'config.py', 'checkpoint.pth', 'certificate.json'
+BUILDER = 'subnet_builder.py'  # of the network that is cut out of an elastic one
+IMPORT = """# {builder}, beside this file, builds the network.
+import sys
+
+sys.path.append({folder!r})
+
+"""
 SMALL_INPUTS = ((2, 64, 64), (1, 96, 160), (3, 64, 128))  # images, height, width
 
 
@@ -49,7 +59,9 @@ class SubnetExporter:
     A folder holds ``config.py``, an ordinary config with numbers in place of spaces and MMEngine's own loops;
     ``checkpoint.pth``, the sliced weights with the meta data of the source; and ``certificate.json``: what is in it,
     what it costs, where it comes from, and by how much the outputs of the written network differ from those of the
-    supernet with the subnet applied. A subnet with an image size of its own sees images of that size, see
+    supernet with the subnet applied. Of an elastic network, the config is that of the stock network cut to the subnet's
+    shapes, and ``subnet_builder.py`` beside it cuts it, so that this package need not be installed, unless something
+    else in the config is of it. A subnet with an image size of its own sees images of that size, see
     :func:`~mmbignas.data.resizing.resized_data_preprocessor`.
 
     Args:
@@ -106,12 +118,15 @@ class SubnetExporter:
             if self.calibration is not None:
                 self._calibrate(self.calibration, self._own_size(subnet))
             model_cfg = subnet_config(self.cfg.model, self.model, subnet)
-            plain_cfg = plain_run_config(self.cfg, sized_model_config(model_cfg, self.cfg, self.model,
-                                                                      self._own_size(subnet)))
-            self._write(plain_cfg, aside)
+            if model_cfg['type'] == CUT:
+                model_cfg['type'] = STANDALONE_CUT
+            model_cfg = sized_model_config(model_cfg, self.cfg, self.model, self._own_size(subnet))
+            plain_cfg = plain_run_config(self.cfg, model_cfg, self._is_elastic)
+            self._write(plain_cfg, aside, Path(out).resolve())
             plain = read_back(aside)
             cost = self.cost_model(subnet)
             certificate = self._certificate(subnet, cost, aside)
+            certificate['needs_mmbignas'] = needs_package(plain_cfg.to_dict())
             certificate.update(self._compare(plain, self._size(subnet)))
             if sum(parameter.numel() for parameter in plain.parameters()) != cost.params:
                 raise RuntimeError(f'the exported network has other parameters than the {cost.params} of the cost '
@@ -134,11 +149,32 @@ class SubnetExporter:
             calibrate_bn(self.model, batches)
         self.model.cpu()
 
-    def _write(self, plain_cfg: Config, folder: Path) -> None:
-        plain_cfg.dump(str(folder / CONFIG))
+    @property
+    def _is_elastic(self) -> bool:
+        """Whether the supernet is a stock network, of which the subnets are cuts."""
+        return hasattr(self.model, 'elastic')
+
+    def _write(self, plain_cfg: Config, aside: Path, folder: Path) -> None:
+        """Write config and checkpoint.
+
+        Args:
+            plain_cfg: the config.
+            aside: where to write.
+            folder: what this will be called.
+        """
+        header = ''
+        if plain_cfg.model.type == STANDALONE_CUT:
+            imports = plain_cfg.get('custom_imports') or {}
+            names = [*imports.get('imports', ()), Path(BUILDER).stem]
+            plain_cfg.custom_imports = dict(imports, imports=names, allow_failed_imports=False)
+            shutil.copyfile(str(cut.__file__), aside / BUILDER)
+            header = IMPORT.format(builder=BUILDER, folder='{{ fileDirname }}')
+        (aside / CONFIG).write_text(header + plain_cfg.pretty_text, encoding='utf-8')
         plain = build_model(plain_cfg)
-        meta = dict(self.checkpoint.meta, cfg=plain_cfg.pretty_text)
-        torch.save(dict(meta=meta, state_dict=subnet_state_dict(self.model, plain)), folder / CHECKPOINT)
+        # The config in a checkpoint is in no folder of its own.
+        text = header.replace('{{ fileDirname }}', str(folder)) + plain_cfg.pretty_text
+        meta = dict(self.checkpoint.meta, cfg=text)
+        torch.save(dict(meta=meta, state_dict=subnet_state_dict(self.model, plain)), aside / CHECKPOINT)
 
     def _certificate(self, subnet: Subnet, cost: Cost, folder: Path) -> dict[str, Any]:
         source = dict(config=self.cfg.filename, checkpoint=self.checkpoint.path, weights=self.checkpoint.weights)

@@ -15,6 +15,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.utils.rules import must_be, one_of
 
 WEIGHTS = ('ema', 'training')
+PLAN = 'elastic_plan'  # where the metadata of a state dict has the plan of an elastic network
 NAMED = 3  # names in a message about many weights
 
 
@@ -27,12 +28,14 @@ class Checkpoint:
         state_dict: the weights, on the CPU.
         meta: of MMEngine's checkpoints: config, classes, epoch, ...; empty if there is none.
         weights: for a run with ``EMAHook``, ``ema`` or ``training``; else ``None``.
+        is_elastic: whether they are of an elastic network, whose channels have an order of their own.
     """
 
     path: str
     state_dict: dict[str, Tensor]
     meta: dict[str, Any]
     weights: str | None = None
+    is_elastic: bool = False
 
     @property
     def classes(self) -> list[str] | None:
@@ -69,14 +72,15 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
     state = content.get('state_dict', content) if isinstance(content, Mapping) else None
     if not state or not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f'{path}: holds no weights; give a state dict, alone or as state_dict')
+    is_elastic = any(PLAN in own for own in (getattr(state, '_metadata', None) or {}).values())
     if weights is None and 'ema_state_dict' in content:
         weights = 'ema'
     if weights is not None:
         state = _averaged_or_not(content, weights, path)
     meta = content.get('meta')
     # Names of a DDP wrapper that was not unwrapped.
-    return Checkpoint(path, _unwrapped(state, content),
-                      dict(meta) if isinstance(meta, Mapping) else {}, weights)
+    return Checkpoint(path, _unwrapped(state, content), dict(meta) if isinstance(meta, Mapping) else {}, weights,
+                      is_elastic)
 
 
 def _unwrapped(state: Mapping[str, Tensor], content: Mapping[str, Any]) -> dict[str, Tensor]:

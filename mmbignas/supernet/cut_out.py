@@ -25,15 +25,21 @@ def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet
         subnet: a canonical subnet.
 
     Returns:
-        dict: a model config without any space.
+        dict: a model config without any space. That of an elastic network builds the stock network and cuts it.
     """
+    supernet = Supernet(model)
+    elastic: Any = getattr(supernet.model, 'elastic', None)
+    if hasattr(elastic, 'subnet_config'):
+        before = supernet.current
+        try:
+            supernet.apply(subnet)
+            return elastic.subnet_config(supernet.model, model_cfg)
+        finally:
+            supernet.apply(before)
     config = copy.deepcopy(dict(model_cfg))
-    elastic: Any = getattr(Supernet(model).model, 'elastic', None)
-    if hasattr(elastic, 'cut_config'):
-        return elastic.cut_config(Supernet(model), config, subnet)
     for path, elements in subnet.items():
         _node(config, path).update({name: list(values) for name, values in elements.items()})
-    for path, width in _input_widths(config, Supernet(model), subnet).items():
+    for path, width in _input_widths(config, supernet, subnet).items():
         _node(config, path)['in_channels'] = width
     return config
 
@@ -85,17 +91,6 @@ def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet)
     return widths
 
 
-def _checked(state: dict[str, Tensor], plain: nn.Module) -> dict[str, Tensor]:
-    """A state dict of the current subnet, if the plain network is that subnet."""
-    for key, value in plain.state_dict().items():
-        if key not in state:
-            raise ValueError(f'the subnet that is applied has no {key}')
-        if state[key].shape != value.shape:
-            raise ValueError(f'{key} has shape {tuple(state[key].shape)} in the subnet that is applied, but '
-                             f'{tuple(value.shape)} in the plain network')
-    return state
-
-
 def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor]:
     """Slice the weights of a plain network out of its supernet.
 
@@ -115,8 +110,8 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
     """
     supernet = Supernet(supernet).model
     elastic: Any = getattr(supernet, 'elastic', None)
-    if hasattr(elastic, 'cut_state'):
-        return _checked(elastic.cut_state(supernet), plain)
+    if hasattr(elastic, 'subnet_state'):
+        return _checked(elastic.subnet_state(supernet), plain.state_dict(), 'the subnet that is applied')
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in plain.state_dict().items():
         path, _, name = key.rpartition('.')
@@ -143,4 +138,18 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
                 raise ValueError(f'{key} has shape {tuple(values[name].shape)} in the supernet, but '
                                  f'{tuple(value.shape)} in the subnet')
             state[key] = values[name]
+    return state
+
+
+def _checked(state: dict[str, Tensor], expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """A state dict, if it has the names and shapes of another; ``where`` it comes from is for messages."""
+    for key, value in expected.items():
+        if key not in state:
+            raise ValueError(f'{where} has no {key}')
+        if state[key].shape != value.shape:
+            raise ValueError(f'{key} has shape {tuple(state[key].shape)} in {where}, but {tuple(value.shape)} in the '
+                             'plain network')
+    unknown = next((key for key in state if key not in expected), None)
+    if unknown is not None:
+        raise ValueError(f'the plain network has no {unknown}')
     return state

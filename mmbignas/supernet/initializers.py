@@ -55,6 +55,10 @@ class CheckpointInit(ABC):
         """
         self._check_last(module)
         checkpoint = read_checkpoint(self.checkpoint, self.weights)
+        if checkpoint.is_elastic:
+            raise must_be(self.key, "a checkpoint of another kind than an elastic supernet's, whose channels are in an "
+                          'order of their own: load_from goes on with it, and the checkpoint of an exported folder has '
+                          'a subnet', self.checkpoint)
         source = {name.removeprefix(self.prefix): value for name, value in checkpoint.state_dict.items()
                   if name.startswith(self.prefix)}
         if not source:

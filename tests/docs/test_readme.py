@@ -69,6 +69,16 @@ def test_readme_commands_have_their_options():
             assert f"'{option}'" in source, command
 
 
+def test_the_family_is_a_config(tmp_path):
+    """Its base is there, and the model is that of the base, but for its type."""
+    config, _ = blocks(README, 'python')
+    (tmp_path / 'family.py').write_text(config)
+    model = Config.fromfile(tmp_path / 'family.py').model
+    base = Config.fromfile(Config._get_cfg_path(re.findall("'(mmdet::.*?)'", config)[0], '')[0]).model
+    assert model.type == 'mmbignas.Elastic' and model.of == f'mmdet.{base.type}'
+    assert model.backbone == base.backbone and model.bbox_head == base.bbox_head
+
+
 def test_the_diff_makes_a_supernet(tmp_path):
     """The lines before are a config with an ordinary network, those after it one with a supernet."""
     [diff] = blocks(README, 'diff')
@@ -93,7 +103,7 @@ def run(code: str, folder: Path) -> str:
 
 
 def test_readme_example(tmp_path):
-    [example] = blocks(README, 'python')
+    _, example = blocks(README, 'python')
     size, macs = run(example, tmp_path).split()
     assert size == '59049'
     assert 37e9 < int(macs) < 162e9
