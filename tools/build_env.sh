@@ -102,7 +102,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # Debug symbols cost half as much again. CFLAGS would not do: it takes the place of Python's own flags, with their -O3.
 export CPPFLAGS="${CPPFLAGS:-} -g0"
-# mmcv 2.1.0 reads its version by an exec that sets a function's locals. On Python 3.13 an exec no longer does (PEP 667);
+# mmcv 2.1.0 reads its version by an exec that sets a function's locals. On Python 3.13 exec no longer does (PEP 667);
 # let it while mmcv is built.
 if [ "$(version_of "$python")" = 3.13 ]; then
     cat > "$scratch/sitecustomize.py" <<'PYTHON'
