@@ -23,7 +23,7 @@ from filelock import FileLock
 SERVER = 'MMBIGNAS_TEST_SERVER'  # the folder of the server that processes are forked from, see tests/processes
 # Test function -> CPU seconds of all its cases, and the number of cases, as `--seconds` measured them.
 SECONDS: dict[str, list[float]] = json.loads(Path(__file__).with_name('seconds.json').read_text())
-SLOW = 1.5  # CPU seconds per case, from which a test function is slow without being marked
+SLOW = 0.7  # CPU seconds per case, from which a test function is slow without being marked
 LEAST = .5  # CPU seconds of all cases, below which a function is not listed
 _times: dict[str, list[float]] = defaultdict(lambda: [0., 0])
 
