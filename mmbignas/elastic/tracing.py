@@ -28,7 +28,7 @@ def trace(model: nn.Module, batch: Mapping[str, Any]) -> Plan:
 
     Args:
         model: the network in full width; it is left as it was.
-        batch: what its ``forward`` takes, see :func:`~mmbignas.elastic.example.example_batch`.
+        batch: what its ``forward`` takes, see :func:`~mmbignas.elastic.example.example_batches`.
 
     Returns:
         Plan: with all groups that the operations allow. Numbers in Python that stand for widths are not seen: see
