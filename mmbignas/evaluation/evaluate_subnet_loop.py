@@ -148,7 +148,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
 
     @master_only
     def _report(self, results: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> None:
-        """Log one table, a line a subnet."""
+        """Log one table, one line per subnet."""
         columns = [(name, calib_bn) for name in dict.fromkeys([self.metric1, self.metric2]) if name
                    for calib_bn in sorted({own.calib_bn for own in self.evals})]
         sizes, latencies = self._amounts.space.image_sizes, self.latencies or {}

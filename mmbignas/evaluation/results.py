@@ -128,7 +128,7 @@ class Progress:
         best = max(map(EvaluatedSubnet.from_line, lines()), key=lambda own: own.metric(metric))
         left = timedelta(seconds=round(seconds * max(self.total - done, 0)))
         self.log(f'{done}/{self.total} subnets: {_described(EvaluatedSubnet.from_line(line), metric)}; best so far '
-                 f'{_described(best, metric)}; {seconds:.2f} s a subnet, {left} left')
+                 f'{_described(best, metric)}; {seconds:.2f} s per subnet, {left} left')
 
 
 def _described(subnet: EvaluatedSubnet, metric: str | None) -> str:

@@ -73,7 +73,7 @@ def kendall_tau(first: Sequence[float], second: Sequence[float], seed: int = 0) 
     """Kendall's tau-b, which takes account of ties.
 
     Args:
-        first: a value a subnet.
+        first: one value per subnet.
         second: another value of each.
         seed: of the permutations and of what is drawn again.
 
