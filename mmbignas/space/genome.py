@@ -53,7 +53,6 @@ class Genome:
         space: the search space.
 
     Attributes:
-        space: the search space.
         genes: a :class:`Gene` for each entry of a vector.
 
     Example:

@@ -39,22 +39,15 @@ def model_config(cfg: Mapping[str, Any], key: str) -> Any:
 
 
 def use_scope(cfg: Config) -> None:
-    """Let types without a scope be those of the config's ``default_scope``, as a Runner does.
-
-    Args:
-        cfg: The config.
-    """
+    """Let types without a scope be those of the config's ``default_scope``, as a Runner does."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
 
 
 def build_model(cfg: Config) -> nn.Module:
     """Build the model, as a Runner does, and leave the config as it is.
 
-    Args:
-        cfg: The config.
-
     Raises:
-        ConfigError: It has no model.
+        ConfigError: The config has no model.
     """
     model_cfg = model_config(cfg, cfg.filename)
     use_scope(cfg)
@@ -71,7 +64,6 @@ def load_supernet(cfg: Config, checkpoint: Checkpoint) -> Supernet:
     Raises:
         ConfigError: The config has no model, the model cannot be handled, or the checkpoint is of another architecture.
     """
-    model = build_model(cfg).eval()
-    supernet = Supernet(model)
-    load_weights(model, checkpoint)
+    supernet = Supernet(build_model(cfg).eval())
+    load_weights(supernet.model, checkpoint)
     return supernet

@@ -111,12 +111,12 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
     supernet = Supernet(supernet).model
     elastic: Any = getattr(supernet, 'elastic', None)
     if hasattr(elastic, 'subnet_state'):
-        return _checked(elastic.subnet_state(supernet), plain.state_dict(), 'the subnet that is applied')
+        return _checked(elastic.subnet_state(supernet), plain, 'the subnet that is applied')
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in plain.state_dict().items():
         path, _, name = key.rpartition('.')
         layers.setdefault(path, {})[name] = value
-    source, state = supernet.state_dict(), {}
+    source, state = supernet.state_dict(), dict[str, Tensor]()
     for path, entries in layers.items():
         try:
             module = supernet.get_submodule(path)
@@ -130,19 +130,13 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
         else:
             keys = {name: f'{path}.{name}' if path else name for name in entries}
             values = {name: source[key].detach().clone() for name, key in keys.items() if key in source}
-        for name, value in entries.items():
-            key = f'{path}.{name}' if path else name
-            if name not in values:
-                raise ValueError(f'the supernet has no {key}')
-            if values[name].shape != value.shape:
-                raise ValueError(f'{key} has shape {tuple(values[name].shape)} in the supernet, but '
-                                 f'{tuple(value.shape)} in the subnet')
-            state[key] = values[name]
-    return state
+        state.update({f'{path}.{name}' if path else name: value for name, value in values.items()})
+    return _checked(state, plain, 'the supernet')
 
 
-def _checked(state: dict[str, Tensor], expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """A state dict, if it has the names and shapes of another; ``where`` it comes from is for messages."""
+def _checked(state: dict[str, Tensor], plain: nn.Module, where: str) -> dict[str, Tensor]:
+    """A state dict, if it has the names and shapes of the plain network; ``where`` it comes from is for messages."""
+    expected = plain.state_dict()
     for key, value in expected.items():
         if key not in state:
             raise ValueError(f'{where} has no {key}')
