@@ -110,20 +110,13 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def default_work_dir(cfg: Config) -> str:
-    """The folder for results: that of the config, else ``work_dirs`` and the name of the config file.
-
-    Args:
-        cfg: A config that was read from a file.
-    """
+    """The folder for results: that of the config, else ``work_dirs`` and the name of the config file."""
     own = cfg.get('work_dir')
     return str(Path('work_dirs', Path(cfg.filename).stem)) if own is None else own
 
 
 def existing_checkpoint(path: str) -> str:
-    """Return the path of a checkpoint unchanged.
-
-    Args:
-        path: A file, or an address that MMEngine knows to load (``https://``, ``torchvision://``, ...).
+    """Return the path of a checkpoint, or an address that MMEngine knows to load (``https://``, ...), unchanged.
 
     Raises:
         ConfigError: It names a file that does not exist.
@@ -154,10 +147,7 @@ def image_sizes(args: argparse.Namespace, own: Any) -> Any:
 
 
 def image_size_pairs(pixels: Sequence[int]) -> list[tuple[int, int]]:
-    """Image sizes as they are typed after ``--image-size``, one or several.
-
-    Args:
-        pixels: Height and width in turn.
+    """Image sizes as they are typed after ``--image-size``: height and width in turn.
 
     Raises:
         ConfigError: A width is missing.

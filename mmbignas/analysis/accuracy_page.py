@@ -70,7 +70,7 @@ def write_page(sample: AccuracySample, path: str | Path, command: Callable[[Eval
         DependencyError: without plotly.
     """
     check_sample(sample)
-    go = require('plotly.graph_objects', 'the page', 'mmbignas[search]')
+    go = require('plotly.graph_objects', 'the page of subnets', 'mmbignas[search]')
     views = [(cost, metric) for metric in dict.fromkeys([sample.metric1, sample.metric2]) if metric or not
              sample.metric1 for cost in sample.costs()]
     figure = go.Figure(_traces(go, sample, *views[0]))

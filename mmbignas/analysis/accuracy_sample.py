@@ -202,10 +202,8 @@ class AccuracySample:
         """Write a table with one row per subnet: its costs, all its metrics as they are, and its settings.
 
         ``pareto`` is 1 for the subnets on the front of MACs and ``metric1``, ``best_near_<mark>`` the place, from 1, of
-        the best ten within 1 % of a mark. A metric that a subnet lacks is an empty cell.
-
-        Args:
-            path: the file; it appears when it is complete.
+        the best ten within 1 % of a mark. A metric that a subnet lacks is an empty cell. The file appears when it is
+        complete.
         """
         front = {id(own) for own in self.front('macs')}
         places = {f'best_near_{name}': {id(own): place for place, own in enumerate(self.best_near(macs), 1)}

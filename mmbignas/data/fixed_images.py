@@ -86,15 +86,14 @@ class FixedSampler(Sampler[int]):
     Args:
         dataset: the data set.
         num_images: number of images.
-        seed: seed of the choice.
 
     Attributes:
         dataset: the data set, for batch samplers that look at the images' shapes.
     """
 
-    def __init__(self, dataset: Any, num_images: int, seed: int = SEED) -> None:
+    def __init__(self, dataset: Any, num_images: int) -> None:
         self.dataset = dataset
-        self.indices = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()[:num_images]
+        self.indices = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(SEED)).tolist()[:num_images]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
@@ -125,11 +124,7 @@ class ShareOfBatches(Sampler[list[int]]):
 
 
 class WrappedDataset(Dataset):
-    """A data set within another, which has its length and attributes.
-
-    Args:
-        dataset: the inner one.
-    """
+    """A data set within another, which has its length and attributes."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmbignas.errors import ConfigError
-from mmbignas.utils.files import replacing
+from mmbignas.utils.files import write_json
 from mmbignas.utils.rules import shown
 
 SECTIONS = ('identity', 'blocks', 'times', 'networks', 'fit')
@@ -83,14 +83,8 @@ class LatencyTable:
         Raises:
             ConfigError: when it cannot be written.
         """
-        content = dict(identity=self.identity, blocks=self.blocks, times=self.times, networks=self.networks,
-                       fit=self.fit and self.fit._asdict())
-        try:
-            with replacing(self.path) as aside:
-                aside.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
-        except OSError as error:
-            raise ConfigError(f'{self.path}: cannot be written ({error.strerror}); give a file in a folder that exists '
-                              'and can be written to') from error
+        write_json(self.path, dict(identity=self.identity, blocks=self.blocks, times=self.times, networks=self.networks,
+                                   fit=self.fit and self.fit._asdict()))
 
     def rounds_of_block(self, key: str) -> int:
         """In how many rounds a block was measured."""
@@ -158,14 +152,7 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Fit ``y = intercept + slope * x`` by the medians of slopes and intercepts (Theil, 1950; Sen, 1968).
 
     Unlike least squares it does not notice a few points that are far off, even at an end of the line: those that
-    were measured while the machine was busy.
-
-    Args:
-        x: at least two values that differ.
-        y: as many values.
-
-    Returns:
-        tuple: intercept and slope.
+    were measured while the machine was busy. At least two values of ``x`` have to differ.
     """
     x_values, y_values = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     rises, runs = np.subtract.outer(y_values, y_values), np.subtract.outer(x_values, x_values)

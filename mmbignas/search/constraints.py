@@ -61,11 +61,7 @@ class Constraints:
                           value)
 
     def excess(self, costs: Costs) -> float:
-        """By how much the limits are missed, relative to them and summed up; 0 where they are kept.
-
-        Args:
-            costs: of a subnet.
-        """
+        """By how much costs miss the limits, relative to them and summed up; 0 where they are kept."""
         return sum(max(low - costs[name], 0) / low if costs[name] < low else max(costs[name] - high, 0) / high
                    for name, (low, high) in self.limits.items())
 

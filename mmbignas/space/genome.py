@@ -172,11 +172,6 @@ class Genome:
         drawn before. If blocks that only one parent has cannot be fitted between those that both have without
         breaking an ordering rule, all choices of their stages are open for such blocks.
 
-        Args:
-            first: one parent.
-            second: the other.
-            rng: what is drawn from.
-
         Raises:
             ConfigError: for a subnet of another space.
         """

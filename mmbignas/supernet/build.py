@@ -15,16 +15,10 @@ from mmbignas.supernet.supernet import Supernet
 
 
 def model_config(cfg: Mapping[str, Any], key: str) -> Any:
-    """The config of the model, with the data preprocessor that may stand beside it, as in configs of MMPretrain.
+    """A copy of the model's config in that of a run, with the data preprocessor that may stand beside it.
 
-    As in MMEngine's ``Runner``, one in the model itself takes precedence.
-
-    Args:
-        cfg: the config of a run; not changed.
-        key: where the config comes from, for messages.
-
-    Returns:
-        a copy, since detectors write into theirs.
+    So it is in configs of MMPretrain. As in MMEngine's ``Runner``, one in the model itself takes precedence. It is a
+    copy, since detectors write into theirs. ``key`` says in messages where the config comes from.
 
     Raises:
         ConfigError: for a config without a model.
@@ -55,11 +49,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def load_supernet(cfg: Config, checkpoint: Checkpoint) -> Supernet:
-    """Build the supernet of a config, with trained weights, in eval mode.
-
-    Args:
-        cfg: The config.
-        checkpoint: From a run with it.
+    """Build the supernet of a config, with the weights of a checkpoint, in eval mode.
 
     Raises:
         ConfigError: The config has no model, the model cannot be handled, or the checkpoint is of another architecture.

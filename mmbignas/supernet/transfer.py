@@ -33,15 +33,7 @@ class Overlap(NamedTuple):
 
 
 def layer_of(key: str, state: Mapping[str, Tensor]) -> tuple[str, str]:
-    """The layer that an entry of a state dict belongs to.
-
-    Args:
-        key: name of the entry.
-        state: the state dict.
-
-    Returns:
-        tuple: the path of the layer, and the entry's name in the layer.
-    """
+    """The path of the layer that an entry of a state dict belongs to, and the entry's name in that layer."""
     own = OWN_ENTRIES.search(key)
     if own:
         path, name = key[:own.start()], key[own.start():].lstrip('.')

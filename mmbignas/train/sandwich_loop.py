@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from mmbignas.data import read_size_list
 from mmbignas.data.check_data import check_dataset_files, check_num_classes
 from mmbignas.data.repeatable_loader import RepeatableLoader
-from mmbignas.data.resizing import Resizer, check_interpolation
+from mmbignas.data.resizing import INTERPOLATION, Resizer
 from mmbignas.registry import LOOPS
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.check_widths import check_widths
@@ -85,6 +85,7 @@ class SandwichLoop(BaseLoop):
             come together in place of the optimizer step.
     """
 
+    resumes_within_epoch = True
     _iter: int
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, *args: Any, sample_subnet_num: int = 4,
@@ -119,7 +120,7 @@ class SandwichLoop(BaseLoop):
 
     def _read_sizes(self, image_size_list: Any, interpolation: Any) -> list[tuple[int, int]]:
         """The image sizes, and a resizer for each."""
-        check_interpolation(interpolation, 'train_cfg.interpolation_type')
+        INTERPOLATION.check(interpolation, 'train_cfg.interpolation_type')
         self._resizers: dict[tuple[int, int], Resizer] = {}
         if image_size_list is None:
             return []
@@ -222,13 +223,9 @@ class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
     """Sandwich training by epoch: MMEngine's ``EpochBasedTrainLoop`` with the iteration of :class:`SandwichLoop`.
 
     Args:
-        max_epochs: number of epochs.
-        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
-        image_size_list, share_interpolation, interpolation_type, attentive: see :class:`SandwichLoop`.
-        val_begin, val_interval, dynamic_intervals: as in MMEngine.
+        max_epochs, val_begin, val_interval, dynamic_intervals: as in MMEngine.
+        **kwargs: see :class:`SandwichLoop`.
     """
-
-    resumes_within_epoch = True
 
     def run(self) -> nn.Module:
         """Train. A run that was resumed within an epoch goes on with the rest of it."""
@@ -256,13 +253,9 @@ class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
     """Sandwich training by iteration: MMEngine's ``IterBasedTrainLoop`` with the iteration of :class:`SandwichLoop`.
 
     Args:
-        max_iters: number of iterations.
-        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
-        image_size_list, share_interpolation, interpolation_type, attentive: see :class:`SandwichLoop`.
-        val_begin, val_interval, dynamic_intervals: as in MMEngine.
+        max_iters, val_begin, val_interval, dynamic_intervals: as in MMEngine.
+        **kwargs: see :class:`SandwichLoop`.
     """
-
-    resumes_within_epoch = True
 
     def run(self) -> nn.Module:
         """Train. MMEngine's loop asks for the batches of before a resume, which are not loaded."""

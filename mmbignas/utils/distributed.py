@@ -76,9 +76,6 @@ def check_same_length(dataloader: DataLoader) -> None:
 
     Otherwise those with more batches would wait forever for the gradients of the others.
 
-    Args:
-        dataloader: that of the training.
-
     Raises:
         ConfigError: in all processes, when the numbers differ.
     """

@@ -27,9 +27,6 @@ def check_new_folder(folder: str | Path) -> None:
 def new_folder(folder: str | Path) -> Iterator[Path]:
     """A folder to write to, which gets its name when it is complete; after an exception there is none.
 
-    Args:
-        folder: what it is to be called.
-
     Raises:
         ConfigError: when that exists, or cannot be made.
     """
@@ -54,11 +51,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to; what is there gets the file's name at the end, and is gone after an exception.
-
-    Args:
-        path: the file; one that is there is replaced.
-    """
+    """A path to write to; at the end it takes the place of the file, and after an exception it is gone."""
     path = Path(path)
     aside = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
@@ -130,11 +123,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file that appears when it is complete.
-
-    Args:
-        path: the file; one that is there is replaced.
-        content: what is in it.
+    """Write a file that appears when it is complete, in place of one that is there.
 
     Raises:
         ConfigError: when it cannot be written.

@@ -40,12 +40,7 @@ register_backend(BACKEND, WholeFilesBackend, force=True)
 
 
 def write_last(work_dir: str | Path, checkpoint: str) -> None:
-    """Write MMEngine's note of the last checkpoint.
-
-    Args:
-        work_dir: of the run.
-        checkpoint: path of the checkpoint.
-    """
+    """Write MMEngine's note of the last checkpoint into the folder of a run."""
     with replacing(Path(work_dir, LAST)) as aside:
         aside.write_text(checkpoint)
 
@@ -95,11 +90,7 @@ def newest_checkpoint(work_dir: str | Path, patterns: Sequence[str], warn: Calla
 
 
 def what_is_broken(path: str | Path) -> str | None:
-    """What is wrong with a checkpoint file, if anything; all of it is read, and compared with its checksums.
-
-    Args:
-        path: a local file, as ``torch.save`` writes it.
-    """
+    """What is wrong with a local file of ``torch.save``, if anything; it is read whole and its checksums compared."""
     if not Path(path).is_file():
         return 'does not exist'
     try:

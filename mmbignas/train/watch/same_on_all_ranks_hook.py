@@ -74,13 +74,10 @@ class SameOnAllRanksHook(Hook):
 
 
 def weight_sums(model: nn.Module) -> tuple[list[str], Tensor]:
-    """The bits of each parameter, read as integers and summed; two that are equal to the last bit have equal sums.
+    """The names of a model's parameters, and for each its bits, read as integers and summed.
 
-    Args:
-        model: a model.
-
-    Returns:
-        tuple: the parameters' names, and a sum for each, 64-bit integers (which overflow in the same way everywhere).
+    Parameters that are equal to the last bit have equal sums. These are 64-bit integers, which overflow in the same way
+    everywhere.
     """
     names, sums = [], []
     for name, parameter in model.named_parameters():
