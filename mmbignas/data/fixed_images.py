@@ -86,14 +86,15 @@ class FixedSampler(Sampler[int]):
     Args:
         dataset: the data set.
         num_images: number of images.
+        seed: seed of the choice; MMEngine gives every sampler one.
 
     Attributes:
         dataset: the data set, for batch samplers that look at the images' shapes.
     """
 
-    def __init__(self, dataset: Any, num_images: int) -> None:
+    def __init__(self, dataset: Any, num_images: int, seed: int = SEED) -> None:
         self.dataset = dataset
-        self.indices = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(SEED)).tolist()[:num_images]
+        self.indices = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()[:num_images]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
