@@ -33,7 +33,8 @@ class SubnetSampling:
         mode: ``random``: drawn by the strategies of the space's elements; ``uniform``: each subnet with the same
             probability; ``traverse``: ``count`` of them evenly spaced in the order of their numbers; those in the
             range are kept.
-        flops_range: ``[low, high]`` of the MACs, see :func:`~mmbignas.utils.units.parse_range`; ``None`` for no limit.
+        flops_range: ``[low, high]`` of the MACs, either end a number, a string such as ``'20G'``, or ``None``; see
+            :func:`~mmbignas.utils.units.parse_range`. ``None`` for no limit.
 
     Raises:
         ConfigError: for settings that are not allowed.

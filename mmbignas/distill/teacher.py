@@ -109,9 +109,8 @@ class TeacherDistillation:
     """Adds the losses between a model and its teacher to those that the model returns in mode ``loss``.
 
     Forward hooks of the model itself do this, so it works in every training loop and every process of DDP, with mixed
-    precision and with accumulated gradients. The teacher is given what the model is given, once per batch, even
-    where several forward passes train on it. It is not part of the model. The losses that a job replaces are not
-    trained on.
+    precision and with accumulated gradients. The teacher is given what the model is given, once per batch, even where
+    several forward passes train on it. It is not part of the model. The losses that a job replaces are not trained on.
 
     Args:
         model: the student, not a wrapper.

@@ -34,14 +34,11 @@ FILES = ('subnets.jsonl', 'summary.json', 'macs.png', 'macs_params.png')
 class SampleFlops:
     """Draws subnets of a model, and writes down and draws what they cost.
 
-    As elsewhere in the field, the arguments' FLOPs are multiply-adds; whatever is written or drawn says MACs.
+    As usual in the field, the arguments' FLOPs are multiply-adds; whatever is written or drawn says MACs.
 
     Args:
         image_size: ``[height, width]`` in pixels, or a list of them to choose from.
-        subnet_count: how many subnets.
-        subnet_sample_mode: ``random``, ``uniform`` or ``traverse``, see
-            :class:`~mmbignas.cost.sampling.SubnetSampling`.
-        flops_range: ``[low, high]`` of the MACs, either end a number, a string such as ``'20G'``, or ``None``.
+        subnet_count, subnet_sample_mode, flops_range: see :class:`~mmbignas.cost.sampling.SubnetSampling`.
         baseline_flops: MACs of a network to compare with, a number or a string such as ``'20G'``: how many subnets
             come near it is reported, and it is marked in the pictures.
         large_flops: the same for a second network.

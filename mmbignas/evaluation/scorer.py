@@ -71,8 +71,8 @@ class SubnetScorer:
             images as they are.
         interpolation_type: how images are resized, one of :data:`~mmbignas.data.resizing.INTERPOLATIONS`.
         many: for loops that compare many subnets. Metrics then have all their digits, also where MMDetection rounds; no
-            hooks are called around batches; after the first subnet nothing is logged, as it is the same each time; and
-            the workers of the dataloader live as long as it.
+            hooks are called around batches; after the first subnet nothing is logged, since it is the same each time;
+            and the workers of the dataloader are kept.
         parallel: with several processes, ``images``: all evaluate the same subnet, each its share of the images; or
             ``subnet``: each evaluates subnets of its own.
         val_images: evaluate on so many images, a fixed choice that depends on ``seed`` alone; ``None`` for all.
@@ -89,7 +89,7 @@ class SubnetScorer:
         dataloader: the dataloader.
         evaluator: the evaluator.
         finetuning: the brief training of each subnet; ``None`` for none.
-        own_world: makes a context in which, where each process evaluates subnets of its own, each works alone.
+        own_world: makes a context in which each process works alone, where each evaluates subnets of its own.
     """
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list, *,

@@ -110,8 +110,7 @@ class Genome:
         """The subnet of a vector.
 
         Args:
-            vector: an index into the choices of each gene. Entries for blocks that the depth leaves out do not
-                matter.
+            vector: an index into the choices of each gene. Entries for blocks that the depth leaves out do not matter.
 
         Raises:
             ConfigError: for a vector of another length, an index out of range, or values that break an ordering rule.

@@ -105,9 +105,8 @@ class SearchSpace:
     def sample(self, rng: random.Random) -> Subnet:
         """Draw a subnet from an explicit generator; the same generator state gives the same subnet everywhere.
 
-        Each element is drawn by its strategy, the depth before those that depend on it. So with
-        block-wise elements, shallow subnets are drawn more often than their share of the space; see
-        :meth:`sample_uniform`.
+        Each element is drawn by its strategy, the depth before those that depend on it. So with block-wise elements,
+        shallow subnets are drawn more often than their share of the space; see :meth:`sample_uniform`.
         """
         return self._assemble(lambda _, space: space.sample(rng), rng.choice)
 
@@ -119,8 +118,7 @@ class SearchSpace:
         """Walk the space in the order of the numbers, one subnet at a time.
 
         Args:
-            count: walk this many, evenly spaced from the first to the last, instead of all; in a smaller space,
-                all.
+            count: walk this many, evenly spaced from the first to the last, instead of all; in a smaller space, all.
 
         Raises:
             ConfigError: for a count below 1.

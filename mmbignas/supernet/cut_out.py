@@ -13,19 +13,16 @@ from mmbignas.supernet.supernet import Supernet, probe
 
 
 def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet) -> dict[str, Any]:
-    """The config of the plain network that a subnet is.
+    """The config of the plain network that a subnet is, without any space.
 
     Every searchable module's elements become lists of numbers. Every ``in_channels`` of the config becomes the width
     that really arrives there, as observed in a forward pass of a small image. So a config from outside this package
-    needs no rule of its own.
+    needs no rule of its own. The config of an elastic network builds the stock network and cuts it.
 
     Args:
         model_cfg: the supernet's model config. A searchable module's config stands at the module's path in it.
         model: the supernet that was built from it, or a wrapper such as DDP around it; it is left as it was.
         subnet: a canonical subnet.
-
-    Returns:
-        dict: a model config without any space. That of an elastic network builds the stock network and cuts it.
     """
     supernet = Supernet(model)
     elastic: Any = getattr(supernet.model, 'elastic', None)
@@ -92,7 +89,7 @@ def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet)
 
 
 def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor]:
-    """Slice the weights of a plain network out of its supernet.
+    """A complete state dict of a plain network, sliced out of its supernet.
 
     Parameters correspond by name. Each dynamic layer knows how its plain counterpart's state follows from its own;
     all other entries must have equal shapes.
@@ -101,9 +98,6 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
         supernet: the supernet, with any subnet applied, or a wrapper such as DDP around it. An elastic network needs
             the very subnet applied.
         plain: the plain network; only its names and shapes are used.
-
-    Returns:
-        dict: a complete state dict of ``plain``.
 
     Raises:
         ValueError: for an entry that the supernet lacks or has in another shape.

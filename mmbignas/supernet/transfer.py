@@ -54,14 +54,9 @@ def by_layer(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def sliced(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a subnet, cut out of the state dict of its supernet.
+    """The weights of a subnet, cut out of the state dict of its supernet, the source.
 
-    Args:
-        source: state dict of the supernet.
-        target: state dict of the subnet's plain network, for names and shapes.
-
-    Returns:
-        dict: a complete state dict of the target.
+    The target is the state dict of the subnet's plain network, for names and shapes.
 
     Raises:
         ValueError: for an entry that the source lacks or that is smaller there.

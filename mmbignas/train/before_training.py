@@ -120,11 +120,7 @@ def _unnoticed_by(runner: Any, kinds: tuple[type[Hook], ...]) -> Iterator[None]:
 
 
 def _initialize_averages(runner: Any) -> None:
-    """Give ``EMAHook`` the weights that training starts from.
-
-    Its average is a copy of the model from before the initialisation. Until the first iteration replaces it, nothing
-    but this validation, and the checkpoint of its metric, would see that.
-    """
+    """Give ``EMAHook`` the weights that training starts from; its average is a copy from before the initialisation."""
     for hook in runner.hooks:
         if isinstance(hook, EMAHook):
             hook.ema_model.module.load_state_dict(hook.src_model.state_dict())

@@ -33,17 +33,16 @@ class SandwichLoop(BaseLoop):
     """What sandwich training by epoch and by iteration have in common.
 
     In an iteration, the batch is preprocessed once. Then, for each subnet: hook point ``before_subnet_forward``,
-    forward, hook point ``after_subnet_forward`` (which may add entries to the dict ``losses``), backward, hook point
-    ``after_subnet_backward``. The gradients add up; they are averaged over the processes once, hook point
-    ``before_sandwich_step``, clipped once, and followed by one optimizer step. It is the sum of the passes' gradients,
-    not their mean: for plain SGD a learning rate that suits one subnet is in effect multiplied by the number of passes.
+    forward, hook point ``after_subnet_forward``, which may add entries to the dict ``losses``, backward, hook point
+    ``after_subnet_backward``, which is given the ``loss`` that was trained on, a scalar without a graph. These are
+    methods ``(self, runner, subnet_pass, ...)`` of a hook with a :class:`~mmbignas.train.subnet_pass.SubnetPass`. The
+    gradients add up; they are averaged over the processes once, hook point ``before_sandwich_step(self, runner)``,
+    clipped once, and followed by one optimizer step. It is the sum of the passes' gradients, not their mean: for plain
+    SGD a learning rate that suits one subnet is in effect multiplied by the number of passes.
 
-    The hook points are methods ``(self, runner, subnet_pass, ...)`` of a hook, where ``subnet_pass`` is a
-    :class:`~mmbignas.train.subnet_pass.SubnetPass`; the second one also takes ``losses``, the third one ``loss``, the
-    sum of them that was trained on, a scalar without a graph. ``before_sandwich_step`` takes the runner alone. The
-    subnets of an iteration depend on the run's seed and the number of the iteration alone, so they are the same on all
-    ranks and after a resume. So are each rank's images, their augmentations, and whatever else is random (dropout,
-    ...): a resumed run is the one that was not interrupted. See
+    The subnets of an iteration depend on the run's seed and the number of the iteration alone, so they are the same on
+    all ranks and after a resume. So are each rank's images, their augmentations, and whatever else is random (dropout,
+    ...): a resumed run is the one that was not interrupted, see
     :class:`~mmbignas.data.repeatable_loader.RepeatableLoader`.
 
     For ``best_up`` and ``worst_up`` (AttentiveNAS, arXiv 2011.09011) this holds for the candidates, random subnets of
@@ -62,16 +61,14 @@ class SandwichLoop(BaseLoop):
             ``worst_up``, a number in the space, a .json or .yaml file, or settings.
         valid_before_train: validate once before the first iteration, by a
             :class:`~mmbignas.train.ValidateFirstHook`, if the config has none.
-        image_size_list: sizes that the passes see the batch in, see
-            :class:`~mmbignas.train.sandwich_rule.SandwichRule`: each ``[height, width]`` in pixels. Each is resized
-            from the preprocessed batch, see :func:`~mmbignas.data.resizing.at_resolution`; the data pipeline has to
-            give the greatest. ``None`` for the batch as it is.
+        image_size_list: sizes that the passes see the batch in, each ``[height, width]`` in pixels, see
+            :class:`~mmbignas.train.sandwich_rule.SandwichRule`. The preprocessed batch is resized to each, see
+            :func:`~mmbignas.data.resizing.at_resolution`; the data pipeline has to give the greatest. ``None`` for the
+            batch as it is.
         share_interpolation: one size for all passes of an iteration.
         interpolation_type: one of :data:`~mmbignas.data.resizing.INTERPOLATIONS`.
-        attentive: how the candidates of ``best_up`` and ``worst_up`` are drawn, see
-            :func:`~mmbignas.train.attentive.read_attentive`: ``candidates``, their number; ``tolerance``, how far
-            their MACs may lie from those of the first, relative to these; ``image_size``, ``[height, width]`` in pixels
-            to count MACs at without ``image_size_list``. ``None`` for the defaults.
+        attentive: how the candidates of ``best_up`` and ``worst_up`` are drawn: a dict of ``candidates``, ``tolerance``
+            and ``image_size``, see :func:`~mmbignas.train.attentive.read_attentive`. ``None`` for the defaults.
         **kwargs: of the MMEngine loop.
 
     Raises:
