@@ -45,8 +45,8 @@ class Constraints:
         self.limits: dict[str, tuple[float, float]] = {}
         for name, value in check_keys(limits or {}, 'constraints', COSTS).items():
             if name not in known:
-                raise ConfigError(f'constraints.{name}: this cost is not known here, only {", ".join(known)}' + (
-                    '; give a latency table' if name == 'latency_ms' else ''))
+                raise must_be(f'constraints.{name}', f'left out, as only {", ".join(known)} are known here, and '
+                              'latency_ms with a latency table', value)
             self.limits[name] = _read_limit(value, f'constraints.{name}', name == 'latency_ms')
             self._check_reach(name, value)
         if self.limits and self.find(random.Random(0), ()) is None:
