@@ -103,11 +103,7 @@ class CostModel:
         return size
 
     def __call__(self, subnet: Subnet) -> Cost:
-        """The cost of a canonical subnet of :attr:`space`.
-
-        Raises:
-            ConfigError: for a subnet of another space.
-        """
+        """The cost of a canonical subnet of :attr:`space`. Raises ConfigError for a subnet of another space."""
         size = self._size(subnet)
         try:
             groups = self._looked_up[size](subnet) if self._divided else self._as_a_whole(subnet)

@@ -43,11 +43,7 @@ class Teacher:
     key: str = 'teacher'
 
     def check_files(self) -> None:
-        """Make sure that the local files are there.
-
-        Raises:
-            ConfigError: for one that is not.
-        """
+        """Make sure that the local files are there. Raises ConfigError for one that is not."""
         if isinstance(self.config, str) and not Path(self.config).is_file():
             raise ConfigError(f'{self.key}.config: config file not found: {self.config}')
         if '://' not in self.checkpoint and not Path(self.checkpoint).is_file():

@@ -44,11 +44,7 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
-        """Read a table.
-
-        Raises:
-            ConfigError: for a file that is not there, not a table, or damaged.
-        """
+        """Read a table. Raises ConfigError for a file that is not there, not a table, or damaged."""
         try:
             content = json.loads(Path(path).read_text(encoding='utf-8'))
             _check(content)
@@ -78,11 +74,7 @@ class LatencyTable:
         return table
 
     def save(self) -> None:
-        """Write the file; it is replaced when the new one is complete.
-
-        Raises:
-            ConfigError: when it cannot be written.
-        """
+        """Write the file; it is replaced when the new one is complete. Raises ConfigError when it cannot be written."""
         write_json(self.path, dict(identity=self.identity, blocks=self.blocks, times=self.times, networks=self.networks,
                                    fit=self.fit and self.fit._asdict()))
 
@@ -91,11 +83,7 @@ class LatencyTable:
         return len(self.times.get(self.blocks.get(key, ''), ()))
 
     def block(self, key: str) -> float:
-        """Milliseconds of a block.
-
-        Raises:
-            ConfigError: for a block that is not in the table.
-        """
+        """Milliseconds of a block. Raises ConfigError for a block that is not in the table."""
         if key not in self.blocks:
             raise ConfigError(f'{self.path}: has no block {key}; build the table for this model and these image sizes')
         return min(self.times[self.blocks[key]])
@@ -106,11 +94,7 @@ class LatencyTable:
 
 
 def _check(content: Any) -> None:
-    """Make sure that the content of a file has the form of a table.
-
-    Raises:
-        ValueError: saying what is wrong.
-    """
+    """Make sure that the content of a file has the form of a table. Raises ValueError, saying what is wrong."""
     if not isinstance(content, dict) or set(content) != set(SECTIONS):
         raise ValueError(f'it must be a dict with the keys {", ".join(SECTIONS)}')
     for section in SECTIONS[:-1]:

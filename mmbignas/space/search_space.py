@@ -60,11 +60,7 @@ class SearchSpace:
         return math.prod(space.size for space in self.modules.values()) * max(len(self.image_sizes), 1)
 
     def __getitem__(self, number: int) -> Subnet:
-        """The subnet with this number.
-
-        Raises:
-            ConfigError: for a number outside ``0 .. size - 1``.
-        """
+        """The subnet with this number. Raises ConfigError for a number outside ``0 .. size - 1``."""
         integer(0, self.size - 1).check(number, 'subnet number')
         number, image_size = divmod(int(number), max(len(self.image_sizes), 1))
         numbers = {}

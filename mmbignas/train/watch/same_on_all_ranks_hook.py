@@ -54,11 +54,7 @@ class SameOnAllRanksHook(Hook):
         self._begun = False
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Compare, if it is time.
-
-        Raises:
-            RuntimeError: in all processes, when one differs.
-        """
+        """Compare, if it is time. Raises RuntimeError in all processes, when one differs."""
         if get_world_size() == 1 or self._begun and runner.iter % self.interval:
             return
         self._begun = True
