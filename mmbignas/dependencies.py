@@ -125,7 +125,7 @@ def require(package: str, purpose: str, install: str) -> Any:
         return import_module(package)
     except ImportError as error:
         raise DependencyError(f'{purpose} needs {package}, which cannot be imported ({error}): '
-                              f"pip install '{install}'") from None
+                              f'pip install "{install}"') from None
 
 
 def _torchvision_problem() -> str:

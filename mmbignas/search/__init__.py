@@ -6,7 +6,7 @@ try:
     import sklearn  # noqa: F401
 except ImportError as error:
     raise DependencyError(f'the search needs {error.name}, which cannot be imported ({error}): '
-                          "pip install 'mmbignas[search]'") from None
+                          'pip install "mmbignas[search]"') from None
 
 from mmbignas.search.accuracy_predictor import AccuracyPredictor, RankCorrelation
 from mmbignas.search.coarse_to_fine import CoarseToFineSampler

@@ -97,6 +97,6 @@ def test_without_metrics_subnets_and_plotly(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r'subnets must be a non-empty list, got \[\]'):
         write_page(AccuracySample([], None, None, {}, (None, None), 4), tmp_path / 'b.html', command)
     monkeypatch.setitem(sys.modules, 'plotly.graph_objects', None)
-    with pytest.raises(DependencyError, match=r"pip install 'mmbignas\[search\]'"):
+    with pytest.raises(DependencyError, match=r'pip install "mmbignas\[search\]"'):
         write_page(sample(3), tmp_path / 'b.html', command)
     assert not (tmp_path / 'b.html').exists()

@@ -9,9 +9,9 @@ import pytest
 from matplotlib.image import imread
 from scipy import stats
 
+from mmbignas import dependencies
 from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.errors import DependencyError
-from mmbignas.ranking import correlation as rank_correlation
 from mmbignas.ranking.correlation import RankComparison, draw_ranks, kendall_tau, spearman_rho
 
 
@@ -134,6 +134,6 @@ def test_without_scipy(monkeypatch):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(rank_correlation, 'import_module', missing)
-    with pytest.raises(DependencyError, match=r"pip install 'mmbignas\[search\]'"):
+    monkeypatch.setattr(dependencies, 'import_module', missing)
+    with pytest.raises(DependencyError, match=r'pip install "mmbignas\[search\]"'):
         kendall_tau([1, 2, 3], [1, 2, 3])
