@@ -167,7 +167,7 @@ class SubnetSearchLoop(BaseLoop):
                 self._proposal = self.study.ask()
                 if self._proposal is not None:
                     return self._proposal.number
-                self.runner.logger.info(f'no subnet is left that keeps the limits, after {counts["finished"]}')
+                self.runner.logger.info(f'no subnet within the limits is left, after {counts["finished"]}')
                 return None
             if not waiting:
                 self.runner.logger.info(f'waiting for {counts["running"]} subnets that other processes evaluate')

@@ -59,9 +59,9 @@ class SubnetExporter:
     A folder holds ``config.py``, an ordinary config with numbers in place of spaces and MMEngine's own loops;
     ``checkpoint.pth``, the sliced weights with the meta data of the source; and ``certificate.json``: what is in it,
     what it costs, where it comes from, and by how much the outputs of the written network differ from those of the
-    supernet with the subnet applied. Of an elastic network, the config is that of the stock network cut to the subnet's
-    shapes, and ``subnet_builder.py`` beside it cuts it, so that this package need not be installed, unless something
-    else in the config is of it. A subnet with an image size of its own sees images of that size, see
+    supernet with the subnet applied. For an elastic network, the config is that of the stock network cut to the
+    subnet's shapes, and ``subnet_builder.py`` beside it cuts it. This package need not be installed then, unless
+    something else in the config comes from it. A subnet with an image size of its own sees images of that size, see
     :func:`~mmbignas.data.resizing.resized_data_preprocessor`.
 
     Args:
@@ -129,8 +129,7 @@ class SubnetExporter:
             certificate['needs_mmbignas'] = needs_package(plain_cfg.to_dict())
             certificate.update(self._compare(plain, self._size(subnet)))
             if sum(parameter.numel() for parameter in plain.parameters()) != cost.params:
-                raise RuntimeError(f'the exported network has other parameters than the {cost.params} of the cost '
-                                   'function')
+                raise RuntimeError(f'the exported network must have {cost.params} parameters, as the cost model says')
             (aside / CERTIFICATE).write_text(json.dumps(certificate, indent=2) + '\n', encoding='utf-8')
         return certificate
 

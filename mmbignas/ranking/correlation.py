@@ -172,20 +172,20 @@ class RankComparison:
 
     def _verdict(self) -> str:
         if math.isnan(self.tau.value):
-            return f'n = {len(self.pairs)}: all are equally good in the supernet, or alone, so that nothing can be said'
+            return f'n = {len(self.pairs)}: all are equally good in the supernet, or alone, so nothing can be said'
         share, low, high = (50 * (1 + value) for value in (self.tau.value, self.tau.low, self.tau.high))
         lines = [
             f'Kendall tau {self.tau}, Spearman rho {self.rho}, n = {len(self.pairs)}',
             f'Of two of these subnets, the one that is better in the supernet is better alone in about {share:.0f} % '
             f'of cases ({INTERVAL_PERCENT} % interval {low:.0f} to {high:.0f} %); guessing gives 50 %.',
-            f'{len(self.pairs)} subnets are few, so the interval is wide. They are spread over the whole range of '
-            'accuracy: among subnets that are nearly equally good, the order is less certain.']
+            f'With {len(self.pairs)} subnets the interval is wide. They are spread over the whole range of accuracy: '
+            'among subnets that are nearly equally good, the order is less certain.']
         if self.tau.high < 0:
             lines.append('The interval lies below guessing: the ranking is the wrong way round. Subnets that are '
                          'better in the supernet are worse alone, so it cannot be trusted.')
         elif self.tau.low <= 0:
-            lines.append('It includes guessing, so this does not show that the ranking can be trusted; a larger count '
-                         'of subnets would say more.')
+            lines.append('The interval includes guessing, so this is no evidence that the ranking can be trusted; more '
+                         'subnets would say more.')
         return '\n'.join(lines)
 
 

@@ -225,12 +225,12 @@ class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
     """
 
     def run(self) -> nn.Module:
-        """Train. A run that was resumed within an epoch goes on with the rest of it."""
+        """Train. A run that was resumed within an epoch continues with the rest of it."""
         info, length = self.runner.message_hub.runtime_info, len(self.dataloader)
         self._done = self._iter - self._epoch * length
         if self._iter and info.get('max_iters') != info.get('max_epochs', 0) * length or not 0 <= self._done <= length:
             self.runner.logger.warning(f'train_dataloader: an epoch had another number of batches than {length} before '
-                                       'the run was resumed; it goes on at the beginning of an epoch')
+                                       'the run was resumed; it continues at the beginning of an epoch')
             self._done = 0
         return super().run()
 

@@ -23,12 +23,12 @@ class StopHook(Hook):
     """Ends a training at the end of the iteration when a signal says so, sent by ``kill`` or a scheduler.
 
     It saves a checkpoint, ``stopped.pth``, and ends with exit code 128 plus the signal's number, which is 143 for
-    SIGTERM. ``resume=True`` goes on from there. It is enough that one of several processes gets the signal. Accumulated
-    gradients are not part of a checkpoint, so they are brought to their optimizer step first. A second signal ends the
-    process at once.
+    SIGTERM. ``resume=True`` continues from there. It is enough that one of several processes gets the signal.
+    Accumulated gradients are not part of a checkpoint, so they are brought to their optimizer step first. A second
+    signal ends the process at once.
 
-    MMEngine's ``EpochBasedTrainLoop`` cannot go on within an epoch. A run of it saves nothing here and goes on from its
-    last checkpoint. ``tools/train.py`` has this hook in any case.
+    MMEngine's ``EpochBasedTrainLoop`` cannot resume within an epoch. A run of it saves nothing here and continues from
+    its last checkpoint. ``tools/train.py`` has this hook in any case.
 
     Args:
         signals: names of the signals.
@@ -71,9 +71,9 @@ class StopHook(Hook):
             return
         name, loop = signal.Signals(received).name, runner.train_loop
         if isinstance(loop, IterBasedTrainLoop) or getattr(loop, 'resumes_within_epoch', False):
-            what = f'{self._save(runner)} is saved, and resume=True goes on from there'
+            what = f'{self._save(runner)} is saved, and resume=True continues from there'
         else:
-            what = (f'{type(loop).__name__} cannot go on within an epoch, so resume=True goes on from the last '
+            what = (f'{type(loop).__name__} cannot resume within an epoch, so resume=True continues from the last '
                     'checkpoint')
         runner.logger.info(f'{name}: the training ends after iteration {runner.iter + 1}; {what}')
         self.after_train(runner)
