@@ -57,6 +57,9 @@ def _prepare() -> None:
     from hypothesis import settings
     from mmdet.utils import register_all_modules
     from mmengine.model import BaseModule
+
+    from tests.processes.once import find_out_once
+    find_out_once()
     torch.set_num_threads(1)
     register_all_modules()
     BaseModule._dump_init_info = lambda *args, **kwargs: None  # type: ignore[method-assign]
