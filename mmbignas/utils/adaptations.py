@@ -70,8 +70,8 @@ def statistics_method(owner: type, name: str) -> Callable[..., Any]:
 def format_configs_once() -> None:
     """Keep the formatted texts of the last configs.
 
-    ``Config.pretty_text`` has yapf format the whole config, which takes half a second for a detector's. A Runner asks
-    for it three times until it trains, and again for each checkpoint, while all other processes wait.
+    ``Config.pretty_text`` has yapf format the whole config, which takes tenths of a second. A Runner asks for it three
+    times until it trains, and again for each checkpoint, while all other processes wait.
     The same text in the same style is formatted only once here.
     """
     formatter = mmengine_config.FormatCode
