@@ -11,10 +11,9 @@ from .version import __version__
 check_dependencies()  # before anything below imports torch or an mm* package
 
 from . import data, distill, elastic, evaluation, models, ops, supernet, train
-from .utils.adaptations import allow_mmengine_checkpoints, format_configs_once
+from .utils.adaptations import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
-format_configs_once()
 
 __all__ = ['ConfigError', 'DependencyError', '__version__', 'data', 'distill', 'elastic', 'evaluation', 'models', 'ops',
            'supernet', 'train']

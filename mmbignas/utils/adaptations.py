@@ -2,7 +2,6 @@
 
 - :func:`allow_mmengine_checkpoints`, once, when ``mmbignas`` is imported: torch's weights-only loader reads the
   checkpoints that MMEngine writes.
-- :func:`format_configs_once`, likewise: the text of a config is formatted once, not each time that MMEngine needs it.
 - :func:`exact_metrics`, for a while: MMDetection's metrics round nothing.
 
 One more stands where its topic is: :class:`mmbignas.utils.distributed.Alone` replaces torch's world of processes for a
@@ -13,20 +12,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache, wraps
 from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import config as mmengine_config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint
 
 FORKS_LOADER = '_safe_torch_load'  # of mmengine.runner.checkpoint, in onedl-mmengine alone
 STATISTICS = ('min', 'max', 'mean', 'current')
-TEXTS = 16  # formatted configs that are kept, some kilobytes each
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -65,28 +61,6 @@ def statistics_method(owner: type, name: str) -> Callable[..., Any]:
     if owner is not HistoryBuffer or name not in STATISTICS:
         raise UnpicklingError(f'the checkpoint asks for attribute {name!r} of {owner!r}, which is not safe to load')
     return getattr(HistoryBuffer, name)
-
-
-def format_configs_once() -> None:
-    """Keep the formatted texts of the last configs.
-
-    ``Config.pretty_text`` has yapf format the whole config, which takes tenths of a second. A Runner asks for it three
-    times until it trains, and again for each checkpoint, while all other processes wait.
-    The same text in the same style is formatted only once here.
-    """
-    formatter = mmengine_config.FormatCode
-    if hasattr(formatter, '__wrapped__'):  # done before
-        return
-
-    @lru_cache(TEXTS)
-    def kept(text: str, style: tuple, options: tuple) -> tuple:
-        return formatter(text, style_config=dict(style), **dict(options))
-
-    @wraps(formatter)
-    def format_code(text: str, style_config: dict[str, Any], **options: Any) -> tuple:
-        return kept(text, tuple(style_config.items()), tuple(options.items()))
-
-    mmengine_config.FormatCode = format_code
 
 
 @contextmanager

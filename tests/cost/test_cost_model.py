@@ -60,7 +60,7 @@ def subnets(cost_model: CostModel, count: int, seed: int = 0) -> list[Subnet]:
     return [space.max(), space.min(), *(space.sample(rng) for _ in range(count))]
 
 
-@pytest.mark.parametrize(('config', 'count'), [('retinanet_r18_supnet', 2), ('retinanet_r18_supnet_bccd', 4)])
+@pytest.mark.parametrize(('config', 'count'), [('retinanet_r18_supnet', 3), ('retinanet_r18_supnet_bccd', 15)])
 def test_shipped_detectors_at_full_resolution(config: str, count: int) -> None:
     model_cfg = Config.fromfile(ROOT / 'configs' / f'{config}.py').model
     model, cost_model = MODELS.build(model_cfg), CostModel(on_meta(model_cfg), [(768, 1344)])
@@ -95,7 +95,7 @@ def test_small_detectors(name: str, size: tuple[int, int]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         cost_model = CostModel(on_meta(config), [size])
-    for subnet in subnets(cost_model, 5, seed=size[0]):
+    for subnet in subnets(cost_model, 10, seed=size[0]):
         check(config, model, cost_model, subnet, size)
 
 

@@ -10,11 +10,16 @@ INDEXED = ('mmdet', 'mmpretrain')
 
 
 def find_out_once():
-    """Have MMEngine keep what it found out about installed packages."""
+    """Have MMEngine keep what it found out about installed packages, and the text of a config that it formatted."""
     from mmengine.config import config, utils
-    if not hasattr(utils.load, 'cache_info'):
-        utils.load = functools.cache(utils.load)
-        config.is_installed = functools.cache(config.is_installed)
+    if hasattr(utils.load, 'cache_info'):
+        return
+    utils.load = functools.cache(utils.load)
+    config.is_installed = functools.cache(config.is_installed)
+    formatted = functools.cache(lambda text, style, options: formatter(text, style_config=dict(style), **dict(options)))
+    formatter = config.FormatCode  # a Runner has the same config formatted three times, and again for each checkpoint
+    config.FormatCode = lambda text, style_config, **options: formatted(
+        text, tuple(style_config.items()), tuple(options.items()))
 
 
 def warm_up():

@@ -6,13 +6,10 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config, config
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
-from yapf.yapflib import yapf_api
 
 import mmbignas  # noqa: F401  (its import is what is tested)
-from mmbignas.utils.adaptations import format_configs_once
 
 
 class Call:
@@ -90,25 +87,3 @@ def test_mmengine_loads_its_message_hub(tmp_path, message_hub):
 
 def test_raw_getattr_is_not_allowed():
     assert getattr not in torch.serialization.get_safe_globals()
-
-
-def test_the_text_of_a_config_is_formatted_once(monkeypatch):
-    """And it is the text that yapf makes of it."""
-    texts, real = [], yapf_api.FormatTree
-    monkeypatch.setattr(yapf_api, 'FormatTree', lambda *args, **kwargs: (texts.append(1), real(*args, **kwargs))[1])
-    cfg = Config(dict(model=dict(type='Toy', widths=list(range(60)), name=f'at {id(texts)}')))
-    first = cfg.pretty_text
-    assert (cfg.pretty_text, Config(cfg.to_dict()).pretty_text, len(texts)) == (first, first, 1)
-    cfg.model.widths[3] = -1
-    second = cfg.pretty_text
-    assert second != first and len(texts) == 2
-    assert max(map(len, second.splitlines())) < 80  # as pep8 has it
-    monkeypatch.setattr(config, 'FormatCode', config.FormatCode.__wrapped__)
-    assert cfg.pretty_text == second and len(texts) == 3
-    assert Config.fromstring(second, '.py').to_dict() == cfg.to_dict()
-
-
-def test_formatting_is_changed_once():
-    before = config.FormatCode
-    format_configs_once()
-    assert config.FormatCode is before
