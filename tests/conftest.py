@@ -5,6 +5,7 @@ imports none of it.
 """
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -56,6 +57,9 @@ def _prepare() -> None:
     from hypothesis import settings
     from mmdet.utils import register_all_modules
     from mmengine.model import BaseModule
+
+    from tests.processes.once import find_out_once
+    find_out_once()
     torch.set_num_threads(1)
     register_all_modules()
     BaseModule._dump_init_info = lambda *args, **kwargs: None  # type: ignore[method-assign]
@@ -79,6 +83,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if total > SLOW * cases:
             item.add_marker('slow')
     items.sort(key=lambda item: (whole_runs[item.path], -seconds[item.path], str(item.path)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector of garbage what is imported by now: MMEngine calls it for each data set that it builds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -83,18 +83,20 @@ def cases() -> Cases:
 
 
 def test_raw_outputs_are_those_of_the_supernet(tmp_path: Path, cases: Cases) -> None:
-    for name, subnet in cases.subnets.items():
+    """Of two subnets; those of the others are compared on their way to boxes."""
+    names = ['min', 'other']
+    for name in names:
         path = tmp_path / f'{name}.onnx'
         plain = cases.plain(name)
         check = export_onnx(plain, path, SIZE, classes=('a', 'b', 'c'), resize=dict(scale=(96, 64), keep_ratio=True))
-        cases.supernet.apply(subnet)
+        cases.supernet.apply(cases.subnets[name])
         assert check_raw(cases.model, path, (1, 2, 5)) < 1e-4
         assert check.max_abs_diff < 1e-4 < check.max_abs_output
         assert (check.path, check.outputs, check.batches, check.boxes) == (str(path), NAMES, [1, 2], None)
         assert check.size == path.stat().st_size
         assert check.params == sum(parameter.numel() for parameter in plain.parameters())
-    assert (tmp_path / 'min.onnx').stat().st_size < (tmp_path / 'max.onnx').stat().st_size
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(f'{name}.onnx' for name in cases.subnets)
+    assert (tmp_path / 'min.onnx').stat().st_size < (tmp_path / 'other.onnx').stat().st_size
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(f'{name}.onnx' for name in names)
     check_file(path)
 
 
@@ -116,15 +118,14 @@ def check_file(path: Path) -> None:
 
 
 def test_boxes_are_those_of_mmdetection(tmp_path: Path, cases: Cases) -> None:
-    """Of networks with as many boxes as fit, some, few, and none."""
+    """As many boxes as fit, some, few, and, of an image, none."""
     settings: dict[str, dict[str, Any]] = dict(
-        max=dict(score_thr=0.), min=dict(score_thr=0.4, min_bbox_size=12), random=dict(score_thr=0.95),
-        other=dict(score_thr=1.))
+        max=dict(score_thr=0.), min=dict(score_thr=0.4, min_bbox_size=12), random=dict(score_thr=0.95))
     counts: dict[str, list[int]] = {}
     for name, test_cfg in settings.items():
         plain = cases.plain(name, **test_cfg)
         path = tmp_path / f'{name}.onnx'
-        dynamic = name in ('max', 'random')
+        dynamic = name != 'min'
         check = export_onnx(plain, path, SIZE, boxes=True, dynamic_batch=dynamic)
         assert check.outputs == ['boxes', 'scores', 'labels']
         assert check.max_abs_diff < 1e-4 < check.max_abs_output
@@ -141,7 +142,7 @@ def test_boxes_are_those_of_mmdetection(tmp_path: Path, cases: Cases) -> None:
     assert set(counts['max']) == {30}
     assert min(counts['min']) > 5
     assert 0 < sum(counts['random']) < 40
-    assert set(counts['other']) == {0}
+    assert 0 in counts['random']
 
 
 def test_mmdetections_retinanet_one_image_at_a_time(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_other_boxes_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
         real = torch.minimum
         monkeypatch.setattr('torch.minimum', lambda boxes, limits: real(boxes, limits + 8))
     with pytest.raises(RuntimeError, match=r'other boxes than MMDetection: \d+ of the \d+ of MMDetection are missing'):
-        export_onnx(mmdet_retinanet(), tmp_path / 'x.onnx', SIZE, boxes=True)
+        export_onnx(mmdet_retinanet(), tmp_path / 'x.onnx', SIZE, boxes=True, dynamic_batch=False)
     assert not list(tmp_path.iterdir())
 
 

@@ -159,6 +159,7 @@ def main(folder, owner):
     for name in PACKAGES:
         with contextlib.suppress(ImportError):  # some packages are optional, and so are the tests that need them
             importlib.import_module(name)
+    importlib.import_module('once').warm_up()  # beside this script
     packages, mmbignas = listeners
     if os.fork() == 0:
         packages.close()

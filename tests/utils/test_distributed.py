@@ -143,10 +143,14 @@ def test_timeout_that_is_none(monkeypatch, timeout):
 
 
 def torchrun(folder, ending):
-    """A training in two processes, of which the second one ends before its third iteration."""
+    """A training in two processes, of which the second one ends before its third iteration.
+
+    What torchrun starts and watches are stand-ins of forked processes, so that these need no time for imports.
+    """
     (folder / 'config.py').write_text(CONFIG.format(ending=ending))
     output = python('-m', 'torch.distributed.run', '--nproc-per-node', 2, '--master-port', free_port(),
-                    'tools/train.py', folder / 'config.py', '--launcher', 'pytorch', '--work-dir', folder, code=1)
+                    'tests/processes/stand_in.py', 'tools/train.py', folder / 'config.py', '--launcher', 'pytorch',
+                    '--work-dir', folder, code=1)
     assert not list(folder.glob('*.pth'))
     return output
 
