@@ -25,8 +25,8 @@ class Shadow:
     """A copy of a supernet on the meta device: its tensors have shapes and no data, and operations need no arithmetic.
 
     The copy is divided into units, whose costs depend only on their own settings and the shapes of their inputs: the
-    blocks of a :class:`~mmbignas.models.SearchableBlocks`, any other searchable module as a whole, and the
-    greatest modules that contain neither.
+    blocks of a :class:`~mmbignas.models.SearchableBlocks`, any other searchable module as a whole, the units of an
+    elastic network (:class:`~mmbignas.elastic.units.ElasticUnits`), and the greatest modules that contain none of these.
 
     Args:
         model: the supernet, or a wrapper such as DDP around one. It is not changed, and its weights are not copied.
@@ -65,7 +65,10 @@ class Shadow:
     def _find_units(self) -> Iterator[tuple[str, nn.Module]]:
         model, searchable = self.supernet.model, set()
         paths = {module: path for path, module in model.named_modules()}
-        for owner in self.supernet.space.modules:
+        elastic: Any = getattr(model, 'elastic', None)
+        if hasattr(elastic, 'units'):
+            searchable.update(model.get_submodule(path) for path in elastic.units(model).paths)
+        for owner in self.supernet.space.modules if not searchable else ():
             if any(owner in inner for inner in self.nested.values()):
                 continue
             module = model.get_submodule(owner)
