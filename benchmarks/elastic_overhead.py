@@ -23,7 +23,7 @@ from mmbignas.supernet import Supernet, subnet_config, subnet_state_dict
 
 CONFIGS = dict(rtmdet='rtmdet/rtmdet_tiny_8xb32-300e_coco.py', retinanet='retinanet/retinanet_r50_fpn_1x_coco.py')
 SIZE, BATCH_SIZE = 320, 2
-BARS = dict(sandwich=1.05, max=1.01, subnet=1.05)
+BARS = dict(sandwich=1.05, max=1.01, subnet=1.08)
 APPLY_BAR, APPLIED = 2., 300  # milliseconds; number of subnets
 
 
