@@ -25,8 +25,6 @@ from mmbignas.elastic.watching import watching
 from mmbignas.errors import ConfigError
 from mmbignas.utils.models import tensors_in
 
-Amounts = tuple[int, int, int]  # MACs, operations, parameters
-
 
 class Product:
     """A number times widths of axes.
@@ -137,6 +135,7 @@ class CostFormula:
                             for channels, own in zip(gene.channels, gene.positions)} for gene in widths]
         self._gene_of_run = {gene.name: number for number, gene in enumerate(depths, len(widths))}
         self._has = bool(widths), bool(depths)
+        self._children = list(dict.fromkeys(term.child for term in terms))
         self._cells = self._divide(terms)
 
     def _operations(self, model: nn.Module, image: Tensor, known: Mapping[str, list[Node]]) -> list[Term]:
@@ -175,6 +174,10 @@ class CostFormula:
             genes = {self._gene_of_group[name] for name in groups if name in self._gene_of_group}
             genes |= {self._gene_of_run[run_of[path]] for path in term.blocks if run_of[path] in self._gene_of_run}
             cells[tuple(sorted(genes))].append(term)
+        for genes in sorted(cells, key=len):  # the fewer cells, the faster a look-up
+            above = next((other for other in cells if other != genes and set(genes) <= set(other)), None)
+            if above is not None:
+                cells[above] += cells.pop(genes)
         return [(genes, own, {}) for genes, own in cells.items()]
 
     def __call__(self, subnet: Mapping[str, Mapping[str, Any]]) -> dict[str, list[int]]:
@@ -188,30 +191,25 @@ class CostFormula:
             values += tuple(subnet['elastic.width']['out_channel'])
         if self._has[1]:
             values += tuple(subnet['elastic.depth']['depth'])
-        groups: dict[str, list[int]] = {}
+        amounts = []
         for genes, terms, table in self._cells:
             key = tuple([values[gene] for gene in genes])
             found = table.get(key)
             if found is None:
                 found = table[key] = self._sums(dict(zip(genes, key)), terms)
-            for child, (macs, ops, params) in found:
-                amounts = groups.get(child)
-                if amounts is None:
-                    groups[child] = [macs, ops, params]
-                else:
-                    amounts[0] += macs
-                    amounts[1] += ops
-                    amounts[2] += params
-        return {child: amounts for child, amounts in groups.items() if any(amounts)}
+            amounts.append(found)
+        total = list(map(sum, zip(*amounts)))
+        groups = {child: total[number:number + 3] for number, child in zip(range(0, len(total), 3), self._children)}
+        return {child: own for child, own in groups.items() if any(own)}
 
-    def _sums(self, values: Mapping[int, Any], terms: Iterable[Term]) -> list[tuple[str, Amounts]]:
-        """The sum of some terms for each child."""
+    def _sums(self, values: Mapping[int, Any], terms: Iterable[Term]) -> list[int]:
+        """MACs, operations and parameters of some terms for each child, one child after the other."""
         widths: dict[Atom, int] = {}
         for name, atom in self._atoms.items():
             gene = self._gene_of_group.get(name)
             if gene in values:
                 widths[atom] = self._positions[gene][int(values[gene])][name]  # type: ignore[index]
-        sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+        sums = [0] * (3 * len(self._children))
         names = {path: name for name, run in self._plan.runs.items() for path in run.blocks}
         for term in terms:
             depths = ((self._gene_of_run.get(names[path]), path) for path in term.blocks)
@@ -221,5 +219,5 @@ class CostFormula:
             amount = term.product.factor
             for node in term.product.nodes:
                 amount *= width(node, widths)
-            sums[term.child][term.kind] += amount
-        return [(child, (own[0], own[1], own[2])) for child, own in sums.items()]
+            sums[3 * self._children.index(term.child) + term.kind] += amount
+        return sums
