@@ -35,46 +35,24 @@ def run_tool(main: Callable[[], None]) -> None:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, kind: str = 'config file') -> None:
-    """Add the options that all tools with a config have in common.
-
-    Args:
-        parser: The parser of the tool. ``config`` becomes its next positional argument.
-        kind: What config it is, for ``--help``.
-    """
+    """Add the options that all tools with a config have in common; ``kind`` says in ``--help`` what config it is."""
     parser.add_argument('config', help=kind)
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='replace settings of the config, e.g. a.b=1 list=[1,2] "nested=[(1,2)]"',
-    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+                        help='replace settings of the config, e.g. a.b=1 list=[1,2] "nested=[(1,2)]"')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing have in common.
-
-    Args:
-        parser: The parser of the tool. ``config`` becomes its first positional argument.
-    """
+    """Add the options that training and testing have in common, ``config`` first."""
     add_config_arguments(parser)
     parser.add_argument('--work-dir', help='folder for logs and results (default: the config, then work_dirs/NAME)')
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='how the processes of a distributed run are started',
-    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how the processes of a distributed run are started')
     # torch.distributed.launch gives the rank this way, torchrun by the environment variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """Read the config file and apply ``--cfg-options``.
-
-    Args:
-        args: The parsed options of :func:`add_config_arguments`.
+    """Read the config file and apply ``--cfg-options``, both of :func:`add_config_arguments`.
 
     Raises:
         ConfigError: There is no such file.
@@ -90,17 +68,9 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config of a run and apply the common options.
+    """Read the config of a run, as :func:`read_config` does, and apply the options of :func:`add_common_arguments`.
 
-    Args:
-        args: The parsed options of :func:`add_common_arguments`.
-
-    Returns:
-        The config, with ``launcher`` and ``work_dir`` filled in.
-
-    Raises:
-        ConfigError: There is no such file.
-        DependencyError: The config uses MMPretrain, which cannot be used here.
+    ``launcher`` and ``work_dir`` are then filled in.
     """
     cfg = read_config(args)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -110,20 +80,13 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def default_work_dir(cfg: Config) -> str:
-    """The folder for results: that of the config, else ``work_dirs`` and the name of the config file.
-
-    Args:
-        cfg: A config that was read from a file.
-    """
+    """The folder for results: that of the config, else ``work_dirs`` and the name of the config file."""
     own = cfg.get('work_dir')
     return str(Path('work_dirs', Path(cfg.filename).stem)) if own is None else own
 
 
 def existing_checkpoint(path: str) -> str:
-    """Return the path of a checkpoint unchanged.
-
-    Args:
-        path: A file, or an address that MMEngine knows to load (``https://``, ``torchvision://``, ...).
+    """Return the path of a checkpoint, or an address that MMEngine knows to load (``https://``, ...), unchanged.
 
     Raises:
         ConfigError: It names a file that does not exist.
@@ -154,10 +117,7 @@ def image_sizes(args: argparse.Namespace, own: Any) -> Any:
 
 
 def image_size_pairs(pixels: Sequence[int]) -> list[tuple[int, int]]:
-    """Image sizes as they are typed after ``--image-size``, one or several.
-
-    Args:
-        pixels: Height and width in turn.
+    """Image sizes as they are typed after ``--image-size``: height and width in turn.
 
     Raises:
         ConfigError: A width is missing.

@@ -9,10 +9,11 @@ import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from .errors import DependencyError
 
-__all__ = ['check_dependencies', 'require_mmpretrain']
+__all__ = ['check_dependencies', 'require', 'require_mmpretrain']
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,24 @@ def require_mmpretrain(purpose: str) -> None:
         problem = f'torchvision is not installed. {_TORCHVISION_HINT}'
     if problem:
         raise DependencyError(_message(purpose, [problem], (MMPRETRAIN,)))
+
+
+def require(package: str, purpose: str, install: str) -> Any:
+    """Import a package that only some parts need.
+
+    Args:
+        package: Its name, or that of a module in it.
+        purpose: What needs it, for the message.
+        install: What pip is to install where it is missing.
+
+    Raises:
+        DependencyError: It cannot be imported.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise DependencyError(f'{purpose} needs {package}, which cannot be imported ({error}): '
+                              f"pip install '{install}'") from None
 
 
 def _torchvision_problem() -> str:

@@ -7,7 +7,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
-from mmbignas import ConfigError
 from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
 from mmbignas.data.check_data import check_files
 from mmbignas.evaluation.drawn_predictions import OF_CLASSIFIERS, OF_DETECTORS, drawn_by, predictions_of
@@ -42,7 +41,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     """
     checkpoint = args.checkpoint or cfg.get('load_from')
     if checkpoint is None:
-        raise ConfigError(f'CHECKPOINT is missing, and {args.config} has no load_from')
+        raise must_be('CHECKPOINT', f'a checkpoint, as {args.config} has no load_from', None)
     cfg.load_from = existing_checkpoint(checkpoint)
     cfg.resume = False  # the config that a resumed training left in its work dir says True
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -56,10 +55,8 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
                           'others)', type_name(cfg.test_cfg))
         hook = cfg.get('default_hooks', {}).get('visualization')
         if hook is None:
-            raise ConfigError(
-                '--show and --show-dir need default_hooks=dict(visualization=dict(type=...)) with '
-                f'{OF_DETECTORS.hook} or {OF_CLASSIFIERS.hook}, and a visualizer in the config'
-            )
+            raise must_be('default_hooks.visualization', f'dict(type=...) with {OF_DETECTORS.hook} or '
+                          f'{OF_CLASSIFIERS.hook}, beside a visualizer, for --show and --show-dir', None)
         predictions = drawn_by(type_name(hook))
         hook.update(predictions.drawing(args.show_dir, cfg.work_dir), show=args.show, wait_time=args.wait_time)
 

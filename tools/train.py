@@ -5,7 +5,6 @@ import argparse
 import torch
 from mmengine.config import Config
 
-from mmbignas import ConfigError
 from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
 from mmbignas.data.check_data import check_files
 from mmbignas.train import ResumeHook, StopHook
@@ -65,7 +64,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         use_amp(cfg)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise ConfigError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
+            raise must_be('auto_scale_lr', 'dict(base_batch_size=...) for --auto-scale-lr', cfg.get('auto_scale_lr'))
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         cfg.resume = True

@@ -10,7 +10,7 @@ from typing import Any
 from mmbignas.analysis.accuracy_plots import check_sample
 from mmbignas.analysis.accuracy_sample import COST_NAMES, AccuracySample, EvaluatedSubnet, format_size
 from mmbignas.analysis.figures import BLACK, BLUE, MARK_COLOURS, VERMILION, size_colours
-from mmbignas.errors import DependencyError
+from mmbignas.dependencies import require
 from mmbignas.space import IMAGE_SIZE
 from mmbignas.utils.files import replacing
 from mmbignas.utils.units import format_macs, format_params
@@ -70,7 +70,7 @@ def write_page(sample: AccuracySample, path: str | Path, command: Callable[[Eval
         DependencyError: without plotly.
     """
     check_sample(sample)
-    go = _plotly()
+    go = require('plotly.graph_objects', 'the page of subnets', 'mmbignas[search]')
     views = [(cost, metric) for metric in dict.fromkeys([sample.metric1, sample.metric2]) if metric or not
              sample.metric1 for cost in sample.costs()]
     figure = go.Figure(_traces(go, sample, *views[0]))
@@ -91,15 +91,6 @@ def write_page(sample: AccuracySample, path: str | Path, command: Callable[[Eval
     text = PAGE.format(title=html.escape(title), plot=plot, options=_options(sample))
     with replacing(path) as aside:
         aside.write_text(text, encoding='utf-8')
-
-
-def _plotly() -> Any:
-    try:
-        import plotly.graph_objects as go
-    except ImportError as error:
-        raise DependencyError(f'the page needs plotly, which cannot be imported ({error}): pip install '
-                              "'mmbignas[search]'") from None
-    return go
 
 
 def _traces(go: Any, sample: AccuracySample, cost: str, metric: str | None) -> list[Any]:

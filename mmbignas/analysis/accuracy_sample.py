@@ -12,7 +12,6 @@ from typing import Any
 
 from terminaltables import AsciiTable
 
-from mmbignas.analysis.pareto import pareto_front
 from mmbignas.space import IMAGE_SIZE, ImageSize, json_number
 from mmbignas.utils.files import replacing
 from mmbignas.utils.units import format_macs, format_params
@@ -94,16 +93,13 @@ class AccuracySample:
         """The subnet with the best ``metric1`` and, among equals, the fewest MACs; ``None`` without subnets."""
         return next(iter(self._best_first(self.subnets)), None)
 
-    def near(self, macs: int, percent: int = 1) -> list[EvaluatedSubnet]:
-        """The subnets with these MACs, give or take this percentage; the best by ``metric1`` first.
+    def near(self, macs: int) -> list[EvaluatedSubnet]:
+        """The subnets within 1 % of these MACs: the best by ``metric1`` first, among equals the one with fewer MACs."""
+        return self._best_first(own for own in self.subnets if 100 * abs(own.macs - macs) <= macs)
 
-        Among equals, the one with fewer MACs is first.
-        """
-        return self._best_first(own for own in self.subnets if 100 * abs(own.macs - macs) <= percent * macs)
-
-    def best_near(self, macs: int, percent: int = 1, count: int = 10) -> list[EvaluatedSubnet]:
-        """The best ``count`` subnets of :meth:`near`, best first."""
-        return self.near(macs, percent)[:count]
+    def best_near(self, macs: int) -> list[EvaluatedSubnet]:
+        """The best ten subnets of :meth:`near`, best first."""
+        return self.near(macs)[:10]
 
     def nearest(self, macs: int) -> EvaluatedSubnet | None:
         """The subnet whose MACs are nearest to these and, among equals, the best; ``None`` without subnets."""
@@ -206,10 +202,8 @@ class AccuracySample:
         """Write a table with one row per subnet: its costs, all its metrics as they are, and its settings.
 
         ``pareto`` is 1 for the subnets on the front of MACs and ``metric1``, ``best_near_<mark>`` the place, from 1, of
-        the best ten within 1 % of a mark. A metric that a subnet lacks is an empty cell.
-
-        Args:
-            path: the file; it appears when it is complete.
+        the best ten within 1 % of a mark. A metric that a subnet lacks is an empty cell. The file appears when it is
+        complete.
         """
         front = {id(own) for own in self.front('macs')}
         places = {f'best_near_{name}': {id(own): place for place, own in enumerate(self.best_near(macs), 1)}
@@ -228,6 +222,30 @@ class AccuracySample:
             writer = csv.DictWriter(file, names, lineterminator='\n')
             writer.writeheader()
             writer.writerows(rows)
+
+
+def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
+    """The points that no other beats by being at most as expensive and at least as good, and strictly better in one.
+
+    Args:
+        costs: the less, the better.
+        values: as many; the more, the better.
+
+    Returns:
+        list: their places, by ascending cost and so by ascending value. Among equal points, the first counts.
+
+    Raises:
+        ValueError: for different numbers of costs and values, or one that is not a number.
+    """
+    points = list(zip(costs, values, strict=True))
+    if any(own != own for point in points for own in point):
+        raise ValueError('costs and values have to be numbers, not NaN')
+    front: list[int] = []
+    # The sort keeps the order of equal points.
+    for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1])):
+        if not front or points[place][1] > points[front[-1]][1]:
+            front.append(place)
+    return front
 
 
 def _metric_cell(name: str, subnet: EvaluatedSubnet) -> str:

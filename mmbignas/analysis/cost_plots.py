@@ -29,15 +29,7 @@ MAX_BINS = 60
 
 
 def draw_macs(sample: CostSample, path: str | Path) -> Figure:
-    """Draw how the MACs are distributed.
-
-    Args:
-        sample: the costs.
-        path: PNG file to write.
-
-    Returns:
-        Figure: what was drawn.
-    """
+    """Draw how the MACs are distributed into a PNG file."""
     with rc_context(FONT_SIZES):
         figure, axis, unit = _begin(sample)
         values = [macs / unit for macs in sample.macs]
@@ -54,15 +46,7 @@ def draw_macs(sample: CostSample, path: str | Path) -> Figure:
 
 
 def draw_macs_params(sample: CostSample, path: str | Path) -> Figure:
-    """Draw MACs against numbers of parameters, in a colour for each image size.
-
-    Args:
-        sample: the costs.
-        path: PNG file to write.
-
-    Returns:
-        Figure: what was drawn.
-    """
+    """Draw MACs against numbers of parameters into a PNG file, in a colour for each image size."""
     with rc_context(FONT_SIZES):
         figure, axis, unit = _begin(sample)
         params_unit, prefix = prefix_for(sample.largest.params)

@@ -16,13 +16,7 @@ NEAR_PERCENT = (1, 5)
 
 
 class CostFigures(Protocol):
-    """What one subnet costs, such as a :class:`mmbignas.cost.Cost`.
-
-    Args:
-        macs: multiply-adds.
-        ops: operations, those counted as MACs included.
-        params: number of parameters.
-    """
+    """What one subnet costs, such as a :class:`mmbignas.cost.Cost`."""
 
     @property
     def macs(self) -> int: ...

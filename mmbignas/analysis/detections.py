@@ -14,8 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 
-from mmbignas.analysis.figures import COLOURS
-from mmbignas.utils.files import replacing
+from mmbignas.analysis.figures import COLOURS, save_figure
 
 # In inches, except font sizes and dots per inch.
 WIDTH, GAP, LINE, LEGEND_LINE, FONT_SIZE, SCORE_SIZE, DPI = 4.1, 0.1, 0.22, 0.27, 11, 8, 100
@@ -65,7 +64,7 @@ def draw_subnets(columns: Mapping[str, Sequence[Any]], images: Sequence[np.ndarr
         handles = [Patch(color=colours[label], label=classes[label]) for label in shown]
         figure.legend(handles=handles, loc='lower center', ncols=min(len(shown), per_line), frameon=False,
                       fontsize=FONT_SIZE, borderaxespad=0.2)
-    _save(figure, Path(path))
+    save_figure(figure, path, DPI)
     return figure
 
 
@@ -73,11 +72,6 @@ def _good_ones(instances: InstanceData, score_thr: float) -> InstanceData:
     """The detections that are good enough, the best ones last, so that they are drawn on top."""
     kept = instances[instances.scores >= score_thr]
     return kept[kept.scores.argsort()]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as aside:
-        figure.savefig(aside, dpi=DPI, format='png')
 
 
 def _draw_image(axis: Axes, image: np.ndarray, instances: InstanceData, colours: Mapping[int, str],

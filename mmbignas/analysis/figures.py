@@ -66,8 +66,13 @@ def finish(figure: Figure, path: str | Path) -> None:
     """Put the legend below the axis, where it covers nothing, and write the PNG file, which appears when complete."""
     legend = figure.legend(loc='outside lower left', frameon=False)
     figure.set_size_inches(WIDTH, HEIGHT + LEGEND_LINE * len(legend.get_texts()))
+    save_figure(figure, path, DPI)
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int) -> None:
+    """Write a PNG file with this many dots per inch; it appears when it is complete."""
     with replacing(path) as aside:
-        figure.savefig(aside, dpi=DPI, format='png')
+        figure.savefig(aside, dpi=dpi, format='png')
 
 
 def size_colours(sizes: Iterable[ImageSize]) -> dict[ImageSize, str]:

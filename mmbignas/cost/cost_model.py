@@ -25,7 +25,8 @@ class ModuleCost(NamedTuple):
 
     Args:
         macs: multiply-adds of convolutions and linear layers, which papers and the configs' ``flops_range`` call FLOPs.
-        ops: the total of MMEngine's complexity analysis, which also counts normalisation, upsampling and pooling.
+        ops: the total of MMEngine's complexity analysis, which also counts normalisation, upsampling and pooling: the
+            figure of MMDetection's ``get_flops.py``.
         params: number of parameters.
     """
 
@@ -38,11 +39,8 @@ class Cost(NamedTuple):
     """What a subnet costs.
 
     Args:
-        macs: multiply-adds of convolutions and linear layers, which papers and the configs' ``flops_range`` call FLOPs.
-        ops: the total of MMEngine's complexity analysis, which also counts normalisation, upsampling and pooling: the
-            figure of MMDetection's ``get_flops.py``.
-        params: number of parameters.
-        modules: the same of each child of the model, e.g. ``backbone``; '' for what belongs to none.
+        macs, ops, params: see :class:`ModuleCost`.
+        modules: the same for each child of the model, e.g. ``backbone``; '' for what belongs to none.
     """
 
     macs: int
@@ -106,14 +104,7 @@ class CostModel:
         return size
 
     def __call__(self, subnet: Subnet) -> Cost:
-        """The cost of a subnet.
-
-        Args:
-            subnet: a canonical subnet of :attr:`space`.
-
-        Raises:
-            ConfigError: for a subnet of another space.
-        """
+        """The cost of a canonical subnet of :attr:`space`. Raises ConfigError for a subnet of another space."""
         size = self._size(subnet)
         try:
             groups = self._looked_up[size](subnet) if self._divided else self._as_a_whole(subnet)
@@ -125,9 +116,6 @@ class CostModel:
 
     def calls(self, subnet: Subnet) -> list[Call]:
         """What a subnet computes on one image, in order: blocks and other units, and torch functions between them.
-
-        Args:
-            subnet: a canonical subnet of :attr:`space`.
 
         Raises:
             ConfigError: for a subnet of another space, or a model whose cost is not the sum of its blocks' costs.

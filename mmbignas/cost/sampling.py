@@ -33,7 +33,8 @@ class SubnetSampling:
         mode: ``random``: drawn by the strategies of the space's elements; ``uniform``: each subnet with the same
             probability; ``traverse``: ``count`` of them evenly spaced in the order of their numbers; those in the
             range are kept.
-        flops_range: ``[low, high]`` of the MACs, see :func:`~mmbignas.utils.units.parse_range`; ``None`` for no limit.
+        flops_range: ``[low, high]`` of the MACs, either end a number, a string such as ``'20G'``, or ``None``; see
+            :func:`~mmbignas.utils.units.parse_range`. ``None`` for no limit.
 
     Raises:
         ConfigError: for settings that are not allowed.
@@ -49,31 +50,15 @@ class SubnetSampling:
         self.low, self.high = parse_range(flops_range, 'flops_range')
 
     def draw(self, cost_model: CostModel, rng: random.Random) -> Draws:
-        """Draw from the space of a cost model.
-
-        Args:
-            cost_model: the costs and their space.
-            rng: where the randomness comes from; the same state gives the same subnets.
-
-        Raises:
-            ConfigError: for a range that lies outside what the space reaches.
-        """
+        """Draw from the space of a cost model, see :class:`Draws`; the same state of ``rng`` gives the same subnets."""
         return Draws(self, cost_model, rng)
 
 
 def climb(space: SearchSpace, start: Subnet, value: Callable[[Subnet], float]) -> Subnet:
-    """Go from neighbour to neighbour as long as one has a greater value.
+    """Go from neighbour to neighbour as long as one has a greater value; return the subnet without a better neighbour.
 
     This ends at once if the value grows with every element and the start is the largest subnet. MACs, for example, do
     not grow with the number of groups.
-
-    Args:
-        space: the search space.
-        start: where to begin.
-        value: what to maximise.
-
-    Returns:
-        Subnet: one with no better neighbour.
     """
     genome, best = Genome(space), value(start)
     while True:

@@ -120,11 +120,7 @@ class Shadow:
         return torch.empty(1, image_channels(self.supernet.model), *size, device='meta')
 
     def run(self, subnet: Subnet, image: Tensor) -> None:
-        """Let a subnet compute an image.
-
-        Raises:
-            ConfigError: when it cannot.
-        """
+        """Let a subnet compute an image. Raises ConfigError when it cannot."""
         self.supernet.apply({path: subnet[path] for path in subnet})
         def compute(model: nn.Module) -> None:
             model(image, mode='tensor') if isinstance(model, BaseModel) else model(image)

@@ -64,13 +64,7 @@ class CalibrationImages:
         return cls(num_images, (own or {}).get('dataloader')).resolve(cfg) if num_images else None
 
     def resolve(self, cfg: Mapping[str, Any]) -> CalibrationImages:
-        """Find out, before anything slow, which dataloader it is, and make sure that its files exist.
-
-        Args:
-            cfg: config of the run.
-
-        Returns:
-            CalibrationImages: this one.
+        """Find out, before anything slow, which dataloader of a run's config it is; return this object.
 
         Raises:
             ConfigError: for a dataloader that is missing or names files that do not exist.
@@ -85,14 +79,7 @@ class CalibrationImages:
         return self
 
     def load(self, log: Callable[[str], Any] = print) -> list[Any]:
-        """Load this process's share of the images.
-
-        Args:
-            log: is told what is going on.
-
-        Returns:
-            list: batches, as :func:`~mmbignas.supernet.calibrate_bn` takes them.
-        """
+        """Load this process's share: batches, as :func:`~mmbignas.supernet.calibrate_bn` takes them."""
         assert self.dataloader is not None, 'resolve comes first'
         return load_fixed_images(self.dataloader, self.num_images, 'BN calibration', log, _without_ground_truth)
 

@@ -86,7 +86,7 @@ class FixedSampler(Sampler[int]):
     Args:
         dataset: the data set.
         num_images: number of images.
-        seed: seed of the choice.
+        seed: seed of the choice; MMEngine gives every sampler one.
 
     Attributes:
         dataset: the data set, for batch samplers that look at the images' shapes.
@@ -125,11 +125,7 @@ class ShareOfBatches(Sampler[list[int]]):
 
 
 class WrappedDataset(Dataset):
-    """A data set within another, which has its length and attributes.
-
-    Args:
-        dataset: the inner one.
-    """
+    """A data set within another, which has its length and attributes."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset

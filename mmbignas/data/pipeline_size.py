@@ -35,24 +35,13 @@ def sized_model_config(model_cfg: Mapping[str, Any], cfg: Mapping[str, Any], mod
 
 
 def interpolation_of(cfg: Mapping[str, Any]) -> str:
-    """How a run resizes images where there are several image sizes: as its test, validation or training says.
-
-    Args:
-        cfg: config of the run.
-    """
+    """How the run of a config resizes images to several sizes: as its test, validation or training says."""
     stages = [cfg.get(f'{stage}_cfg') or {} for stage in ('test', 'val', 'train')]
     return next((own['interpolation_type'] for own in stages if 'interpolation_type' in own), 'bicubic')
 
 
 def image_sizes_of(cfg: Mapping[str, Any]) -> Any:
-    """The image size or sizes of a run, as its test says, or its validation where the test says nothing.
-
-    Args:
-        cfg: config of the run.
-
-    Returns:
-        what stands there; ``None`` where there is nothing.
-    """
+    """The image size or sizes in the config of a run: the test's, else the validation's, else ``None``."""
     stages = [cfg.get(f'{stage}_cfg') or {} for stage in ('test', 'val')]
     return next((own['image_size'] for own in stages if own.get('image_size') is not None), None)
 
@@ -83,11 +72,7 @@ def pipeline_size(cfg: Mapping[str, Any]) -> ImageSize | None:
 
 
 def own_preprocessor(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Config of the data preprocessor of :func:`sized_model_config`; ``None`` where a run has another one.
-
-    Args:
-        cfg: config of a run with a subnet alone.
-    """
+    """Config of the data preprocessor of :func:`sized_model_config`; ``None`` where a run has another one."""
     preprocessor = _preprocessor(cfg)
     return preprocessor if type_name(preprocessor) == RESIZED else None
 

@@ -156,11 +156,7 @@ class NumberedBatches(BatchSampler):
 
 
 class SeededDraws(WrappedDataset):
-    """A data set that seeds the augmentations of each image; otherwise, it is the one that it wraps.
-
-    Args:
-        dataset: the data set.
-    """
+    """A data set that seeds the augmentations of each image; otherwise, it is the one that it wraps."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Hooks such as MMDetection's PipelineSwitchHook replace the data set's pipeline.

@@ -20,22 +20,10 @@ from mmbignas.utils.rules import must_be, one_of
 
 # The modes of torch.nn.functional.interpolate that are for images.
 INTERPOLATIONS = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
+INTERPOLATION = one_of(INTERPOLATIONS)
 ANTIALIASED = ('bilinear', 'bicubic')
 GROUND_TRUTH = ('gt_instances', 'ignored_instances', 'proposals')
 MAPS = ('gt_sem_seg', 'gt_panoptic_seg')
-
-
-def check_interpolation(interpolation: Any, key: str) -> str:
-    """Make sure that torch resizes images in this way.
-
-    Args:
-        interpolation: what the config says.
-        key: its place in the config.
-
-    Raises:
-        ConfigError: if it does not.
-    """
-    return str(one_of(INTERPOLATIONS).check(interpolation, key))
 
 
 @contextmanager
@@ -126,7 +114,7 @@ class Resizer:
             raise must_be(key, f'None with {type(inner).__name__}, which has no data_preprocessor', list(image_size))
         self.preprocessor, self.key = preprocessor, key
         self.image_size = check_image_size(inner, image_size, key)
-        check_interpolation(interpolation, 'interpolation')
+        INTERPOLATION.check(interpolation, 'interpolation')
         self.divisor = int(getattr(preprocessor, 'pad_size_divisor', 1))
         self.pad_value = getattr(preprocessor, 'pad_value', 0)
         self.interpolation: dict[str, Any] = dict(mode=interpolation)

@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
 from mmbignas.distill.adapters import Adapters
-from mmbignas.distill.job import IN_PLACE, DistillJob, places, without_output
+from mmbignas.distill.job import IN_PLACE, DistillJob, check_outputs, places
 from mmbignas.distill.recorder import OutputRecorder, Outputs
 from mmbignas.train.trial_pass import trial_batch, trial_pass
 from mmbignas.utils.rules import must_be
@@ -19,7 +19,7 @@ STATE = 'distill_adapters'  # key in checkpoints
 
 
 def build_adapters(runner: Any, jobs: Sequence[DistillJob], teachers: Mapping[str, nn.Module]) -> None:
-    """Create the adapters of jobs, for the widths that a few training images show.
+    """Create the adapters of jobs for the widths that a few training images have at their modules.
 
     Args:
         runner: the runner, about to train.
@@ -44,11 +44,8 @@ def build_adapters(runner: Any, jobs: Sequence[DistillJob], teachers: Mapping[st
     recorder.remove()
     for job in jobs:
         taught = student if job.teacher == IN_PLACE else _outputs(teachers[job.teacher], job, batch)
-        for field, names, outputs in (('mimic_name', job.names, student),
-                                      ('teacher_mimic_name', job.teacher_names, taught)):
-            for name in names:
-                if not outputs.get(name):
-                    raise without_output(f'{job.key}.{field}', name)
+        check_outputs(student, [job], 'mimic_name')
+        check_outputs(taught, [job], 'teacher_mimic_name')
         assert job.adapters is not None
         job.adapters.build([student[name] for name in job.names], [taught[name] for name in job.teacher_names])
 
@@ -125,14 +122,10 @@ class AdapterTraining:
 
 
 def check_left_over(checkpoint: Mapping[str, Any], trained: Iterable[AdapterTraining | None]) -> None:
-    """Refuse to resume a run without adapters that it had, as the optimizer's state has them too.
-
-    Args:
-        checkpoint: to resume from.
-        trained: those of all hooks.
+    """Refuse to resume a run without adapters that it had, since the optimizer's state has them too.
 
     Raises:
-        ConfigError: for adapters in the checkpoint that no hook has.
+        ConfigError: for adapters in the checkpoint that none of the hooks has.
     """
     known = {name for own in trained if own is not None for name in own.adapters}
     left = {name.partition('.')[0] for name in checkpoint.get(STATE, {})} - known

@@ -50,10 +50,5 @@ class Adapters(nn.Module):
                 self._layer_of[index, call] = name
 
     def forward(self, index: int, outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Map the outputs of a student's module.
-
-        Args:
-            index: number of the module in the job.
-            outputs: its outputs.
-        """
+        """Map the outputs of the student's module with this number in the job."""
         return [self.layers[self._layer_of[index, call]](x) for call, x in enumerate(outputs)]

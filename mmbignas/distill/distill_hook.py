@@ -10,7 +10,7 @@ from torch import nn
 
 from mmbignas.distill.adapter_training import STATE, AdapterTraining, build_adapters, check_left_over
 from mmbignas.distill.in_place import InPlaceTeacher
-from mmbignas.distill.job import IN_PLACE, DistillJob, check_replaced, places, set_aside, without_output
+from mmbignas.distill.job import IN_PLACE, DistillJob, check_outputs, check_replaced, places, set_aside
 from mmbignas.distill.parsing import parse_jobs
 from mmbignas.distill.recorder import OutputRecorder, data_samples_of
 from mmbignas.distill.teacher import TeacherDistillation, parse_teachers
@@ -26,7 +26,7 @@ from mmbignas.utils.rules import boolean, must_be
 
 @HOOKS.register_module()
 class DistillHook(Hook):
-    """The losses between what students and teachers put out at the same modules.
+    """Adds losses between the outputs of students and teachers at the same modules.
 
     A job names modules, a loss, and one or several teachers. The teacher ``max`` is the largest subnet of the same
     iteration: in-place distillation (BigNAS, section 3.1), which is what happens without ``teacher``. The outputs of
@@ -192,10 +192,7 @@ class DistillHook(Hook):
         if not jobs:
             return
         outputs = self._recorder.stop()
-        for job in jobs.values():
-            for name in job.names:
-                if not outputs.get(name):
-                    raise without_output(f'{job.key}.mimic_name', name, f'the pass of {subnet_pass.name}')
+        check_outputs(outputs, jobs.values(), 'mimic_name', f'the pass of {subnet_pass.name}')
         if subnet_pass.is_max:
             self._in_place.keep(subnet_pass, outputs)
             return

@@ -41,11 +41,7 @@ class InPlaceTeacher:
         """Let the largest subnet see what a student is about to see, unless it has.
 
         It computes in training mode, without gradients and without dropping anything, and leaves no trace in running
-        statistics and random states.
-
-        Args:
-            runner: the runner, whose model computes as the student.
-            subnet_pass: the student's pass.
+        statistics and random states. Afterwards the model computes as the student again.
         """
         if not self.same_pixels or not self._outputs or subnet_pass.image_size in self._outputs:
             return
@@ -70,12 +66,7 @@ class InPlaceTeacher:
         return self._outputs.get(subnet_pass.image_size) or self._outputs[self._own_size]
 
     def check(self, subnet_pass: SubnetPass, job: DistillJob, outputs: Outputs) -> None:
-        """Refuse outputs that depend on the image size, where the student's is another one.
-
-        Args:
-            subnet_pass: the student's pass.
-            job: the job.
-            outputs: the student's.
+        """Refuse student's outputs that depend on the image size, where the teacher's images were of another one.
 
         Raises:
             ConfigError: for a module with such outputs.

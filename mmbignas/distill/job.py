@@ -113,15 +113,21 @@ def places(jobs: Iterable[DistillJob], field: str) -> dict[str, str]:
     return found
 
 
-def without_output(key: str, name: str, where: str = 'a forward pass') -> ConfigError:
-    """The error for a named module that had no output.
+def check_outputs(outputs: Outputs, jobs: Iterable[DistillJob], field: str, where: str = 'a forward pass') -> None:
+    """Make sure that the modules that jobs name had outputs.
 
     Args:
-        key: where the config names it.
-        name: path of the module.
-        where: the pass.
+        outputs: what was recorded.
+        jobs: the jobs.
+        field: ``mimic_name`` or ``teacher_mimic_name``.
+        where: the pass, for the message.
+
+    Raises:
+        ConfigError: for a module without.
     """
-    return ConfigError(f'{key} must be modules that every forward pass calls: {name!r} has no output in {where}')
+    for name, key in places(jobs, field).items():
+        if not outputs.get(name):
+            raise ConfigError(f'{key} must be modules that every forward pass calls: {name!r} has no output in {where}')
 
 
 def _differing(ours: Sequence[tuple[int, ...]], theirs: Sequence[tuple[int, ...]]) -> str:
@@ -133,10 +139,6 @@ def _differing(ours: Sequence[tuple[int, ...]], theirs: Sequence[tuple[int, ...]
 
 def check_replaced(losses: Mapping[str, Any], jobs: Iterable[DistillJob]) -> None:
     """Make sure that the model has the losses that the jobs replace, or had them before another job replaced them.
-
-    Args:
-        losses: what the model returns in mode ``loss``.
-        jobs: the jobs.
 
     Raises:
         ConfigError: for a name that is not there or, as it has no ``loss`` in it, is not trained on.

@@ -32,8 +32,7 @@ def parse_jobs(jobs: Any, key: str, teachers: Sequence[str] = ()) -> dict[str, D
         teachers: names of the teachers there are, beside the largest subnet.
 
     Returns:
-        dict: name -> job, in the same order. A job with several teachers has an entry for each,
-        ``<job>_<teacher>``.
+        dict: name -> job, in the same order. A job with several teachers has an entry for each, ``<job>_<teacher>``.
 
     Raises:
         ConfigError: for a job that is not complete or has values that are not allowed.

@@ -69,11 +69,7 @@ def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
 
 
 def pairs(student: ModuleOutputs, teacher: ModuleOutputs) -> Iterator[tuple[Tensor, Tensor]]:
-    """The tensors to compare, of all modules.
-
-    Raises:
-        ValueError: where one has more than the other.
-    """
+    """The tensors to compare, of all modules. Raises ValueError where one has more than the other."""
     for ours, theirs in zip(student, teacher, strict=True):
         yield from zip(ours, theirs, strict=True)
 

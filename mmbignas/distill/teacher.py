@@ -13,7 +13,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmbignas.data.calibration_images import DEFAULT_IMAGES, CalibrationImages
-from mmbignas.distill.job import IN_PLACE, DistillJob, places, set_aside, without_output
+from mmbignas.distill.job import IN_PLACE, DistillJob, check_outputs, places, set_aside
 from mmbignas.distill.recorder import OutputRecorder, Outputs, data_samples_of
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
@@ -43,11 +43,7 @@ class Teacher:
     key: str = 'teacher'
 
     def check_files(self) -> None:
-        """Make sure that the local files are there.
-
-        Raises:
-            ConfigError: for one that is not.
-        """
+        """Make sure that the local files are there. Raises ConfigError for one that is not."""
         if isinstance(self.config, str) and not Path(self.config).is_file():
             raise ConfigError(f'{self.key}.config: config file not found: {self.config}')
         if '://' not in self.checkpoint and not Path(self.checkpoint).is_file():
@@ -108,16 +104,15 @@ class Teacher:
 class TeacherDistillation:
     """Adds the losses between a model and its teacher to those that the model returns in mode ``loss``.
 
-    This is done by hooks of the model itself, so under every training loop, in every process of DDP, with mixed
-    precision and accumulated gradients. The teacher is given what the model is given, once for each batch, also
-    where several forward passes train on one. It is no part of the model. The losses that a job replaces are not
-    trained on.
+    Forward hooks of the model itself do this, so it works in every training loop and every process of DDP, with mixed
+    precision and with accumulated gradients. The teacher is given what the model is given, once per batch, even where
+    several forward passes train on it. It is not part of the model. The losses that a job replaces are not trained on.
 
     Args:
         model: the student, not a wrapper.
         teacher: a network with ``forward(..., mode='tensor')``, in eval mode, on the model's device.
         jobs: name -> job. The loss is called ``loss_distill_<name>``.
-        iteration: says the number of the iteration, for the warm-up.
+        iteration: returns the number of the iteration, for the warm-up.
 
     Raises:
         ConfigError: for a module that is not in the model or in the teacher. In a forward pass: for one without an
@@ -176,19 +171,12 @@ class TeacherDistillation:
             return None
         outputs, losses = self._recorder.stop(), {**losses}
         set_aside(losses, jobs.values())
+        check_outputs(outputs, jobs.values(), 'mimic_name', 'a forward pass of the model')
+        check_outputs(self._taught, jobs.values(), 'teacher_mimic_name', 'a forward pass of the teacher')
         data_samples = data_samples_of(args or kwargs)  # MMEngine gives a batch as the one or the other
         for name, job in jobs.items():
-            self._check(job, outputs)
             losses[f'loss_distill_{name}'] = job(outputs, self._taught, self.iteration(), data_samples)
         return losses
-
-    def _check(self, job: DistillJob, outputs: Outputs) -> None:
-        """Refuse modules without an output."""
-        for field, names, found, whose in (('mimic_name', job.names, outputs, 'the model'),
-                                           ('teacher_mimic_name', job.teacher_names, self._taught, 'the teacher')):
-            for name in names:
-                if not found.get(name):
-                    raise without_output(f'{job.key}.{field}', name, f'a forward pass of {whose}')
 
 
 def parse_teachers(cfg: Any, key: str) -> dict[str, Teacher]:

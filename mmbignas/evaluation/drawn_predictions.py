@@ -1,4 +1,4 @@
-"""What becomes of predictions, which detectors and classifiers have other classes for."""
+"""How predictions are kept and drawn, for which MMDetection and MMPretrain have different classes."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -49,23 +49,15 @@ OF_CLASSIFIERS = Predictions('DumpResults', 'VisualizationHook', dict(enable=Tru
 
 
 def drawn_by(hook: str) -> Predictions:
-    """What predictions a hook draws.
-
-    Args:
-        hook: name of its class; others than MMPretrain's are taken to be derived from MMDetection's.
-    """
+    """What the hook of this class draws; those other than MMPretrain's are taken to be derived from MMDetection's."""
     return OF_CLASSIFIERS if hook == OF_CLASSIFIERS.hook else OF_DETECTORS
 
 
 @contextmanager
 def drawn_apart(hooks: Iterable[Hook], name: str) -> Iterator[None]:
-    """Let the hooks that draw predictions into a folder do it in one below, called so.
+    """Let the hooks that draw predictions into a folder use one below it, called ``name``.
 
-    Pictures have the names of their images, and those of several networks would replace each other.
-
-    Args:
-        hooks: of a run.
-        name: of the network.
+    Pictures have the names of their images, so those of several networks would replace each other.
     """
     before = []
     for hook in hooks:
@@ -87,9 +79,5 @@ def is_detector(model: nn.Module) -> bool:
 
 
 def predictions_of(model: nn.Module) -> Predictions:
-    """How the predictions of a model are kept and drawn.
-
-    Args:
-        model: a detector of MMDetection, or another model, whose predictions are taken as MMPretrain's are.
-    """
+    """How the predictions of a model are kept and drawn; what is no detector is treated as a classifier."""
     return OF_DETECTORS if is_detector(model) else OF_CLASSIFIERS

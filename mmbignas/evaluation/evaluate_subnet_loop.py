@@ -32,31 +32,27 @@ LATENCY: dict[str, Any] = dict(backend='torch', device='cpu', threads=1, batch_s
 
 @LOOPS.register_module()
 class EvaluateSubnetLoop(SubnetValLoop):
-    """Evaluates subnets like :class:`SubnetValLoop`, and says beside it what they cost; for ``test_cfg``.
+    """Evaluates subnets like :class:`SubnetValLoop`, and says what they cost; for ``test_cfg``.
 
-    The costs come first, so that nothing is evaluated in vain if one cannot be had. The table at the end has a line a
+    The costs come first: if one cannot be determined, nothing is evaluated. The table at the end has one line per
     subnet: MACs, parameters, latency and the main metrics. ``evaluation.json`` in the run's folder has everything; it
-    is written anew after each evaluation. As ``val_cfg`` it works too: the costs are then found out before the first
+    is written again after each evaluation. As ``val_cfg`` it works too: the costs are then determined before the first
     validation, and the file is that of the last one.
 
     Args:
-        runner, dataloader, evaluator: as MMEngine gives them to a loop.
-        subnets: see :class:`SubnetValLoop`.
-        calib_bn: likewise.
+        runner, dataloader, evaluator, subnets, calib_bn, fp16, interpolation_type: see :class:`SubnetValLoop`.
         image_size: ``[height, width]`` in pixels, as the model sees it, for MACs and latency; a list of such sizes
             to choose from where the subnets were trained in several, and each is then evaluated in its own.
-        interpolation_type: see :class:`SubnetValLoop`.
         latency: how the exported networks are measured: ``backend``, ``device`` and ``threads`` as for
             :func:`~mmbignas.latency.measure_latency`, ``batch_size``; by default PyTorch, one thread of the CPU
             and one image. ``None`` for no latency.
         metric1: name of the metric in the table, e.g. ``coco/bbox_mAP``; ``None`` for the first one.
-        metric2: of one more.
-        fp16: evaluate in half precision.
+        metric2: name of one more.
 
     Raises:
-        ConfigError: for arguments that are not allowed, a model whose costs cannot be had, or metrics that cannot be
-            there. That metrics of one's own have another name may show in the first evaluation, whose results are
-            written nevertheless.
+        ConfigError: for arguments that are not allowed, a model whose costs cannot be determined, or metrics that
+            cannot exist. For metrics of your own this may only show after the first evaluation, whose results are
+            written nonetheless.
         DependencyError: when a package of the latency back end is missing.
     """
 
@@ -95,7 +91,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
         """Measure and evaluate all subnets.
 
         Returns:
-            dict: ``'<subnet>/<metric>'`` -> value, as of :class:`SubnetValLoop`.
+            dict: ``'<subnet>/<metric>'`` -> value, as for :class:`SubnetValLoop`.
 
         Raises:
             ConfigError: when there is no ``metric1`` or ``metric2`` among the metrics.

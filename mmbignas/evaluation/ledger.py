@@ -1,4 +1,4 @@
-"""What is known of each evaluated subnet, in a file that survives whatever happens to the run."""
+"""What is known about each evaluated subnet, in a file that survives whatever happens to the run."""
 from __future__ import annotations
 
 import fcntl
@@ -16,10 +16,10 @@ from mmbignas.utils.files import replacing
 
 
 class Ledger:
-    """A file of JSON lines: first what the figures are of, then one line a subnet.
+    """A file of JSON lines: first what the figures belong to, then one line per subnet.
 
     A line is on the disk when :meth:`append` returns. A process that is killed while it writes one leaves at most a
-    part of that line, which is passed over. Several processes may append at the same time.
+    part of that line, which is skipped. Several processes may append at the same time.
 
     Args:
         path: the file; it is made, with its folder, if it is not there.
@@ -49,11 +49,7 @@ class Ledger:
         check_identity(header.get('identity'), identity, str(self.path))
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add a subnet.
-
-        Args:
-            line: what is known of it; ``number`` is its number in the space.
-        """
+        """Add a subnet: what is known about it, with its ``number`` in the space."""
         with _locked(self.path), self.path.open('rb+') as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(end - 1)
@@ -77,15 +73,10 @@ class Ledger:
 
 
 def check_identity(found: Any, expected: Mapping[str, str], where: str) -> None:
-    """Make sure that figures are those of this run's supernet, space and data.
-
-    Args:
-        found: the identity that was kept with them.
-        expected: that of this run.
-        where: where they are.
+    """Make sure that the figures that are kept somewhere are those of this run's supernet, space and data.
 
     Raises:
-        ConfigError: naming what differs.
+        ConfigError: naming what differs between the identity that was found with them and the one expected.
     """
     if not isinstance(found, Mapping):
         raise ConfigError(f'{where}: is no record of evaluated subnets; give another folder')
@@ -116,11 +107,8 @@ def _locked(path: Path) -> Iterator[None]:
 def only_run(path: Path) -> Iterator[None]:
     """Keep other runs from evaluating the same subnets; the processes of a distributed run are one.
 
-    Args:
-        path: the ledger.
-
     Raises:
-        ConfigError: when another run writes to it.
+        ConfigError: when another run writes to the ledger.
     """
     if not is_main_process():
         yield

@@ -24,7 +24,7 @@ def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def json_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics as any JSON reader takes them: ``None`` for what is not finite, as of a class without boxes."""
+    """Metrics as any JSON reader takes them: ``None`` for what is not finite, as for a class without boxes."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, list):
@@ -87,14 +87,14 @@ def _restricted(metric: Any, dataset: Any, indices: Sequence[int], key: str) -> 
 
 
 class WantedMetrics:
-    """Notices metrics that do not exist as soon as that can be known.
+    """Finds metrics that the config names but that do not exist, as soon as possible.
 
     COCO's evaluation gives no metric at all where nothing was detected, so a metric that is missing may still come.
 
     Args:
         wanted: place in the config -> name of a metric, or ``None``.
-        scorer: evaluates subnets. MMDetection's and MMPretrain's metrics are tried out at once; of one's own, only the
-            prefix is known.
+        scorer: evaluates subnets. MMDetection's and MMPretrain's metrics are tried out at once; of other ones, only
+            the prefix is known.
 
     Raises:
         ConfigError: when a wanted metric cannot come, with what can.
@@ -116,7 +116,7 @@ class WantedMetrics:
         """Take note of the metrics of a subnet.
 
         Args:
-            names: their names, those of metrics that are no number too.
+            names: their names, also of metrics that are no numbers.
 
         Returns:
             str: the first metric of all, ``None`` as long as there was none.

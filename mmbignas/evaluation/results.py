@@ -1,4 +1,4 @@
-"""What came out of the evaluation of many subnets, as files for people and programs."""
+"""The results of evaluating many subnets, as files for people and programs."""
 from __future__ import annotations
 
 import copy
@@ -35,7 +35,7 @@ def write_results(sample: AccuracySample, folder: Path, command: Callable[[Evalu
         folder: where the files go; it exists.
         command: gives the command that exports a subnet, for the page.
         log: is given the report for people.
-        predicted: what is predicted of other subnets, for ``results.json``.
+        predicted: what is predicted for other subnets, for ``results.json``.
 
     Returns:
         dict: how many subnets there are, the metrics of the best one, and those of the best one near each mark.
@@ -82,7 +82,7 @@ def write_config(cfg: Config, key: str, path: Path) -> None:
 
 
 def export_command(config: Path, checkpoint: str | None) -> Callable[[EvaluatedSubnet], str]:
-    """What has to be typed to export a subnet.
+    """The command that exports a subnet.
 
     Args:
         config: file of :func:`write_config`, with all that was changed on the command line: the numbers of subnets
@@ -99,12 +99,12 @@ def export_command(config: Path, checkpoint: str | None) -> Callable[[EvaluatedS
 
 
 class Progress:
-    """Says now and then how many subnets are finished, which is the best so far, and how long the rest will take.
+    """Logs from time to time how many subnets are finished, which is the best, and how long the rest will take.
 
     Args:
         total: how many there are in all.
         done: how many are finished already.
-        log: is told.
+        log: takes the lines.
     """
 
     def __init__(self, total: int, done: int, log: Callable[[str], Any]) -> None:
@@ -178,16 +178,11 @@ def predict_others(sample: AccuracySample, space: SearchSpace, costs: Callable[[
 
 
 def report(prediction: Mapping[str, Any]) -> str:
-    """A prediction for people.
-
-    Args:
-        prediction: of :func:`predict_others`.
-    """
+    """What :func:`predict_others` returned, for people."""
     tau = prediction['kendall_tau']
     tau = 'none' if tau is None else f'{tau:.3f}'
-    lines = [f'predicted {prediction["metric"]}: Kendall tau {tau} with the evaluated one, '
-             f'held out in turn, of {prediction["number"]} subnets; of {prediction["predicted"]} others the most is '
-             'expected of:']
+    lines = [f'predicted {prediction["metric"]}: Kendall tau {tau} with the evaluated one, on {prediction["number"]} '
+             f'subnets that were held out in turn; the best of {prediction["predicted"]} others are expected to be:']
     for name, entries in prediction.items():
         if name.startswith('best') and entries:
             described = [f'subnet {own["number"]} ({own["predicted"]:.4f}, {format_macs(own["macs"])})'

@@ -18,13 +18,12 @@ from mmbignas.utils.rules import errors_below, integer
 
 @LOOPS.register_module()
 class SampleAccuracyLoop(BaseLoop):
-    """Draws subnets, calibrates and evaluates each, and says which are the best; for ``test_cfg`` or ``val_cfg``.
+    """Draws subnets, calibrates and evaluates each, and reports the best; for ``test_cfg`` or ``val_cfg``.
 
-    Every finished subnet is a line of ``sample_accuracy/ledger.jsonl`` in the work dir, on the disk before the next
-    one begins. The same command goes on where it was interrupted, by ``kill -9`` or otherwise, and repeats none. The
-    results lie beside it, see :func:`~mmbignas.evaluation.results.write_results`. As ``val_cfg`` each validation has a
-    folder of its own. The model is the same afterwards as before, see
-    :meth:`~mmbignas.evaluation.scorer.SubnetScorer.running`.
+    Every finished subnet is a line of ``sample_accuracy/ledger.jsonl`` in the work dir, on the disk before the next one
+    begins. After an interruption, even by ``kill -9``, the same command continues and repeats nothing. The results are
+    beside it, see :func:`~mmbignas.evaluation.results.write_results`. As ``val_cfg`` each validation has a folder of
+    its own. The model is the same afterwards as before, see :meth:`~mmbignas.evaluation.scorer.SubnetScorer.running`.
 
     Args:
         runner, dataloader, evaluator: as MMEngine gives them to a loop.
@@ -33,11 +32,8 @@ class SampleAccuracyLoop(BaseLoop):
             :func:`~mmbignas.data.resizing.at_resolution`; the data pipeline has to give the largest.
         lut_path: latency table, from which latencies are predicted.
         seed: of the draws.
-        subnet_count: how many subnets. A larger number in a later run goes on with the same draws, but for
-            ``traverse``, which walks in other steps then.
-        subnet_sample_mode: ``random``, ``uniform`` or ``traverse``, see
-            :class:`~mmbignas.cost.sampling.SubnetSampling`.
-        flops_range: ``[low, high]`` of the MACs, either end a number, a string such as ``'20G'``, or ``None``.
+        subnet_count, subnet_sample_mode, flops_range: see :class:`~mmbignas.cost.sampling.SubnetSampling`. A larger
+            number in a later run goes on with the same draws, except for ``traverse``, which then walks in other steps.
         **survey: ``metric1``, ``metric2``, ``calib_bn``, ``val_images``, ``baseline_flops``, ``large_flops``,
             ``sample_with_finetune``, ``parallel``, ``predicted_count``, ``fp16``, ``interpolation_type``, see
             :class:`~mmbignas.evaluation.survey.SubnetSurvey`.

@@ -5,8 +5,7 @@ import inspect
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from mmbignas.analysis import CostSample, draw_macs, draw_macs_params
 from mmbignas.analysis.cost_sample import NEAR_PERCENT
 from mmbignas.cost import CostModel
 from mmbignas.cost.sampling import SubnetSampling
+from mmbignas.data import is_one_size
 from mmbignas.latency import LatencyPredictor, LatencyTable
 from mmbignas.registry import LOOPS
 from mmbignas.space import SearchSpace, json_number
@@ -34,17 +34,14 @@ FILES = ('subnets.jsonl', 'summary.json', 'macs.png', 'macs_params.png')
 class SampleFlops:
     """Draws subnets of a model, and writes down and draws what they cost.
 
-    As elsewhere in the field, the arguments' FLOPs are multiply-adds; whatever is written or drawn says MACs.
+    As usual in the field, the arguments' FLOPs are multiply-adds; whatever is written or drawn says MACs.
 
     Args:
         image_size: ``[height, width]`` in pixels, or a list of them to choose from.
-        subnet_count: how many subnets.
-        subnet_sample_mode: ``random``, ``uniform`` or ``traverse``, see
-            :class:`~mmbignas.cost.sampling.SubnetSampling`.
-        flops_range: ``[low, high]`` of the MACs, either end a number, a string such as ``'20G'``, or ``None``.
+        subnet_count, subnet_sample_mode, flops_range: see :class:`~mmbignas.cost.sampling.SubnetSampling`.
         baseline_flops: MACs of a network to compare with, a number or a string such as ``'20G'``: how many subnets
-            come near it is told, and it is marked in the pictures.
-        large_flops: the same of a second network.
+            come near it is reported, and it is marked in the pictures.
+        large_flops: the same for a second network.
         lut_path: latency table, from which latencies are predicted.
         seed: of the draws.
 
@@ -55,8 +52,8 @@ class SampleFlops:
     def __init__(self, image_size: Any = None, subnet_count: int = 10_000, subnet_sample_mode: str = 'random',
                  flops_range: Any = None, baseline_flops: Any = None, large_flops: Any = None,
                  lut_path: str | None = None, seed: int = 0) -> None:
-        single = isinstance(image_size, Sequence) and all(isinstance(pixels, Integral) for pixels in image_size)
-        self.image_sizes = SearchSpace({}, [image_size] if single or image_size is None else image_size).image_sizes
+        single = image_size is None or is_one_size(image_size)
+        self.image_sizes = SearchSpace({}, [image_size] if single else image_size).image_sizes
         self.sampling = SubnetSampling(subnet_count, subnet_sample_mode, flops_range)
         marks = dict(baseline=baseline_flops, large=large_flops)
         self.marks = {name: parse_amount(value, f'{name}_flops') for name, value in marks.items() if value is not None}
@@ -148,8 +145,8 @@ class SampleFlopsLoop(BaseLoop):
         """Draw the subnets.
 
         Returns:
-            dict: how many subnets came out, and minimum, median and maximum of their MACs and parameters; and how many
-            are within so many percent of each network to compare with.
+            dict: how many subnets there are; minimum, median and maximum of their MACs and parameters; and how many
+            are within 1 and 5 % of each network to compare with.
         """
         self.runner.call_hook('before_test')
         self.runner.call_hook('before_test_epoch')

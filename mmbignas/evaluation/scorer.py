@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mmbignas.data.check_data import check_dataset_files
 from mmbignas.data.fixed_images import with_chosen_images
-from mmbignas.data.resizing import at_resolution, check_interpolation
+from mmbignas.data.resizing import INTERPOLATION, at_resolution
 from mmbignas.evaluation.bn_calibration_hook import BNCalibrationHook
 from mmbignas.evaluation.brief_finetuning import BriefFinetuning
 from mmbignas.evaluation.drawn_predictions import drawn_apart
@@ -32,7 +32,8 @@ from mmbignas.utils.random_states import preserved_rng
 from mmbignas.utils.rules import boolean, check_options, integer, must_be, one_of
 
 TRIAL_IMAGES = 4
-RULES = dict(fp16=boolean(), parallel=one_of(('images', 'subnet')), val_images=integer(1).or_none(), seed=integer(0))
+RULES = dict(fp16=boolean(), parallel=one_of(('images', 'subnet')), val_images=integer(1).or_none(), seed=integer(0),
+             interpolation_type=INTERPOLATION)
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class SubnetScorer:
             images as they are.
         interpolation_type: how images are resized, one of :data:`~mmbignas.data.resizing.INTERPOLATIONS`.
         many: for loops that compare many subnets. Metrics then have all their digits, also where MMDetection rounds; no
-            hooks are called around batches; after the first subnet nothing is logged, as it is the same each time; and
-            the workers of the dataloader live as long as it.
+            hooks are called around batches; after the first subnet nothing is logged, since it is the same each time;
+            and the workers of the dataloader are kept.
         parallel: with several processes, ``images``: all evaluate the same subnet, each its share of the images; or
             ``subnet``: each evaluates subnets of its own.
         val_images: evaluate on so many images, a fixed choice that depends on ``seed`` alone; ``None`` for all.
@@ -88,7 +89,7 @@ class SubnetScorer:
         dataloader: the dataloader.
         evaluator: the evaluator.
         finetuning: the brief training of each subnet; ``None`` for none.
-        own_world: makes a context in which, where each process evaluates subnets of its own, each works alone.
+        own_world: makes a context in which each process works alone, where each evaluates subnets of its own.
     """
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list, *,
@@ -98,7 +99,7 @@ class SubnetScorer:
         stage = stage_of(runner, dataloader)
         key = f'{stage}_cfg'
         check_options(key, locals(), RULES)
-        self.interpolation = check_interpolation(interpolation_type, f'{key}.interpolation_type')
+        self.interpolation = interpolation_type
         self.runner, self.fp16, self.only_size = runner, fp16, only_size
         self.many, self.parallel = many, parallel
         if calib_bn and not any(isinstance(hook, BNCalibrationHook) for hook in runner.hooks):
@@ -161,14 +162,7 @@ class SubnetScorer:
             self.runner.call_hook(f'after_{stage}')
 
     def evaluate(self, subnet_eval: SubnetEval) -> dict[str, Any]:
-        """Evaluate a subnet, within :meth:`running`.
-
-        Args:
-            subnet_eval: the subnet, and whether it is calibrated.
-
-        Returns:
-            dict: its metrics. COCO's evaluation gives none where nothing was detected.
-        """
+        """The metrics of a subnet, within :meth:`running`; COCO's evaluation gives none where nothing was detected."""
         subnet, runner = subnet_eval.subnet, self.runner
         with ExitStack() as stack:
             stack.enter_context(self.own_world())
@@ -211,15 +205,10 @@ class SubnetScorer:
         return outputs
 
     def trial(self, metrics: Sequence[BaseMetric]) -> list[str]:
-        """The names that metrics give for a few images, with the model as it is.
+        """The names that some of the evaluator's metrics give for a few images, with the model as it is.
 
-        In all processes the images are the same. Model, metrics and random states stay as they are.
-
-        Args:
-            metrics: some of the evaluator's.
-
-        Returns:
-            list: names; none for a data set that can only be iterated over.
+        There are none for a data set that can only be iterated over. In all processes the images are the same. Model,
+        metrics and random states stay as they are.
         """
         model, dataset = self.runner.model, self.dataloader.dataset
         if not metrics or isinstance(dataset, IterableDataset):
@@ -244,12 +233,7 @@ def stage_of(runner: Any, dataloader: Any) -> str:
 
 @contextmanager
 def silence(logger: logging.Logger, level: int = logging.WARNING) -> Iterator[None]:
-    """Let nothing below a level through, of the logger, and nothing of what prints, as pycocotools does.
-
-    Args:
-        logger: the logger.
-        level: of what is logged nevertheless.
-    """
+    """Let a logger pass only this level and above, and print nothing, as pycocotools would."""
     before = logger.level
     logger.setLevel(level)
     try:

@@ -28,10 +28,10 @@ RULES = dict(subnet_count=integer(1), seed=integer(0), study_name=text(),
 class SubnetSearchLoop(BaseLoop):
     """Searches for the best subnets under constraints, with Optuna; for ``test_cfg`` or ``val_cfg``.
 
-    The study is kept in a storage: a file in ``search`` in the work dir, or a data base. Whatever is killed, the same
-    command goes on with it. Processes that are started with the same storage, on as many machines as one likes, work on
-    one study, and none evaluates the subnets of another; ``optuna-dashboard`` shows it meanwhile. Each process writes
-    the results at its end, see :func:`~mmbignas.evaluation.results.write_results`; those of the last one are complete.
+    The study is kept in a storage: a file in ``search`` in the work dir, or a database. Whatever is killed, the same
+    command continues it. Processes that are started with the same storage, on any number of machines, work on one
+    study, and none evaluates the subnets of another; ``optuna-dashboard`` shows it meanwhile. Each process writes the
+    results at its end, see :func:`~mmbignas.evaluation.results.write_results`; those of the last one are complete.
 
     Args:
         runner, dataloader, evaluator: as MMEngine gives them to a loop.
@@ -40,20 +40,19 @@ class SubnetSearchLoop(BaseLoop):
         lut_path: latency table, from which latencies are predicted.
         seed: of the search.
         subnet_count: how many subnets to evaluate, all processes and earlier runs together; where several processes ask
-            for the last one at the same moment, there may be one more of each.
-        constraints: any of ``macs``, ``params`` and ``latency_ms`` (with ``lut_path``) -> the most that is allowed,
-            or ``[low, high]``; see :class:`~mmbignas.search.Constraints`. They are checked before anything is
-            evaluated.
+            for the last one at the same moment, each may add one.
+        constraints: any of ``macs``, ``params`` and ``latency_ms`` (with ``lut_path``) -> the most that is allowed, or
+            ``[low, high]``; see :class:`~mmbignas.search.Constraints`. They are checked before anything is evaluated.
         objectives: names of metrics, which are maximised, and of costs (``macs``, ``params``, ``latency_ms``), which
             are minimised; ``None`` for ``metric1`` and ``macs``.
         sampler: one of :data:`~mmbignas.search.SAMPLERS`, or ``dict(type=..., **arguments of Optuna's class)``;
             ``None`` for :data:`~mmbignas.search.DEFAULT_SAMPLER`.
-        predictor: ``dict(candidates=100, min_subnets=30)``, or some of it: as soon as so many subnets are evaluated, a
-            regression chooses among so many candidates; ``None`` for none, see :class:`~mmbignas.search.SubnetStudy`.
+        predictor: ``dict(candidates=100, min_subnets=30)``, or a part of it: once ``min_subnets`` are evaluated, a
+            regression chooses among the candidates; ``None`` for none, see :class:`~mmbignas.search.SubnetStudy`.
         storage: a file, or a URL such as ``postgresql://user@host/name``; ``None`` for ``search/study.db``.
         study_name: of the study in its storage.
-        stale_after: seconds after which a process of another machine that does not report is taken for dead, and its
-            subnet given to others.
+        stale_after: seconds after which a process of another machine that does not report is considered dead, and its
+            subnet is given to others.
         **survey: ``metric2``, ``calib_bn``, ``val_images``, ``baseline_flops``, ``large_flops``,
             ``sample_with_finetune``, ``parallel``, ``predicted_count``, ``fp16``, ``interpolation_type``, see
             :class:`~mmbignas.evaluation.survey.SubnetSurvey`.
@@ -119,7 +118,10 @@ class SubnetSearchLoop(BaseLoop):
             barrier()
             run.lines = self._finished()
             if is_main_process():
-                self._say_where(storage, len(run.lines))
+                from mmbignas.search.storage import dashboard_address
+
+                self.runner.logger.info(f'the study has {len(run.lines)} subnets; to look at it: optuna-dashboard '
+                                        f'{dashboard_address(storage)}')
         return run.metrics
 
     def _open_study(self, costs: SubnetCosts, storage: Any, run: SurveyRun | None = None) -> Any:
@@ -128,12 +130,6 @@ class SubnetSearchLoop(BaseLoop):
         name = self.study_name + (f'_{run.version}' if run is not None and run.version else '')
         return SubnetStudy(costs.space, costs, self.objectives, storage, name=name,
                            identity={} if run is None else run.identity, **self._settings)
-
-    def _say_where(self, storage: Any, count: int) -> None:
-        from mmbignas.search.storage import dashboard_address
-
-        self.runner.logger.info(f'the study has {count} subnets; to look at it: optuna-dashboard '
-                                f'{dashboard_address(storage)}')
 
     def _finished(self) -> list[dict[str, Any]]:
         """What is known of each evaluated subnet, in the order in which they were proposed."""
@@ -161,7 +157,7 @@ class SubnetSearchLoop(BaseLoop):
         return None if number[0] is None else self.survey.costs.space[number[0]]
 
     def _ask(self) -> int | None:
-        """Get the number of a subnet; wait for those that others are evaluating before giving up."""
+        """The number of a subnet, after waiting for those that others are evaluating; ``None`` if there are enough."""
         waiting = False
         while True:
             counts = self.study.counts()

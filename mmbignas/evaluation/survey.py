@@ -1,4 +1,4 @@
-"""Costs and accuracies of many subnets, and what is written of them."""
+"""Costs and accuracies of many subnets, and what is written about them."""
 from __future__ import annotations
 
 import random
@@ -81,7 +81,7 @@ class SurveyRun:
         folder: for its files. Each validation of a training has a folder of its own.
         identity: hashes of what the figures depend on.
         version: tells the validations of a training apart, also where a training is repeated; '' in a test.
-        lines: to be filled with what is known of each evaluated subnet; those of the first process count.
+        lines: to be filled with what is known about each evaluated subnet; those of the first process count.
         metrics: at the end, how many subnets were evaluated, and what the best of them reach.
     """
 
@@ -114,7 +114,7 @@ class SubnetSurvey:
         calib_bn: calibrate the BN statistics of each subnet.
         baseline_flops: MACs of a network to compare with, e.g. ``'20G'``: the best subnets near it are listed.
         large_flops: of a second one.
-        predicted_count: predict ``metric1`` of so many other subnets from those that were evaluated, see
+        predicted_count: predict ``metric1`` for this many other subnets from those that were evaluated, see
             :func:`~mmbignas.evaluation.results.predict_others`; 0 for none.
         seed: of the draws, and of the choice of images.
         **scoring: ``val_images``, ``sample_with_finetune``, ``parallel``, ``fp16`` and ``interpolation_type``, see
@@ -188,13 +188,7 @@ class SubnetSurvey:
                                     *([scorer.interpolation, scorer.only_size] if resized else [])]))
 
     def score(self, subnet: Subnet) -> dict[str, Any]:
-        """Calibrate and evaluate a subnet.
-
-        Args:
-            subnet: a subnet of the space.
-
-        Returns:
-            dict: all that is known of it, as JSON can hold it.
+        """Calibrate and evaluate a subnet of the space; return all that is known about it, as JSON can hold it.
 
         Raises:
             ConfigError: when there is no ``metric1`` or ``metric2`` among its metrics.

@@ -55,14 +55,7 @@ class Network(nn.Module):
         self.output_names = _output_names(model, outputs)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the raw outputs.
-
-        Args:
-            images: ``(N, C, H, W)``, normalised.
-
-        Returns:
-            tuple: one tensor for each of ``output_names``.
-        """
+        """Compute the raw outputs, one for each of ``output_names``, of normalised images ``(N, C, H, W)``."""
         return tuple(tensors_in(self.model(images, mode='tensor')))
 
     def random_images(self, count: int) -> Tensor:
@@ -74,11 +67,8 @@ class Network(nn.Module):
 def check_plain(model: nn.Module) -> None:
     """Make sure that a model is one network and not many.
 
-    Args:
-        model: the model, with or without weights.
-
     Raises:
-        ConfigError: when it was built from a config with spaces, be it with a single choice each.
+        ConfigError: when it was built from a config with spaces, even with a single choice each.
     """
     # A searchable module whose config has numbers has a space, too: of itself.
     spaces = {path: module.search_space for path, module in model.named_modules()
@@ -109,7 +99,7 @@ def trace(network: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool) -
 
 def describe(network: Network, classes: Sequence[str] | None = None,
              resize: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What somebody has to know who gives images to a network, as plain data.
+    """What you have to know to give images to a network, as plain data.
 
     Args:
         network: the network.
@@ -123,9 +113,9 @@ def describe(network: Network, classes: Sequence[str] | None = None,
 
     Returns:
         dict: ``image_size`` (height, width), ``resize``, ``padding`` (where, and when), ``pad_size_divisor``,
-        ``pad_value``, ``bgr_to_rgb`` (whether the order of the channels of an image as OpenCV reads it is to be turned
-        round), ``channels`` (their order after that, ``RGB`` or ``BGR``; ``None`` where there are not three), ``mean``
-        and ``std`` (of the channels after that; ``None`` for images that are not normalised) and ``classes``.
+        ``pad_value``, ``bgr_to_rgb`` (whether the channels of an image as OpenCV reads it are to be reversed),
+        ``channels`` (their order after that, ``RGB`` or ``BGR``; ``None`` where there are not three), ``mean`` and
+        ``std`` (of the channels after that; ``None`` for images that are not normalised) and ``classes``.
     """
     preprocessor: Any = getattr(network.model, 'data_preprocessor', None)
     normalises = getattr(preprocessor, '_enable_normalize', False)

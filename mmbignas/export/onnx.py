@@ -5,14 +5,13 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmbignas.errors import DependencyError
+from mmbignas.dependencies import require
 from mmbignas.export.comparison import ExportCheck, compare_boxes, compare_raw
 from mmbignas.export.detection import BOX_OUTPUTS, ONNX_TRANSLATIONS, DetectionNetwork
 from mmbignas.export.network import TRACED_BATCH, Network, describe, trace
@@ -49,8 +48,8 @@ def export_onnx(model: nn.Module, path: str | Path, image_size: Sequence[int], b
                 resize: Mapping[str, Any] | None = None, overwrite: bool = False) -> ExportCheck:
     """Write a model as an ONNX file with nothing but standard operators, and check it in ONNX Runtime.
 
-    The input ``images`` is float32 ``(N, C, H, W)``, already normalised. What that takes, :func:`describe` says; it
-    stands in the file's ``metadata_props``, each value as JSON. The outputs are the raw ones, see :class:`Network`.
+    The input ``images`` is float32 ``(N, C, H, W)``, already normalised. The file's ``metadata_props`` say how, each
+    value as JSON, see :func:`describe`. The outputs are the raw ones, see :class:`Network`.
 
     With ``boxes`` there is a second input, ``image_sizes``, int64 ``(N, 2)``, height and width of each image without
     its padding, where its boxes end. The outputs then are those of :class:`DetectionNetwork`, ``boxes``, ``scores`` and
@@ -63,7 +62,7 @@ def export_onnx(model: nn.Module, path: str | Path, image_size: Sequence[int], b
         image_size: height and width in pixels, after padding to the size divisor.
         boxes: decode boxes and suppress what is not the greatest in the graph.
         dynamic_batch: take any number of images; otherwise one at a time.
-        opset: version of ONNX's operators, from 18; ``None`` for what torch takes.
+        opset: version of ONNX's operators, from 18; ``None`` for torch's choice.
         classes: names of the classes.
         resize: how images are scaled before they are padded, for the metadata.
         overwrite: replace a file that is there.
@@ -109,19 +108,11 @@ def export_onnx(model: nn.Module, path: str | Path, image_size: Sequence[int], b
 
 
 def _require(package: str) -> Any:
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise DependencyError(f'exporting to ONNX needs {package}, which cannot be imported ({error}): pip install '
-                              '"mmbignas[onnx]"') from None
+    return require(package, 'exporting to ONNX', 'mmbignas[onnx]')
 
 
 def check_opset(opset: int | None, key: str) -> None:
-    """Make sure that ONNX files can be written with an opset.
-
-    Args:
-        opset: the opset, or ``None`` for what torch takes.
-        key: what the user calls it, such as ``--opset``.
+    """Make sure that ONNX files can be written with an opset, which messages call ``key``.
 
     Raises:
         ConfigError: when they cannot.

@@ -1,4 +1,4 @@
-"""From a supernet's checkpoint to a subnet as a folder that somebody ships."""
+"""From a supernet's checkpoint to a subnet as a folder that can be shipped."""
 from __future__ import annotations
 
 import json
@@ -155,13 +155,7 @@ class SubnetExporter:
         return hasattr(self.model, 'elastic')
 
     def _write(self, plain_cfg: Config, aside: Path, folder: Path) -> None:
-        """Write config and checkpoint.
-
-        Args:
-            plain_cfg: the config.
-            aside: where to write.
-            folder: what this will be called.
-        """
+        """Write config and checkpoint to ``aside``, which will be called ``folder``."""
         header = ''
         if plain_cfg.model.type == STANDALONE_CUT:
             imports = plain_cfg.get('custom_imports') or {}
@@ -200,11 +194,7 @@ class SubnetExporter:
 
 
 def read_back(folder: str | Path) -> nn.Module:
-    """Build the network of an exported folder from its files, in eval mode.
-
-    Args:
-        folder: what :meth:`SubnetExporter.export` wrote.
-    """
+    """Build the network of an exported folder from its files, in eval mode."""
     model = build_model(Config.fromfile(str(Path(folder, CONFIG))))
     load_weights(model, read_checkpoint(Path(folder, CHECKPOINT)))
     return model.eval()

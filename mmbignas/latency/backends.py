@@ -72,13 +72,7 @@ class Backend(ABC):
             torch.cuda.synchronize(self.device)
 
     def time(self, module: nn.Module, inputs: tuple, **options: Any) -> Timing:
-        """Prepare a module and measure it.
-
-        Args:
-            module: as for :meth:`prepare`.
-            inputs: likewise.
-            **options: of :func:`measure`.
-        """
+        """Prepare a module, see :meth:`prepare`, and measure it, with options of :func:`measure`."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

@@ -32,7 +32,7 @@ MIN_SAMPLES = 3
 def build_latency_table(path: str | Path, model_cfg: Mapping[str, Any], model: nn.Module, cost_model: CostModel,
                         backend: Backend, batch_size: int = 1, *, fitted: int = 12, held_out: int = 30, seed: int = 0,
                         report: Report = lambda lacking: None) -> LatencyTable:
-    """Measure the blocks of a model and some of its subnets, or go on with that.
+    """Measure the blocks of a model and some of its subnets, or continue that; return a complete table.
 
     The blocks are those of ordinary networks, as :func:`~mmbignas.supernet.subnet_config` makes them.
 
@@ -47,9 +47,6 @@ def build_latency_table(path: str | Path, model_cfg: Mapping[str, Any], model: n
         held_out: how many other subnets its error is determined on.
         seed: of the choice of subnets.
         report: told at the start and after each measurement how many are lacking.
-
-    Returns:
-        LatencyTable: a complete table.
 
     Raises:
         ConfigError: for a file that cannot be used, or too few subnets.

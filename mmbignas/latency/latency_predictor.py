@@ -34,11 +34,7 @@ class LatencyPredictor:
         self._blocks: dict[tuple, float] = {}
 
     def __call__(self, subnet: Subnet) -> float:
-        """Milliseconds for a batch.
-
-        Raises:
-            ConfigError: for a block that the table does not have.
-        """
+        """Milliseconds for a batch. Raises ConfigError for a block that the table does not have."""
         total = 0.
         for call in self._cost_model.calls(subnet):
             name = call.path, call.values, call.inputs

@@ -49,11 +49,7 @@ class Latency:
 
 
 class TensorMode(nn.Module):
-    """A model in mode ``tensor``: backbone, neck and the head's outputs, without decoding them.
-
-    Args:
-        model: a model of MMEngine's interface.
-    """
+    """A model in mode ``tensor``: backbone, neck and the head's outputs, without decoding them."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -2,18 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from mmbignas.dependencies import require
 from mmbignas.errors import ConfigError, DependencyError
 from mmbignas.export.onnx import export
 from mmbignas.latency.backends import Backend, moved, plain_copy
 from mmbignas.utils.models import tensors_in
 
-INSTALL = 'pip install "mmbignas[onnx]"'
 GPU_INSTALL = 'pip install onnxruntime-gpu in place of onnxruntime'
 
 
@@ -29,20 +28,13 @@ class OnnxRuntimeBackend(Backend):
 
     def __init__(self, device: str = 'cpu', threads: int | None = None) -> None:
         super().__init__(device, threads)
-        self._runtime = self._import('onnxruntime')
-        self._import('onnxscript')  # torch exports with it
+        self._runtime = require('onnxruntime', f'the latency back end {self.name}', 'mmbignas[onnx]')
+        require('onnxscript', f'the latency back end {self.name}', 'mmbignas[onnx]')  # torch exports with it
         self.provider = self.providers[self.device.type]
         available = self._runtime.get_available_providers()
         if self.provider not in available:
             raise DependencyError(f'the latency back end {self.name} on {device} needs {self.provider}, and the '
                                   f'installed onnxruntime has only {", ".join(available)}: {GPU_INSTALL}')
-
-    def _import(self, package: str, install: str = INSTALL) -> Any:
-        try:
-            return import_module(package)
-        except ImportError as error:
-            raise DependencyError(f'the latency back end {self.name} needs {package}, which cannot be imported '
-                                  f'({error}): {install}') from None
 
     def prepare(self, module: nn.Module, inputs: tuple) -> Callable[[], Any]:
         cpu = torch.device('cpu')
@@ -93,7 +85,7 @@ class TensorRTBackend(OnnxRuntimeBackend):
     def __init__(self, device: str = 'cuda', threads: int | None = None) -> None:
         super().__init__(device, threads)
         # Its libraries have to be loaded before onnxruntime looks for them.
-        self._tensorrt = self._import('tensorrt', 'pip install tensorrt')
+        self._tensorrt = require('tensorrt', f'the latency back end {self.name}', 'tensorrt')
 
     @property
     def versions(self) -> dict[str, str]:

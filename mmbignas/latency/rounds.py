@@ -16,13 +16,7 @@ Report = Callable[[int], Any]
 
 
 class Part(NamedTuple):
-    """A block to be measured.
-
-    Args:
-        key: its name in the table.
-        module: an ordinary torch module.
-        inputs: its arguments: tensors, or lists of tensors, nested at will.
-    """
+    """A block to be measured: its name in the table, a torch module, and its arguments, nested tensors."""
 
     key: str
     module: nn.Module
@@ -30,24 +24,14 @@ class Part(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Blocks that are built together, such as those of one network.
-
-    Args:
-        keys: of the blocks.
-        build: builds those of the given keys.
-    """
+    """The keys of blocks that are built together, such as those of one network, and what builds those of some keys."""
 
     keys: Sequence[str]
     build: Callable[[Collection[str]], Iterator[Part]]
 
 
 class MeasuredSubnet(NamedTuple):
-    """A whole network to be measured.
-
-    Args:
-        name: its name in the table.
-        build: builds it, with its inputs.
-    """
+    """A whole network to be measured: its name in the table, and what builds it, with its inputs."""
 
     name: str
     build: Callable[[], tuple[nn.Module, tuple]]
@@ -65,20 +49,11 @@ def signature(module: nn.Module, inputs: tuple) -> str:
 
 def run_rounds(table: LatencyTable, groups: Sequence[Group], networks: Sequence[MeasuredSubnet], rounds: int,
                time_block: Stopwatch, time_network: Stopwatch, report: Report = lambda lacking: None) -> None:
-    """Measure whatever a table lacks.
+    """Measure whatever a table lacks of the blocks and of the whole networks.
 
-    Everything is measured once in each round, in an order of chance, so that a phase in which the machine is busy
-    spoils one measurement of each rather than all of some, and does not meet related ones together. The table is
-    written after each measurement.
-
-    Args:
-        table: the table; what it has already is not measured again.
-        groups: the blocks.
-        networks: the whole networks.
-        rounds: number of rounds.
-        time_block: measures a block.
-        time_network: measures a whole network.
-        report: told after each measurement how many are lacking.
+    Everything is measured once in each round, in random order, so that a phase in which the machine is busy spoils one
+    measurement of each rather than all of some, and does not hit related ones together. After each measurement the
+    table is written, and ``report`` is told how many are lacking.
     """
 
     def written() -> None:

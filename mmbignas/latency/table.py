@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmbignas.errors import ConfigError
-from mmbignas.utils.files import replacing
+from mmbignas.utils.files import write_json
 from mmbignas.utils.rules import shown
 
 SECTIONS = ('identity', 'blocks', 'times', 'networks', 'fit')
@@ -44,11 +44,7 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
-        """Read a table.
-
-        Raises:
-            ConfigError: for a file that is not there, not a table, or damaged.
-        """
+        """Read a table. Raises ConfigError for a file that is not there, not a table, or damaged."""
         try:
             content = json.loads(Path(path).read_text(encoding='utf-8'))
             _check(content)
@@ -78,30 +74,16 @@ class LatencyTable:
         return table
 
     def save(self) -> None:
-        """Write the file; it is replaced when the new one is complete.
-
-        Raises:
-            ConfigError: when it cannot be written.
-        """
-        content = dict(identity=self.identity, blocks=self.blocks, times=self.times, networks=self.networks,
-                       fit=self.fit and self.fit._asdict())
-        try:
-            with replacing(self.path) as aside:
-                aside.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
-        except OSError as error:
-            raise ConfigError(f'{self.path}: cannot be written ({error.strerror}); give a file in a folder that exists '
-                              'and can be written to') from error
+        """Write the file; it is replaced when the new one is complete. Raises ConfigError when it cannot be written."""
+        write_json(self.path, dict(identity=self.identity, blocks=self.blocks, times=self.times, networks=self.networks,
+                                   fit=self.fit and self.fit._asdict()))
 
     def rounds_of_block(self, key: str) -> int:
         """In how many rounds a block was measured."""
         return len(self.times.get(self.blocks.get(key, ''), ()))
 
     def block(self, key: str) -> float:
-        """Milliseconds of a block.
-
-        Raises:
-            ConfigError: for a block that is not in the table.
-        """
+        """Milliseconds of a block. Raises ConfigError for a block that is not in the table."""
         if key not in self.blocks:
             raise ConfigError(f'{self.path}: has no block {key}; build the table for this model and these image sizes')
         return min(self.times[self.blocks[key]])
@@ -112,11 +94,7 @@ class LatencyTable:
 
 
 def _check(content: Any) -> None:
-    """Make sure that the content of a file has the form of a table.
-
-    Raises:
-        ValueError: saying what is wrong.
-    """
+    """Make sure that the content of a file has the form of a table. Raises ValueError, saying what is wrong."""
     if not isinstance(content, dict) or set(content) != set(SECTIONS):
         raise ValueError(f'it must be a dict with the keys {", ".join(SECTIONS)}')
     for section in SECTIONS[:-1]:
@@ -158,14 +136,7 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Fit ``y = intercept + slope * x`` by the medians of slopes and intercepts (Theil, 1950; Sen, 1968).
 
     Unlike least squares it does not notice a few points that are far off, even at an end of the line: those that
-    were measured while the machine was busy.
-
-    Args:
-        x: at least two values that differ.
-        y: as many values.
-
-    Returns:
-        tuple: intercept and slope.
+    were measured while the machine was busy. At least two values of ``x`` have to differ.
     """
     x_values, y_values = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     rises, runs = np.subtract.outer(y_values, y_values), np.subtract.outer(x_values, x_values)

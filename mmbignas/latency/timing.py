@@ -26,7 +26,7 @@ class Timing(NamedTuple):
 
 def measure(run: Callable[[], None], synchronize: Callable[[], None] = lambda: None, *, seconds: float = 1.,
             min_samples: int = 10, burst_seconds: float = 0., clock: Callable[[], float] = time.perf_counter) -> Timing:
-    """Measure a call, over and over, after a warm-up that does not count.
+    """Measure a call repeatedly, after a warm-up that does not count.
 
     Args:
         run: what is measured.

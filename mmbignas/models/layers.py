@@ -13,6 +13,7 @@ from mmdet.models.utils import make_divisible
 from torch import nn
 
 from mmbignas.ops import DynamicConv2d, DynamicLinear
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.rules import must_be
 
 DYNAMIC_NORMS = {
@@ -38,11 +39,6 @@ def middle_widths(out_channels: Sequence[int], expand_ratios: Sequence[float]) -
     return sorted({middle_width(out, ratio) for out in out_channels for ratio in expand_ratios})
 
 
-def _name(config: Mapping[str, Any]) -> str:
-    """The class name of a ``type``, without its scope."""
-    return str(config['type']).rsplit('.', 1)[-1]
-
-
 def resolve_norm(norm_cfg: Mapping[str, Any] | None, widths: Sequence[int], dynamic: bool) -> dict[str, Any] | None:
     """The ``norm_cfg`` of one layer.
 
@@ -56,7 +52,7 @@ def resolve_norm(norm_cfg: Mapping[str, Any] | None, widths: Sequence[int], dyna
     """
     if norm_cfg is None:
         return None
-    name = _name(norm_cfg)
+    name = type_name(norm_cfg)
     if not dynamic:
         return {**norm_cfg, 'type': PLAIN_NORMS.get(name, norm_cfg['type'])}
     if name not in DYNAMIC_NORMS:
@@ -75,8 +71,8 @@ def resolve_conv(conv_cfg: Mapping[str, Any] | None, kernel_sizes: Sequence[int]
         ConfigError: for a convolution that has no dynamic counterpart.
     """
     if not dynamic:
-        return None if conv_cfg is None or _name(conv_cfg) == 'DynamicConv2d' else dict(conv_cfg)
-    if conv_cfg is not None and _name(conv_cfg) not in DYNAMIC_CONVS:
+        return None if conv_cfg is None or type_name(conv_cfg) == 'DynamicConv2d' else dict(conv_cfg)
+    if conv_cfg is not None and type_name(conv_cfg) not in DYNAMIC_CONVS:
         raise must_be('conv_cfg.type', f'one of {", ".join(DYNAMIC_CONVS)} in a supernet', conv_cfg['type'])
     return {**(conv_cfg or {}), 'type': 'mmbignas.DynamicConv2d', 'kernel_sizes': tuple(kernel_sizes)}
 
@@ -153,13 +149,6 @@ def set_active(conv: nn.Module, out_channel: int | None = None, kernel_size: int
             conv.active_groups = conv.active_out_channels // group_width
 
 
-def build_linear(in_features: int, out_features: int, *, dynamic: bool, bias: bool = True) -> nn.Linear:
-    """A linear layer.
-
-    Args:
-        in_features: greatest input width.
-        out_features: greatest output width.
-        dynamic: whether it can change its width.
-        bias: as for ``nn.Linear``.
-    """
-    return (DynamicLinear if dynamic else nn.Linear)(in_features, out_features, bias=bias)
+def build_linear(in_features: int, out_features: int, *, dynamic: bool) -> nn.Linear:
+    """A linear layer of these greatest widths; ``dynamic`` if it can change them."""
+    return (DynamicLinear if dynamic else nn.Linear)(in_features, out_features)

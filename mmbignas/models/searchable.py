@@ -29,11 +29,7 @@ class SearchableBlocks(nn.Module):
         """Each block of the largest subnet, with its stage and its number in the stage."""
 
     def apply_subnet(self, settings: ModuleSettings) -> None:
-        """Compute as this subnet from now on.
-
-        Args:
-            settings: canonical settings of :attr:`search_space`.
-        """
+        """Compute as this subnet from now on; ``settings`` are canonical."""
         stages = self.search_space.blocks(settings)
         for block, stage, index in self.searchable_blocks():
             block.is_active = index < len(stages[stage])  # type: ignore[assignment]

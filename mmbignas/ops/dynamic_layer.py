@@ -33,24 +33,12 @@ class DynamicLayer(nn.Module):
         return plain_state(self.state_dict(), shapes)
 
     def channels_in_use(self, name: str, count: int) -> slice | Tensor:
-        """Where the channels in use stand along the first axis of a parameter or buffer.
+        """Where the ``count`` channels in use stand along the first axis of a parameter or buffer of this name.
 
-        Args:
-            name: of the parameter or buffer.
-            count: how many there are.
-
-        Returns:
-            slice or Tensor: to index the whole with; the first ``count`` unless a layer says otherwise.
+        They are the first ones unless a layer says otherwise.
         """
         return slice(count)
 
     @abstractmethod
     def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-        """The parameters of the plain layer that computes the same as this one now.
-
-        Args:
-            input_shape: shape of the input.
-
-        Returns:
-            dict: name of each parameter -> its shape.
-        """
+        """Name -> shape of the parameters of the plain layer that computes the same as this one for such an input."""

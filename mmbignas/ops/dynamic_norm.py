@@ -105,9 +105,8 @@ class DynamicSyncBatchNorm2d(DynamicBatchNorm2d):
     """:class:`DynamicBatchNorm2d` whose batch statistics are those of all processes together.
 
     The statistics go through differentiable all-reduces, two per call: first count and sum, then the squared distances
-    from the common mean, which does not cancel as ``E[x^2] - E[x]^2`` does. It works with every back end (NCCL,
-    gloo), on CPUs, and with batches of different sizes. With one process, or in eval mode, it is
-    :class:`DynamicBatchNorm2d`.
+    from the common mean, which does not cancel as ``E[x^2] - E[x]^2`` does. It works with every back end (NCCL, gloo),
+    on CPUs, and with batches of different sizes. With one process, or in eval mode, it is :class:`DynamicBatchNorm2d`.
 
     Attributes:
         synchronised: set to False to use this process's statistics alone, as BN calibration does.

@@ -10,21 +10,11 @@ from torch.nn import functional as F
 
 @torch.no_grad()
 def plain_state(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Cut the state of a plain layer out of that of a dynamic layer.
+    """Cut the state of a plain layer out of that of a dynamic layer, see :meth:`DynamicLayer.subnet_state`.
 
     The names in the state tell what kind of layer it is: ``narrow.16.weight`` belongs to the normalisation of width 16
     of a :class:`~mmbignas.ops.SwitchableBatchNorm2d`, ``transforms.7to5`` to a learned kernel transform. Everything
     else is cut by :func:`crop`.
-
-    Args:
-        state: state dict of the dynamic layer.
-        shapes: name of each parameter and buffer of the plain layer -> its shape.
-
-    Returns:
-        dict: the same names, as far as the dynamic layer has them -> copies of these shapes.
-
-    Raises:
-        ValueError: for shapes that cannot be cut out of the state.
     """
     transforms = {name.removeprefix('transforms.'): value for name, value in state.items()
                   if name.startswith('transforms.')}

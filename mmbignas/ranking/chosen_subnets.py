@@ -85,12 +85,7 @@ def check_space(path: Path, cfg: Config) -> None:
 
 
 def check_metric(subnets: Sequence[EvaluatedSubnet], metric: str | None, path: Path) -> str:
-    """The metric, or the first that there is.
-
-    Args:
-        subnets: the subnets of a ledger.
-        metric: name of a metric, or ``None``.
-        path: the ledger.
+    """The name of a metric of the subnets of a ledger; the first one for ``None``.
 
     Raises:
         ConfigError: for a metric that no subnet has.

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from matplotlib.figure import Figure
 from terminaltables import AsciiTable
 
 from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
-from mmbignas.analysis.figures import COLOURS, DPI, FONT_SIZES, new_figure
-from mmbignas.errors import DependencyError
+from mmbignas.analysis.figures import COLOURS, DPI, FONT_SIZES, new_figure, save_figure
+from mmbignas.dependencies import require
 from mmbignas.space import json_number
-from mmbignas.utils.files import replacing
 from mmbignas.utils.units import format_macs, format_params
 
 RESAMPLES = 9999
@@ -31,16 +29,8 @@ _Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def require_scipy() -> Any:
-    """The module ``scipy.stats``.
-
-    Raises:
-        DependencyError: when it is missing.
-    """
-    try:
-        return import_module('scipy.stats')
-    except ImportError as error:
-        raise DependencyError(f"rank correlations need scipy, which cannot be imported ({error}): pip install "
-                              "'mmbignas[search]'") from None
+    """The module ``scipy.stats``; without it, raise a DependencyError."""
+    return require('scipy.stats', 'a rank correlation', 'mmbignas[search]')
 
 
 @dataclass(frozen=True)
@@ -200,15 +190,7 @@ class RankComparison:
 
 
 def draw_ranks(comparison: RankComparison, path: str | Path) -> Figure:
-    """Draw each subnet's metric alone against that in the supernet, with its number.
-
-    Args:
-        comparison: what is drawn.
-        path: PNG file to write.
-
-    Returns:
-        Figure: what was drawn.
-    """
+    """Draw each subnet's metric alone against that in the supernet, with its number, into a PNG file."""
     with rc_context(FONT_SIZES):
         figure, axis = new_figure(f'{comparison.metric} of {len(comparison.pairs)} subnets\n' + ', '.join(
             f'{name} {own.value:.2f} ({own.low:.2f} to {own.high:.2f})' for name, own in (
@@ -223,6 +205,5 @@ def draw_ranks(comparison: RankComparison, path: str | Path) -> Figure:
             text = number if len(number) <= MAX_DIGITS else f'{number[:MAX_DIGITS - 3]}...'
             axis.annotate(text, pair, (5, 5), textcoords='offset points', fontsize=8)
         figure.set_size_inches(6, 5)
-        with replacing(path) as aside:
-            figure.savefig(aside, dpi=DPI, format='png')
+        save_figure(figure, path, DPI)
     return figure

@@ -1,4 +1,4 @@
-"""How far a supernet's ranking can be trusted: some of its subnets, each trained alone from scratch."""
+"""How far a supernet's ranking can be trusted: some of its subnets are each trained alone, from scratch."""
 from __future__ import annotations
 
 import copy
@@ -62,11 +62,11 @@ class TrustCheck:
         ledger: record of the evaluated subnets, ``ledger.jsonl`` of ``SampleAccuracyLoop``, or the folder it lies in.
         count: how many subnets, at least 3.
         epochs: of each training; ``None`` for those of the config.
-        max_iters: likewise, where the config trains by iterations.
+        max_iters: the same, where the config trains by iterations.
         metric: name of the metric that subnets are compared by; ``None`` for ``test_cfg.metric1``, or the first one in
             the ledger.
         seed: of the choice, the trainings and the intervals.
-        log: is told what is going on.
+        log: takes reports of the progress.
 
     Attributes:
         subnets: those that are trained, ascending by accuracy in the supernet.
@@ -240,21 +240,13 @@ class TrainedAloneHook(Hook):
         self.parent = parent
 
     def before_run(self, runner: Any) -> None:
-        """Tie this process to the check.
-
-        Args:
-            runner: the runner.
-        """
+        """Tie this process to the check."""
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self.parent:  # it was gone before
             raise SystemExit(f'process {self.parent}, which started this training, is gone')
 
     def after_train(self, runner: Any) -> None:
-        """Validate.
-
-        Args:
-            runner: the runner.
-        """
+        """Validate."""
         with exact_metrics(runner.val_evaluator):
             metrics = runner.val_loop.run()
         folder = Path(runner.work_dir)

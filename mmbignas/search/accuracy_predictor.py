@@ -17,6 +17,8 @@ from mmbignas.search.constraints import COSTS, Costs
 from mmbignas.space import Genome, SearchSpace, Subnet
 from mmbignas.utils.rules import must_be
 
+FOLDS = 5
+
 
 class RankCorrelation(NamedTuple):
     """How well one ranking agrees with another.
@@ -38,26 +40,17 @@ class AccuracyPredictor:
 
     Args:
         space: the search space.
-        seed: of the folds.
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
-        self._genome, self._seed = Genome(space), seed
+    def __init__(self, space: SearchSpace) -> None:
+        self._genome = Genome(space)
         # On subnets of two trained supernets it ranked better, from 40 results on, than linear and quadratic ridge
         # regression, random forests and boosted trees on average, and it learns in milliseconds.
         self._model = TransformedTargetRegressor(make_pipeline(StandardScaler(), SVR(C=1., epsilon=0.1)),
                                                  transformer=StandardScaler())
 
     def features(self, subnets: Sequence[Subnet], costs: Sequence[Costs]) -> np.ndarray:
-        """What the regression sees.
-
-        Args:
-            subnets: of the space.
-            costs: what each costs.
-
-        Returns:
-            ndarray: shape ``(subnets, genes + costs)``.
-        """
+        """What the regression sees of subnets and of what each costs, shape ``(subnets, genes + costs)``."""
         genes = self._genome.genes
         vectors = [[(index + 1) / len(gene.choices) for gene, index in zip(genes, self._genome.encode(subnet))]
                    for subnet in subnets]
@@ -66,43 +59,26 @@ class AccuracyPredictor:
 
     def fit(self, subnets: Sequence[Subnet], costs: Sequence[Costs], values: Sequence[float] | np.ndarray
             ) -> AccuracyPredictor:
-        """Learn from evaluated subnets.
-
-        Args:
-            subnets: of the space, at least two.
-            costs: what each costs.
-            values: the metric of each.
-        """
+        """Learn from at least two evaluated subnets, what each costs, and the metric of each."""
         self._model.fit(self.features(subnets, costs), np.asarray(values, dtype=float))
         return self
 
     def predict(self, subnets: Sequence[Subnet], costs: Sequence[Costs]) -> np.ndarray:
-        """The expected metric of each subnet.
-
-        Args:
-            subnets: of the space.
-            costs: what each costs.
-        """
+        """The expected metric of each subnet, given what it costs."""
         return self._model.predict(self.features(subnets, costs))
 
     def cross_validated(self, subnets: Sequence[Subnet], costs: Sequence[Costs],
-                        values: Sequence[float] | np.ndarray, folds: int = 5) -> RankCorrelation:
-        """How well it ranks subnets that it did not learn from.
-
-        Args:
-            subnets: of the space, at least as many as folds.
-            costs: what each costs.
-            values: the metric of each.
-            folds: how many times to learn, each time without another part.
+                        values: Sequence[float] | np.ndarray) -> RankCorrelation:
+        """How well it ranks subnets that it did not learn from; arguments as for :meth:`fit`.
 
         Raises:
             ConfigError: for fewer subnets than folds.
         """
-        if len(subnets) < folds:
-            raise must_be('number of subnets', f'at least {folds}, one per fold', len(subnets))
+        if len(subnets) < FOLDS:
+            raise must_be('number of subnets', f'at least {FOLDS}, one per fold', len(subnets))
         features, expected = self.features(subnets, costs), np.asarray(values, dtype=float)
         found = np.empty_like(expected)
-        for learned, held_out in KFold(folds, shuffle=True, random_state=self._seed).split(features):
+        for learned, held_out in KFold(FOLDS, shuffle=True, random_state=0).split(features):
             model = clone(self._model).fit(features[learned], expected[learned])
             found[held_out] = model.predict(features[held_out])
         return RankCorrelation(float(kendalltau(found, expected).statistic), len(expected))

@@ -45,8 +45,8 @@ class Constraints:
         self.limits: dict[str, tuple[float, float]] = {}
         for name, value in check_keys(limits or {}, 'constraints', COSTS).items():
             if name not in known:
-                raise ConfigError(f'constraints.{name}: this cost is not known here, only {", ".join(known)}' + (
-                    '; give a latency table' if name == 'latency_ms' else ''))
+                raise must_be(f'constraints.{name}', f'left out, as only {", ".join(known)} are known here, and '
+                              'latency_ms with a latency table', value)
             self.limits[name] = _read_limit(value, f'constraints.{name}', name == 'latency_ms')
             self._check_reach(name, value)
         if self.limits and self.find(random.Random(0), ()) is None:
@@ -61,11 +61,7 @@ class Constraints:
                           value)
 
     def excess(self, costs: Costs) -> float:
-        """By how much the limits are missed, relative to them and summed up; 0 where they are kept.
-
-        Args:
-            costs: of a subnet.
-        """
+        """By how much costs miss the limits, relative to them and summed up; 0 where they are kept."""
         return sum(max(low - costs[name], 0) / low if costs[name] < low else max(costs[name] - high, 0) / high
                    for name, (low, high) in self.limits.items())
 

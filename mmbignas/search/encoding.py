@@ -14,8 +14,8 @@ class Encoding:
     """The genes of a space as Optuna's parameters, one per gene, by the gene's name.
 
     Numbers that are evenly spaced are parameters on the real values, so that Optuna's dashboard shows widths and
-    depths. Other genes (rows of a net-wise index, image sizes, unevenly spaced numbers) are indices
-    into their choices. These are ascending, and an index keeps the order, which a categorical parameter would lose.
+    depths. Other genes (rows of a net-wise index, image sizes, unevenly spaced numbers) are indices into their choices.
+    These are ascending, and an index keeps the order, which a categorical parameter would lose.
 
     The parameters of a trial are those of the blocks that its subnet has. Samplers, however, need all parameters of all
     trials; :meth:`filled` adds the others.
@@ -24,8 +24,7 @@ class Encoding:
         space: the search space.
 
     Attributes:
-        space: the search space.
-        genome: its genome.
+        genome: the space's genome.
         distributions: of each gene, by name.
     """
 
@@ -46,9 +45,6 @@ class Encoding:
         """All parameters: absent blocks get the values of the last present block of their stage.
 
         A block gets the same when it is added; see :meth:`~mmbignas.space.Genome.neighbours`.
-
-        Args:
-            params: what :meth:`params` returns.
         """
         result: dict[str, Value] = {}
         last: dict[Any, Value] = {}
@@ -93,12 +89,7 @@ def element_of(name: str) -> str:
 
 
 def nearest(chain: Chain, targets: Sequence[Value]) -> Values:
-    """Admissible values near others, chosen from the first position to the last.
-
-    Args:
-        chain: what is admissible.
-        targets: a value for each position.
-    """
+    """Admissible values of a chain near others, one per position, chosen from the first position to the last."""
     allowed = [set(chain.choices[-1])]  # per position: the values from which the end can be reached
     for position in reversed(range(1, len(chain.choices))):
         allowed.append({value for value in chain.choices[position - 1]

@@ -42,14 +42,7 @@ class Guide:
         self._points = np.empty((0, len(objectives)))
 
     def learn(self, results: Mapping[int, Sequence[float]]) -> bool:
-        """Learn from the results so far.
-
-        Args:
-            results: number of a subnet -> its objectives.
-
-        Returns:
-            bool: whether there are enough results to pick.
-        """
+        """Learn from the results, number of a subnet -> its objectives; return whether there are enough to pick."""
         if len(results) < self._least:
             return False
         values = np.array(list(results.values()))
@@ -63,12 +56,7 @@ class Guide:
         return True
 
     def pick(self, subnets: Sequence[Subnet], rng: random.Random) -> Subnet:
-        """One of the subnets that neither another one nor an evaluated one is expected to beat, if there is any.
-
-        Args:
-            subnets: the candidates.
-            rng: what is drawn from.
-        """
+        """One of the candidates that neither another one nor an evaluated one is expected to beat, if there is any."""
         costs = [self._costs(subnet) for subnet in subnets]
         expected = np.stack([self._predictors[name].predict(subnets, costs) if name in self._predictors else
                              np.array([own[name] for own in costs]) for name in self._objectives], axis=1) * self._signs

@@ -21,35 +21,17 @@ def this_process() -> str:
 
 
 def is_here(owner: str) -> bool:
-    """Whether a process is, or was, on this host, so that :func:`is_gone` knows about it.
-
-    Args:
-        owner: what :func:`this_process` returned in that process.
-    """
+    """Whether the process of this name is, or was, on this host, so that :func:`is_gone` knows about it."""
     host, pid, _ = owner.rsplit(':', 2)
-    return host == _host() and pid.isdigit() and (_PROC.exists() or os.name == 'posix')
+    return host == _host() and pid.isdigit()
 
 
 def is_gone(owner: str) -> bool:
-    """Whether a process of this host has ended; ``False`` for a process elsewhere, of which nothing is known.
-
-    Args:
-        owner: what :func:`this_process` returned in that process.
-    """
+    """Whether the process of this name has ended; ``False`` for one of another host, of which nothing is known."""
     if not is_here(owner):
         return False
     _, pid, begin = owner.rsplit(':', 2)
-    if _PROC.exists():
-        return _begin(int(pid)) != begin  # another process may have got the same id
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
-
-_PROC = Path('/proc/self/stat')
+    return _begin(int(pid)) != begin  # another process may have got the same id
 
 
 def _host() -> str:

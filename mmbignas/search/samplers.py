@@ -60,9 +60,5 @@ class SamplerRecipe:
         return self.name == 'qmc'
 
     def build(self, seed: int) -> BaseSampler:
-        """Build the sampler.
-
-        Args:
-            seed: 0 .. 2^32 - 1.
-        """
+        """Build the sampler with a seed of 32 bits."""
         return self._build(**self._arguments, seed=seed)

@@ -27,25 +27,14 @@ OTHER_STUDY = 'give another storage or study_name for this search'
 
 
 def check_storage(storage: Any) -> None:
-    """Refuse anything but a storage, before one is opened.
-
-    Args:
-        storage: see :func:`open_storage`.
-
-    Raises:
-        ConfigError: for anything except a non-empty string, a path, or one of Optuna's storages.
-    """
+    """Raise a ConfigError for anything but a storage as :func:`open_storage` takes it, before one is opened."""
     if not isinstance(storage, (str, Path, BaseStorage)) or storage == '':
         raise must_be('storage', "a file, a URL such as postgresql://user@host/name, or one of Optuna's storages",
                       storage)
 
 
 def dashboard_address(storage: str | Path) -> str:
-    """A storage as optuna-dashboard takes it, without a password.
-
-    Args:
-        storage: a file or a URL, see :func:`open_storage`.
-    """
+    """A file or URL as optuna-dashboard takes it, without a password."""
     text = str(storage)
     if '://' in text:
         return re.sub(r'(://[^:/@]*):[^@/]*@', r'\1:***@', text)
@@ -89,9 +78,6 @@ class _JournalLock(JournalFileOpenLock):
 
     A full disk or a power cut leaves a last line without an end. The next line would be appended to it, and no
     process could read the journal any more. So whoever gets the lock cuts it off first. Its change was never made.
-
-    Args:
-        path: of the journal.
     """
 
     def __init__(self, path: str) -> None:

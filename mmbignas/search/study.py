@@ -240,11 +240,7 @@ class SubnetStudy:
         return self._finish(proposal.trial, values)
 
     def fail(self, proposal: Proposal) -> None:
-        """Give back a subnet whose evaluation failed. Whoever asks next gets it, unless it has failed before.
-
-        Args:
-            proposal: from :meth:`ask`.
-        """
+        """Give back a subnet whose evaluation failed. Whoever asks next gets it, unless it has failed before."""
         self._stop_heartbeat(proposal)
         with suppress(UpdateFinishedTrialError):
             self._set(proposal, FAILED, True)

@@ -178,12 +178,7 @@ def _step(ways: Ways, values: Sequence[Values], factor: int, *, back: bool = Fal
 
 
 def count_depths(depths: Variants, block_wise: Sequence[Element]) -> DepthNumbers:
-    """Number the depths of a module.
-
-    Args:
-        depths: the set of depths.
-        block_wise: the elements that have one value per block.
-    """
+    """Number the depths of a module; ``block_wise`` are its elements that have one value per block."""
     if not block_wise:
         return PlainDepths(depths)
     if isinstance(depths, OneIndex):

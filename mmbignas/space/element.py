@@ -95,13 +95,7 @@ def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
 def read_values(name: str, values: Any, key: str) -> tuple[Value, ...]:
     """Read a list of values of an element, and refuse what no layer can be built with.
 
-    Args:
-        name: the element's name.
-        values: what stands in a config or in settings.
-        key: where it stands, for messages.
-
-    Returns:
-        tuple: plain numbers; whole ones are integers, so that equal values are also written equally.
+    Whole numbers become integers, so that equal values are also written equally. ``key`` names the list in messages.
 
     Raises:
         ConfigError: naming key, value and what is allowed.

@@ -53,7 +53,6 @@ class Genome:
         space: the search space.
 
     Attributes:
-        space: the search space.
         genes: a :class:`Gene` for each entry of a vector.
 
     Example:
@@ -111,8 +110,7 @@ class Genome:
         """The subnet of a vector.
 
         Args:
-            vector: an index into the choices of each gene. Entries for blocks that the depth leaves out do not
-                matter.
+            vector: an index into the choices of each gene. Entries for blocks that the depth leaves out do not matter.
 
         Raises:
             ConfigError: for a vector of another length, an index out of range, or values that break an ordering rule.
@@ -172,11 +170,6 @@ class Genome:
         Each element is drawn uniformly from what the space allows of the parents' values, given the depth that was
         drawn before. If blocks that only one parent has cannot be fitted between those that both have without
         breaking an ordering rule, all choices of their stages are open for such blocks.
-
-        Args:
-            first: one parent.
-            second: the other.
-            rng: what is drawn from.
 
         Raises:
             ConfigError: for a subnet of another space.

@@ -32,8 +32,7 @@ class ModuleSpace:
     depth leaves out do not exist in it, so equal subnets have equal settings.
 
     Args:
-        elements: element name -> list or ``dict(space=..., sample_strategy=...)``, as in a config. Must have
-            ``depth``.
+        elements: element name -> list or ``dict(space=..., sample_strategy=...)``, as in a config. Must have ``depth``.
         num_stages: how many stages the module has.
         block_elements: the elements that may differ between the blocks of a stage.
         key: how messages name the module, e.g. its class.

@@ -10,7 +10,7 @@ from typing import Any
 from mmbignas.errors import ConfigError
 from mmbignas.space.module_space import MissingElement, ModuleSettings, ModuleSpace
 from mmbignas.space.subnet import IMAGE_SIZE, ImageSize, Subnet
-from mmbignas.utils.rules import Rule, check_keys, integer, list_of, must_be, shown
+from mmbignas.utils.rules import check_keys, integer, list_of, must_be, shown
 
 PIXELS = list_of(integer(1), '[height, width] in pixels, two integers >= 1', least=2, most=2)
 
@@ -19,14 +19,14 @@ class SearchSpace:
     """The search space of a model: module path -> :class:`ModuleSpace`, and the image sizes to choose from.
 
     The subnets are numbered ``0 .. size - 1`` in lexicographic order: by the modules in their order, then by the image
-    size, which varies fastest. Number 0 is the smallest subnet, the last number the largest. Their
-    numbers often have dozens of digits, so no method except :meth:`traverse` enumerates them.
+    size, which varies fastest. Number 0 is the smallest subnet, the last number the largest. Their numbers often have
+    dozens of digits, so no method except :meth:`traverse` enumerates them.
 
     Args:
         modules: the spaces of the searchable modules by their path in the model, e.g. ``backbone`` or
             ``bbox_head.cls_tower``.
-        image_sizes: ``(height, width)`` in pixels, in any order. With a single
-            one there is no choice, and subnets have none.
+        image_sizes: ``(height, width)`` in pixels, in any order. With a single one there is no choice, and subnets have
+            none.
 
     Raises:
         ConfigError: for image sizes that are not distinct pairs of positive integers.
@@ -59,17 +59,9 @@ class SearchSpace:
         """How many subnets there are."""
         return math.prod(space.size for space in self.modules.values()) * max(len(self.image_sizes), 1)
 
-    @cached_property
-    def _numbers(self) -> Rule:
-        return integer(0, self.size - 1)
-
     def __getitem__(self, number: int) -> Subnet:
-        """The subnet with this number.
-
-        Raises:
-            ConfigError: for a number outside ``0 .. size - 1``.
-        """
-        self._numbers.check(number, 'subnet number')
+        """The subnet with this number. Raises ConfigError for a number outside ``0 .. size - 1``."""
+        integer(0, self.size - 1).check(number, 'subnet number')
         number, image_size = divmod(int(number), max(len(self.image_sizes), 1))
         numbers = {}
         for path, space in reversed(self.modules.items()):
@@ -109,9 +101,8 @@ class SearchSpace:
     def sample(self, rng: random.Random) -> Subnet:
         """Draw a subnet from an explicit generator; the same generator state gives the same subnet everywhere.
 
-        Each element is drawn by its strategy, the depth before those that depend on it. So with
-        block-wise elements, shallow subnets are drawn more often than their share of the space; see
-        :meth:`sample_uniform`.
+        Each element is drawn by its strategy, the depth before those that depend on it. So with block-wise elements,
+        shallow subnets are drawn more often than their share of the space; see :meth:`sample_uniform`.
         """
         return self._assemble(lambda _, space: space.sample(rng), rng.choice)
 
@@ -123,8 +114,7 @@ class SearchSpace:
         """Walk the space in the order of the numbers, one subnet at a time.
 
         Args:
-            count: walk this many, evenly spaced from the first to the last, instead of all; in a smaller space,
-                all.
+            count: walk this many, evenly spaced from the first to the last, instead of all; in a smaller space, all.
 
         Raises:
             ConfigError: for a count below 1.

@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from mmbignas.errors import ConfigError
 from mmbignas.space.search_space import SearchSpace
 from mmbignas.space.subnet import Subnet
-from mmbignas.utils.files import replacing
+from mmbignas.utils.files import write_file
 from mmbignas.utils.rules import one_of
 
 SUBNET_SUFFIXES = ('.json', '.yaml', '.yml')
@@ -34,12 +34,7 @@ def save_subnet(subnet: Subnet, path: str | Path, **info: Any) -> None:
         text = json.dumps(content, indent=2) + '\n'
     else:
         text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
-    try:
-        with replacing(path) as aside:
-            aside.write_text(text, encoding='utf-8')
-    except OSError as error:
-        raise ConfigError(f'{path}: cannot be written ({error.strerror}); give a file in a folder that exists and can '
-                          'be written to') from error
+    write_file(path, text.encode())
 
 
 def json_number(number: int) -> int | str:

@@ -15,16 +15,10 @@ from mmbignas.supernet.supernet import Supernet
 
 
 def model_config(cfg: Mapping[str, Any], key: str) -> Any:
-    """The config of the model, with the data preprocessor that may stand beside it, as in configs of MMPretrain.
+    """A copy of the model's config in that of a run, with the data preprocessor that may stand beside it.
 
-    As in MMEngine's ``Runner``, one in the model itself takes precedence.
-
-    Args:
-        cfg: the config of a run; not changed.
-        key: where the config comes from, for messages.
-
-    Returns:
-        a copy, since detectors write into theirs.
+    So it is in configs of MMPretrain. As in MMEngine's ``Runner``, one in the model itself takes precedence. It is a
+    copy, since detectors write into theirs. ``key`` says in messages where the config comes from.
 
     Raises:
         ConfigError: for a config without a model.
@@ -39,22 +33,15 @@ def model_config(cfg: Mapping[str, Any], key: str) -> Any:
 
 
 def use_scope(cfg: Config) -> None:
-    """Let types without a scope be those of the config's ``default_scope``, as a Runner does.
-
-    Args:
-        cfg: The config.
-    """
+    """Let types without a scope be those of the config's ``default_scope``, as a Runner does."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
 
 
 def build_model(cfg: Config) -> nn.Module:
     """Build the model, as a Runner does, and leave the config as it is.
 
-    Args:
-        cfg: The config.
-
     Raises:
-        ConfigError: It has no model.
+        ConfigError: The config has no model.
     """
     model_cfg = model_config(cfg, cfg.filename)
     use_scope(cfg)
@@ -62,16 +49,11 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def load_supernet(cfg: Config, checkpoint: Checkpoint) -> Supernet:
-    """Build the supernet of a config, with trained weights, in eval mode.
-
-    Args:
-        cfg: The config.
-        checkpoint: From a run with it.
+    """Build the supernet of a config, with the weights of a checkpoint, in eval mode.
 
     Raises:
         ConfigError: The config has no model, the model cannot be handled, or the checkpoint is of another architecture.
     """
-    model = build_model(cfg).eval()
-    supernet = Supernet(model)
-    load_weights(model, checkpoint)
+    supernet = Supernet(build_model(cfg).eval())
+    load_weights(supernet.model, checkpoint)
     return supernet

@@ -16,7 +16,7 @@ from mmbignas.utils.rules import must_be, one_of
 
 WEIGHTS = ('ema', 'training')
 PLAN = 'elastic_plan'  # where the metadata of a state dict has the plan of an elastic network
-NAMED = 3  # names in a message about many weights
+NAMED, LISTED = 3, 5  # names in a message about many weights, and in one about many names
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,7 @@ def _averaged_or_not(content: Mapping[str, Any], weights: str, path: str) -> Map
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load a checkpoint into a model of the same architecture.
-
-    Args:
-        model: not a wrapper.
-        checkpoint: its weights.
+    """Load a checkpoint into a model of the same architecture, which is no wrapper.
 
     Raises:
         ConfigError: when names or shapes differ; the model is then as it was.
@@ -119,16 +115,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def check_weights(model: nn.Module, checkpoint: Checkpoint, more: bool = False) -> None:
-    """Make sure that a checkpoint fits the model's architecture.
-
-    Args:
-        model: not a wrapper.
-        checkpoint: its weights.
-        more: whether the checkpoint may have more than the model has.
-
-    Raises:
-        ConfigError: when names or shapes differ.
-    """
+    """Make sure that a checkpoint fits the model's architecture, see :func:`check_state`; ``model`` is no wrapper."""
     check_state(model.state_dict(), checkpoint, more)
 
 
@@ -154,10 +141,10 @@ def check_state(expected: Mapping[str, Tensor], checkpoint: Checkpoint, more: bo
         raise ConfigError(f'{checkpoint.path}: is of another architecture than the model; {"; ".join(problems)}')
 
 
-def listed(names: Sequence[str], limit: int = 5) -> str:
-    """The first of many names, and their number."""
-    rest = len(names) - limit
-    return ', '.join(names[:limit]) + (f' and {rest} more' if rest > 0 else '')
+def listed(names: Sequence[str]) -> str:
+    """The first of many names, and the number of the others."""
+    rest = len(names) - LISTED
+    return ', '.join(names[:LISTED]) + (f' and {rest} more' if rest > 0 else '')
 
 
 def file_hash(path: str | Path) -> str:

@@ -77,19 +77,7 @@ def parse_choices(choices: Sequence[str | int | Mapping[str, Any]], space: Searc
 
 
 def parse_choice(choice: str, space: SearchSpace, key: str) -> SubnetChoice:
-    """Read one subnet that was typed on a command line.
-
-    Args:
-        choice: ``max``, ``min``, ``middle``, ``random``, a number, or the path of a file, see :func:`parse_choices`.
-        space: the space that it is a subnet of.
-        key: the option, for messages.
-
-    Returns:
-        SubnetChoice: with the name that it would have in a list, except that ``random`` has no number.
-
-    Raises:
-        ConfigError: as :func:`parse_choices`.
-    """
+    """Read one subnet that was typed as an option, as :func:`parse_choices` does; ``random`` gets no number."""
     name, subnet = _parse_choice(choice, space, key, True, NAMED_SUBNETS)
     return SubnetChoice(name, subnet, name if subnet is None else '')
 

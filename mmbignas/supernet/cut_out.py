@@ -13,19 +13,16 @@ from mmbignas.supernet.supernet import Supernet, probe
 
 
 def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet) -> dict[str, Any]:
-    """The config of the plain network that a subnet is.
+    """The config of the plain network that a subnet is, without any space.
 
     Every searchable module's elements become lists of numbers. Every ``in_channels`` of the config becomes the width
     that really arrives there, as observed in a forward pass of a small image. So a config from outside this package
-    needs no rule of its own.
+    needs no rule of its own. The config of an elastic network builds the stock network and cuts it.
 
     Args:
         model_cfg: the supernet's model config. A searchable module's config stands at the module's path in it.
         model: the supernet that was built from it, or a wrapper such as DDP around it; it is left as it was.
         subnet: a canonical subnet.
-
-    Returns:
-        dict: a model config without any space. That of an elastic network builds the stock network and cuts it.
     """
     supernet = Supernet(model)
     elastic: Any = getattr(supernet.model, 'elastic', None)
@@ -92,7 +89,7 @@ def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet)
 
 
 def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor]:
-    """Slice the weights of a plain network out of its supernet.
+    """A complete state dict of a plain network, sliced out of its supernet.
 
     Parameters correspond by name. Each dynamic layer knows how its plain counterpart's state follows from its own;
     all other entries must have equal shapes.
@@ -102,21 +99,18 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
             the very subnet applied.
         plain: the plain network; only its names and shapes are used.
 
-    Returns:
-        dict: a complete state dict of ``plain``.
-
     Raises:
         ValueError: for an entry that the supernet lacks or has in another shape.
     """
     supernet = Supernet(supernet).model
     elastic: Any = getattr(supernet, 'elastic', None)
     if hasattr(elastic, 'subnet_state'):
-        return _checked(elastic.subnet_state(supernet), plain.state_dict(), 'the subnet that is applied')
+        return _checked(elastic.subnet_state(supernet), plain, 'the subnet that is applied')
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in plain.state_dict().items():
         path, _, name = key.rpartition('.')
         layers.setdefault(path, {})[name] = value
-    source, state = supernet.state_dict(), {}
+    source, state = supernet.state_dict(), dict[str, Tensor]()
     for path, entries in layers.items():
         try:
             module = supernet.get_submodule(path)
@@ -130,19 +124,13 @@ def subnet_state_dict(supernet: nn.Module, plain: nn.Module) -> dict[str, Tensor
         else:
             keys = {name: f'{path}.{name}' if path else name for name in entries}
             values = {name: source[key].detach().clone() for name, key in keys.items() if key in source}
-        for name, value in entries.items():
-            key = f'{path}.{name}' if path else name
-            if name not in values:
-                raise ValueError(f'the supernet has no {key}')
-            if values[name].shape != value.shape:
-                raise ValueError(f'{key} has shape {tuple(values[name].shape)} in the supernet, but '
-                                 f'{tuple(value.shape)} in the subnet')
-            state[key] = values[name]
-    return state
+        state.update({f'{path}.{name}' if path else name: value for name, value in values.items()})
+    return _checked(state, plain, 'the supernet')
 
 
-def _checked(state: dict[str, Tensor], expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """A state dict, if it has the names and shapes of another; ``where`` it comes from is for messages."""
+def _checked(state: dict[str, Tensor], plain: nn.Module, where: str) -> dict[str, Tensor]:
+    """A state dict, if it has the names and shapes of the plain network; ``where`` it comes from is for messages."""
+    expected = plain.state_dict()
     for key, value in expected.items():
         if key not in state:
             raise ValueError(f'{where} has no {key}')

@@ -14,6 +14,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.registry import WEIGHT_INITIALIZERS
 from mmbignas.supernet.checkpoint import Checkpoint, listed, read_checkpoint
 from mmbignas.supernet.transfer import layer_of, overlap, sliced
+from mmbignas.utils.configs import type_name
 from mmbignas.utils.rules import must_be
 
 
@@ -86,7 +87,7 @@ class CheckpointInit(ABC):
         """Refuse a list of ``init_cfg`` in which another entry would overwrite the weights."""
         cfgs: Any = getattr(module, 'init_cfg', None)
         if isinstance(cfgs, (list, tuple)):
-            names = [str(getattr(cfg['type'], '__name__', cfg['type'])).rpartition('.')[2] for cfg in cfgs]
+            names = [type_name(cfg) for cfg in cfgs]
             if names[-1] != type(self).__name__ or 'Pretrained' in names:
                 raise must_be('init_cfg', f'a list with {type(self).__name__} last and no Pretrained, which would '
                               'write over its weights', names)

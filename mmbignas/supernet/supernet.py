@@ -89,12 +89,7 @@ class Supernet:
 
 
 def live_modules(model: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.Module]]:
-    """The modules that the current subnet uses, with their paths: all except those below an inactive block.
-
-    Args:
-        model: where to begin.
-        prefix: path of ``model``.
-    """
+    """The modules that the current subnet uses, with their paths: all except those below an inactive block."""
     if not getattr(model, 'is_active', True):
         return
     yield prefix, model

@@ -33,15 +33,7 @@ class Overlap(NamedTuple):
 
 
 def layer_of(key: str, state: Mapping[str, Tensor]) -> tuple[str, str]:
-    """The layer that an entry of a state dict belongs to.
-
-    Args:
-        key: name of the entry.
-        state: the state dict.
-
-    Returns:
-        tuple: the path of the layer, and the entry's name in the layer.
-    """
+    """The path of the layer that an entry of a state dict belongs to, and the entry's name in that layer."""
     own = OWN_ENTRIES.search(key)
     if own:
         path, name = key[:own.start()], key[own.start():].lstrip('.')
@@ -62,14 +54,9 @@ def by_layer(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def sliced(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a subnet, cut out of the state dict of its supernet.
+    """The weights of a subnet, cut out of the state dict of its supernet, the source.
 
-    Args:
-        source: state dict of the supernet.
-        target: state dict of the subnet's plain network, for names and shapes.
-
-    Returns:
-        dict: a complete state dict of the target.
+    The target is the state dict of the subnet's plain network, for names and shapes.
 
     Raises:
         ValueError: for an entry that the source lacks or that is smaller there.

@@ -76,9 +76,9 @@ def read_attentive(settings: Any, strategy: Any, model: nn.Module,
 
     Args:
         settings: ``dict(candidates=3, tolerance=0.05, image_size=None)`` or a part of it, see
-            :class:`AttentiveSampling`; ``None`` for the defaults. ``image_size`` is the height and width in pixels that
-            MACs are counted at where there are no ``image_sizes``. As only their ratio matters, it need not be that of
-            the data; the default is 64 by 64, or the least above that the model takes.
+            :class:`AttentiveSampling`. ``image_size`` is the ``[height, width]`` in pixels that MACs are counted at
+            where there are no ``image_sizes``. As only their ratio matters, it need not be that of the data; the
+            default is 64 by 64, or the least above that the model takes.
         strategy: ``train_cfg.sample_strategy``.
         model: the supernet, not a wrapper.
         image_sizes: ``train_cfg.image_size_list``, as height and width in pixels.
@@ -119,18 +119,16 @@ def _default_size(model: nn.Module) -> ImageSize:
 def choose(subnet_pass: SubnetPass, model: nn.Module, loss: Callable[[SubnetPass], Tensor]) -> SubnetPass:
     """Choose the candidate of a pass that is trained, by a forward pass of each.
 
-    The losses are averaged over the processes, so all choose the same one. Batch normalisations use the statistics of
-    the batch, as in training. Layers such as dropout let everything through, and any other random numbers of torch are
-    the same for each candidate, so the choice follows from candidates, weights and batch. Running statistics and random
-    states are left as they were. A loss that is not finite is never chosen, unless all are such.
+    It is the one with the lowest loss, or with ``subnet_pass.highest`` the highest. The losses are averaged over the
+    processes, so all choose the same one. Batch normalisations use the statistics of the batch, as in training. Layers
+    such as dropout let everything through, and any other random numbers of torch are the same for each candidate, so
+    the choice follows from candidates, weights and batch. Running statistics and random states are left as they were. A
+    loss that is not finite is never chosen, unless none is.
 
     Args:
         subnet_pass: a pass with candidates.
         model: the supernet, not a wrapper, in training mode.
         loss: applies the subnet of a candidate and computes its loss, a scalar.
-
-    Returns:
-        SubnetPass: the candidate with the lowest loss, or with ``subnet_pass.highest`` the highest.
     """
     candidates = subnet_pass.candidates
     if len(candidates) == 1:

@@ -26,23 +26,21 @@ class CalibrateFirstHook(Hook):
     """Calibrates the BN statistics before the first iteration, for a subnet that starts from a supernet's weights.
 
     The supernet's statistics are a mixture of those of all its subnets. It is done once, not after a resume: from then
-    on the statistics are those that training keeps. See :func:`~mmbignas.supernet.calibrate_bn` for what is done and
-    :class:`~mmbignas.data.calibration_images.CalibrationImages` for the choice of images.
+    on the statistics are those that training keeps. See :func:`~mmbignas.supernet.calibrate_bn`.
 
     Args:
-        num_images: number of images, over all processes. Where the data set has fewer, all of them.
-        dataloader: the config of a dataloader; its sampler is replaced. Default: ``train_dataloader`` of the config.
+        num_images, dataloader: see :class:`~mmbignas.data.calibration_images.CalibrationImages`.
 
     Raises:
-        ConfigError: for a number of images below 1 or a dataloader that is not a config; before the first iteration,
-            for a dataloader that is missing or names files that do not exist.
+        ConfigError: for values that are not allowed; before the first iteration, for a dataloader that is missing or
+            names files that do not exist.
     """
 
     def __init__(self, num_images: int = DEFAULT_IMAGES, dataloader: Mapping[str, Any] | None = None) -> None:
         self.images = CalibrationImages(num_images, dataloader, 'CalibrateFirstHook')
 
     def before_train(self, runner: Any) -> None:
-        """Calibrate, unless training goes on."""
+        """Calibrate, except after a resume."""
         if runner.iter > 0:
             return
         # Only now: a test of the same config needs no training data.
@@ -72,7 +70,7 @@ class ValidateFirstHook(Hook):
         self._after: Mapping[str, Any] | None = None
 
     def before_train(self, runner: Any) -> None:
-        """Validate, unless training goes on."""
+        """Validate, except after a resume."""
         self._check(runner)
         if runner.iter == 0:
             runner.logger.info('Validation before training')
@@ -122,11 +120,7 @@ def _unnoticed_by(runner: Any, kinds: tuple[type[Hook], ...]) -> Iterator[None]:
 
 
 def _initialize_averages(runner: Any) -> None:
-    """Give ``EMAHook`` the weights that training starts from.
-
-    Its average is a copy of the model from before the initialisation. Until the first iteration replaces it, nothing
-    but this validation, and the checkpoint of its metric, would see that.
-    """
+    """Give ``EMAHook`` the weights that training starts from; its average is a copy from before the initialisation."""
     for hook in runner.hooks:
         if isinstance(hook, EMAHook):
             hook.ema_model.module.load_state_dict(hook.src_model.state_dict())

@@ -23,16 +23,12 @@ class BFloat16OptimWrapper(OptimWrapper):
     needs a GPU.
 
     Args:
-        optimizer, accumulative_counts, clip_grad: as of MMEngine's ``OptimWrapper``.
+        optimizer, accumulative_counts, clip_grad: as for MMEngine's ``OptimWrapper``.
     """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """In it, forward passes compute in bfloat16.
-
-        Args:
-            model: the model, or a wrapper around it.
-        """
+        """Within it, forward passes compute in bfloat16."""
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield
 

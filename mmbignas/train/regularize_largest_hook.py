@@ -22,11 +22,7 @@ class RegularizeLargestHook(Hook):
     """
 
     def before_train(self, runner: Any) -> None:
-        """Find the drop layers.
-
-        Raises:
-            ConfigError: for a training loop that trains no subnets.
-        """
+        """Find the drop layers. Raises ConfigError for a training loop that trains no subnets."""
         sandwich_rule(runner, 'RegularizeLargestHook')
         model = unwrapped(runner.model)
         self._all_drops = [module for module in model.modules() if isinstance(module, DROPS)]

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from mmbignas.data import read_size_list
 from mmbignas.data.check_data import check_dataset_files, check_num_classes
 from mmbignas.data.repeatable_loader import RepeatableLoader
-from mmbignas.data.resizing import Resizer, check_interpolation
+from mmbignas.data.resizing import INTERPOLATION, Resizer
 from mmbignas.registry import LOOPS
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.check_widths import check_widths
@@ -33,17 +33,16 @@ class SandwichLoop(BaseLoop):
     """What sandwich training by epoch and by iteration have in common.
 
     In an iteration, the batch is preprocessed once. Then, for each subnet: hook point ``before_subnet_forward``,
-    forward, hook point ``after_subnet_forward`` (which may add entries to the dict ``losses``), backward, hook point
-    ``after_subnet_backward``. The gradients add up; they are averaged over the processes once, hook point
-    ``before_sandwich_step``, clipped once, and followed by one optimizer step. It is the sum of the passes' gradients,
-    not their mean: for plain SGD a learning rate that suits one subnet is in effect multiplied by the number of passes.
+    forward, hook point ``after_subnet_forward``, which may add entries to the dict ``losses``, backward, hook point
+    ``after_subnet_backward``, which is given the ``loss`` that was trained on, a scalar without a graph. These are
+    methods ``(self, runner, subnet_pass, ...)`` of a hook with a :class:`~mmbignas.train.subnet_pass.SubnetPass`. The
+    gradients add up; they are averaged over the processes once, hook point ``before_sandwich_step(self, runner)``,
+    clipped once, and followed by one optimizer step. It is the sum of the passes' gradients, not their mean: for plain
+    SGD a learning rate that suits one subnet is in effect multiplied by the number of passes.
 
-    The hook points are methods ``(self, runner, subnet_pass, ...)`` of a hook, where ``subnet_pass`` is a
-    :class:`~mmbignas.train.subnet_pass.SubnetPass`; the second one also takes ``losses``, the third one ``loss``, the
-    sum of them that was trained on, a scalar without a graph. ``before_sandwich_step`` takes the runner alone. The
-    subnets of an iteration depend on the run's seed and the number of the iteration alone, so they are the same on all
-    ranks and after a resume. So are each rank's images, their augmentations, and whatever else is random (dropout,
-    ...): a resumed run is the one that was not interrupted. See
+    The subnets of an iteration depend on the run's seed and the number of the iteration alone, so they are the same on
+    all ranks and after a resume. So are each rank's images, their augmentations, and whatever else is random (dropout,
+    ...): a resumed run is the one that was not interrupted, see
     :class:`~mmbignas.data.repeatable_loader.RepeatableLoader`.
 
     For ``best_up`` and ``worst_up`` (AttentiveNAS, arXiv 2011.09011) this holds for the candidates, random subnets of
@@ -62,16 +61,14 @@ class SandwichLoop(BaseLoop):
             ``worst_up``, a number in the space, a .json or .yaml file, or settings.
         valid_before_train: validate once before the first iteration, by a
             :class:`~mmbignas.train.ValidateFirstHook`, if the config has none.
-        image_size_list: sizes that the passes see the batch in, see
-            :class:`~mmbignas.train.sandwich_rule.SandwichRule`: each ``[height, width]`` in pixels. Each is resized
-            from the preprocessed batch, see :func:`~mmbignas.data.resizing.at_resolution`; the data pipeline has to
-            give the greatest. ``None`` for the batch as it is.
+        image_size_list: sizes that the passes see the batch in, each ``[height, width]`` in pixels, see
+            :class:`~mmbignas.train.sandwich_rule.SandwichRule`. The preprocessed batch is resized to each, see
+            :func:`~mmbignas.data.resizing.at_resolution`; the data pipeline has to give the greatest. ``None`` for the
+            batch as it is.
         share_interpolation: one size for all passes of an iteration.
         interpolation_type: one of :data:`~mmbignas.data.resizing.INTERPOLATIONS`.
-        attentive: how the candidates of ``best_up`` and ``worst_up`` are drawn, see
-            :func:`~mmbignas.train.attentive.read_attentive`: ``candidates``, their number; ``tolerance``, how far
-            their MACs may lie from those of the first, relative to these; ``image_size``, ``[height, width]`` in pixels
-            to count MACs at without ``image_size_list``. ``None`` for the defaults.
+        attentive: how the candidates of ``best_up`` and ``worst_up`` are drawn: a dict of ``candidates``, ``tolerance``
+            and ``image_size``, see :func:`~mmbignas.train.attentive.read_attentive`. ``None`` for the defaults.
         **kwargs: of the MMEngine loop.
 
     Raises:
@@ -85,6 +82,7 @@ class SandwichLoop(BaseLoop):
             come together in place of the optimizer step.
     """
 
+    resumes_within_epoch = True
     _iter: int
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, *args: Any, sample_subnet_num: int = 4,
@@ -119,7 +117,7 @@ class SandwichLoop(BaseLoop):
 
     def _read_sizes(self, image_size_list: Any, interpolation: Any) -> list[tuple[int, int]]:
         """The image sizes, and a resizer for each."""
-        check_interpolation(interpolation, 'train_cfg.interpolation_type')
+        INTERPOLATION.check(interpolation, 'train_cfg.interpolation_type')
         self._resizers: dict[tuple[int, int], Resizer] = {}
         if image_size_list is None:
             return []
@@ -222,13 +220,9 @@ class SandwichTrainLoop(SandwichLoop, EpochBasedTrainLoop):
     """Sandwich training by epoch: MMEngine's ``EpochBasedTrainLoop`` with the iteration of :class:`SandwichLoop`.
 
     Args:
-        max_epochs: number of epochs.
-        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
-        image_size_list, share_interpolation, interpolation_type, attentive: see :class:`SandwichLoop`.
-        val_begin, val_interval, dynamic_intervals: as in MMEngine.
+        max_epochs, val_begin, val_interval, dynamic_intervals: as in MMEngine.
+        **kwargs: see :class:`SandwichLoop`.
     """
-
-    resumes_within_epoch = True
 
     def run(self) -> nn.Module:
         """Train. A run that was resumed within an epoch goes on with the rest of it."""
@@ -256,13 +250,9 @@ class SandwichIterTrainLoop(SandwichLoop, IterBasedTrainLoop):
     """Sandwich training by iteration: MMEngine's ``IterBasedTrainLoop`` with the iteration of :class:`SandwichLoop`.
 
     Args:
-        max_iters: number of iterations.
-        sample_subnet_num, sample_strategy, valid_before_train: see :class:`SandwichLoop`.
-        image_size_list, share_interpolation, interpolation_type, attentive: see :class:`SandwichLoop`.
-        val_begin, val_interval, dynamic_intervals: as in MMEngine.
+        max_iters, val_begin, val_interval, dynamic_intervals: as in MMEngine.
+        **kwargs: see :class:`SandwichLoop`.
     """
-
-    resumes_within_epoch = True
 
     def run(self) -> nn.Module:
         """Train. MMEngine's loop asks for the batches of before a resume, which are not loaded."""

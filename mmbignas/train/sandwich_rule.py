@@ -23,10 +23,8 @@ class SandwichRule:
         space: the model's search space.
         sample_subnet_num: passes per iteration. With 1, ``sample_strategy`` is walked one entry per iteration; with
             more, one entry per pass.
-        sample_strategy: ``max``, ``min``, ``middle``, ``random``, numbers of subnets, files, or settings, see
-            :func:`~mmbignas.supernet.parse_choices`; or ``best_up`` or ``worst_up`` for the one with the lowest or
-            highest loss of random subnets of about the same MACs, see
-            :class:`~mmbignas.train.attentive.AttentiveSampling`.
+        sample_strategy: what :func:`~mmbignas.supernet.parse_choices` takes; or ``best_up`` or ``worst_up`` for the one
+            with the lowest or highest loss of random subnets of about the same MACs, see ``attentive``.
         image_sizes: height and width in pixels, of images that the passes may see. The largest subnet sees the
             greatest, the smallest the least, random ones any, and those given by settings the one that they name.
         share_interpolation: all passes of an iteration see the same size, which is drawn for each iteration; subnets
@@ -62,14 +60,10 @@ class SandwichRule:
         return self.sample_subnet_num > 1 and self.choices[0].subnet == self.max
 
     def passes(self, seed: int, iteration: int) -> list[SubnetPass]:
-        """The passes of an iteration; they depend on these two numbers alone.
+        """The passes of an iteration; they depend on the run's seed and the number of the iteration alone.
 
         For ``best_up`` and ``worst_up`` this holds for the candidates. Which of them is trained depends on the weights
         and the batch too.
-
-        Args:
-            seed: the run's seed, the same on all ranks.
-            iteration: number of the iteration.
         """
         choices, shared = self.choices, None
         if self.share_interpolation and self.image_sizes:
@@ -95,11 +89,7 @@ class SandwichRule:
 
 
 def sandwich_rule(runner: Any, hook: str) -> SandwichRule:
-    """The rule of a runner's training loop.
-
-    Args:
-        runner: the runner.
-        hook: name of the hook that needs it, for the message.
+    """The rule of a runner's training loop, which the hook of this name needs.
 
     Raises:
         ConfigError: for a training loop that trains no subnets.

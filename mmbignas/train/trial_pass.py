@@ -20,11 +20,7 @@ DROPS = (DropPath, nn.modules.dropout._DropoutNd)
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put running statistics and random states back at the end; until then, drop layers let everything through.
-
-    Args:
-        model: a model in training mode, not a wrapper.
-    """
+    """Put running statistics and random states back at the end; until then, drop layers let everything through."""
     drops = [module for module in model.modules() if isinstance(module, DROPS) and module.training]
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     statistics = BNState(model)
@@ -43,9 +39,6 @@ def trial_batch(runner: Any) -> Any:
     """A few preprocessed training images, or ``None`` for a data set that can only be iterated over.
 
     They are not from the dataloader, whose workers and sampler belong to the training. Random states stay as they are.
-
-    Args:
-        runner: the runner, about to train.
     """
     dataloader = runner.train_loop.dataloader
     if isinstance(dataloader.dataset, IterableDataset):
@@ -58,12 +51,7 @@ def trial_batch(runner: Any) -> Any:
 
 
 def trial_pass(runner: Any, batch: Any) -> dict[str, Any]:
-    """The losses of a batch. Weights, statistics and random states stay as they are.
-
-    Args:
-        runner: the runner, about to train.
-        batch: from :func:`trial_batch`.
-    """
+    """The losses of a batch of :func:`trial_batch`. Weights, statistics and random states stay as they are."""
     model: Any = unwrapped(runner.model)
     with training_flags_kept(model), preserved_rng(), undisturbed(model.train()), torch.no_grad():
         return model._run_forward(batch, mode='loss')

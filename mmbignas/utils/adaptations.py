@@ -73,9 +73,6 @@ def exact_metrics(evaluator: Evaluator) -> Iterator[None]:
     ``DODCocoMetric`` round by it. What is printed into a string and read again stays rounded: the recalls of proposals
     in ``CocoMetric``, ``LVISMetric`` and ``YouTubeVISMetric``; so do ``ReIDMetrics`` and ``SemSegMetric``, which round
     arrays. MMPretrain's metrics round nothing.
-
-    Args:
-        evaluator: evaluates while the context is open.
     """
     modules = {sys.modules[kind.__module__] for metric in evaluator.metrics for kind in type(metric).__mro__
                if issubclass(kind, BaseMetric) and kind is not BaseMetric}

@@ -1,4 +1,4 @@
-"""What the command-line tools share: their common options and the way from a config to a model or a Runner."""
+"""The processes of a run: how they are started, what they share, and how each works alone for a while."""
 from __future__ import annotations
 
 import os
@@ -30,8 +30,8 @@ from mmbignas.utils.rules import number
 # Where each launcher leaves the number of a process on its machine, from which MMEngine takes the number of its GPU.
 LOCAL_RANKS = dict(pytorch='LOCAL_RANK', slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
 REQUIRED_VARIABLES = dict(pytorch=('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
-                slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
-                mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'MASTER_ADDR'))
+                          slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+                          mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'MASTER_ADDR'))
 STARTED_BY = dict(pytorch='torchrun', slurm='srun', mpi='mpirun')
 
 
@@ -75,9 +75,6 @@ def check_same_length(dataloader: DataLoader) -> None:
     """Make sure that an epoch has the same number of batches in every process; all of them have to call this.
 
     Otherwise those with more batches would wait forever for the gradients of the others.
-
-    Args:
-        dataloader: that of the training.
 
     Raises:
         ConfigError: in all processes, when the numbers differ.
@@ -136,11 +133,7 @@ class Alone:
 
 @contextmanager
 def buffers_of_the_first(model: nn.Module) -> Iterator[None]:
-    """Let all processes have the first one's statistics while it is open; in a training, each has its own.
-
-    Args:
-        model: not a wrapper.
-    """
+    """Let all processes have the first one's statistics while it is open; in a training, each has its own."""
     if get_world_size() == 1:
         yield
         return

@@ -14,11 +14,7 @@ from mmbignas.utils.rules import must_be
 
 
 def check_new_folder(folder: str | Path) -> None:
-    """Make sure that a folder does not exist.
-
-    Raises:
-        ConfigError: if it does, or anything else of that name.
-    """
+    """Raise a ConfigError if there is a folder, or anything else, of this name."""
     try:
         there = Path(folder).exists() or Path(folder).is_symlink()
     except OSError as error:  # a name that is too long
@@ -30,9 +26,6 @@ def check_new_folder(folder: str | Path) -> None:
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
     """A folder to write to, which gets its name when it is complete; after an exception there is none.
-
-    Args:
-        folder: what it is to be called.
 
     Raises:
         ConfigError: when that exists, or cannot be made.
@@ -58,11 +51,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to; what is there gets the file's name at the end, and is gone after an exception.
-
-    Args:
-        path: the file; one that is there is replaced.
-    """
+    """A path to write to; at the end it takes the place of the file, and after an exception it is gone."""
     path = Path(path)
     aside = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
@@ -102,15 +91,12 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]
 
 
 def check_new_file(path: str | Path, suffixes: str | tuple[str, ...], overwrite: bool) -> Path:
-    """Make sure that a file can be written, before the work that it takes to fill it.
+    """Return the path of a file that can be written, before the work that it takes to fill it.
 
     Args:
         path: the file.
         suffixes: what its name has to end in, such as ``.onnx``; one of several.
         overwrite: whether a file that is there may be replaced.
-
-    Returns:
-        Path: the file.
 
     Raises:
         ConfigError: for another suffix, a file that is there, or a folder that is not.
@@ -127,24 +113,17 @@ def check_new_file(path: str | Path, suffixes: str | tuple[str, ...], overwrite:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that any program can read; it appears when it is complete.
+    """Write plain data as JSON that any program can read, as :func:`write_file` does.
 
     Args:
-        path: the file; one that is there is replaced.
-        content: plain data without numbers that are not finite; of anything else, what ``str`` makes of it.
-
-    Raises:
-        ConfigError: when it cannot be written.
+        path: the file.
+        content: the data, without numbers that are not finite; of what JSON does not know, ``str`` is written.
     """
     write_file(path, (json.dumps(content, indent=2, default=str, allow_nan=False) + '\n').encode())
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file that appears when it is complete.
-
-    Args:
-        path: the file; one that is there is replaced.
-        content: what is in it.
+    """Write a file that appears when it is complete, in place of one that is there.
 
     Raises:
         ConfigError: when it cannot be written.
@@ -153,5 +132,5 @@ def write_file(path: Path, content: bytes) -> None:
         with replacing(path) as aside:
             aside.write_bytes(content)
     except OSError as error:
-        raise ConfigError(f'{path}: cannot be written ({error.strerror}); give a file in a folder that can be written '
-                          'to') from error
+        raise ConfigError(f'{path}: cannot be written ({error.strerror}); give a file in a folder that exists and can '
+                          'be written to') from error

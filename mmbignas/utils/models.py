@@ -10,11 +10,7 @@ from torch import Tensor, nn
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, where it may stand in a wrapper such as ``MMDistributedDataParallel``.
-
-    Args:
-        model: with or without a wrapper.
-    """
+    """The model itself, where it may stand in a wrapper such as ``MMDistributedDataParallel``."""
     return cast(nn.Module, model.module) if is_model_wrapper(model) else model
 
 
@@ -23,9 +19,6 @@ def training_flags_kept(model: nn.Module) -> Iterator[None]:
     """Put the training flag of every module back at the end.
 
     ``model.train()`` would not do that: it also sets those that are frozen.
-
-    Args:
-        model: with or without a wrapper.
     """
     flags = {module: module.training for module in model.modules()}
     try:

@@ -11,35 +11,20 @@ import torch
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed of several numbers, so that those of neighbours have nothing in common.
-
-    Args:
-        *numbers: integers from 0.
-
-    Returns:
-        int: of 32 bits, as many as NumPy takes.
-    """
+    """One seed, of 32 bits, from several integers from 0, so that the seeds of neighbours have nothing in common."""
     # NumPy takes zeros at the end for nothing, so their count has to be told.
     return int(np.random.SeedSequence((len(numbers), *numbers)).generate_state(1)[0])
 
 
 def seed_cpu(seed: int) -> None:
-    """Seed Python, NumPy and torch's generator of the CPU, and leave those of the GPUs as they are.
-
-    Args:
-        seed: of 32 bits.
-    """
+    """Seed Python, NumPy and torch's generator of the CPU (32 bits), and leave those of the GPUs as they are."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (what MMEngine's transforms draw from)
     torch.default_generator.manual_seed(seed)
 
 
 def seed_process(seed: int) -> None:
-    """Seed Python, NumPy and torch, on all devices in use.
-
-    Args:
-        seed: of 32 bits.
-    """
+    """Seed Python, NumPy and torch (32 bits), on all devices in use."""
     seed_cpu(seed)
     if torch.cuda.is_initialized():  # else, torch would keep a stack trace of each call
         torch.cuda.manual_seed_all(seed)

@@ -12,19 +12,9 @@ It is only asked where an input has channels. To add one, write into the file of
 
 Operations that torch tags as pointwise need no rule.
 """
-from mmbignas.elastic.rules import (
-           attention,
-           creation,
-           elementwise,
-           indexing,
-           norms,
-           products,
-           reductions,
-           spatial,
-           views,
-)
+from mmbignas.elastic.rules import elementwise, indexing, norms, products, reductions, spatial, views
 from mmbignas.elastic.rules.elementwise import default_rule
 from mmbignas.elastic.rules.registry import RULES, rule
 
-__all__ = ['RULES', 'attention', 'creation', 'default_rule', 'elementwise', 'indexing', 'norms', 'products',
-           'reductions', 'rule', 'spatial', 'views']
+__all__ = ['RULES', 'default_rule', 'elementwise', 'indexing', 'norms', 'products', 'reductions', 'rule', 'spatial',
+           'views']

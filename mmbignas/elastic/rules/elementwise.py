@@ -1,4 +1,7 @@
-"""Operations that work on each element by itself."""
+"""Operations that work on each element by itself, and those that make tensors of their own.
+
+The same value everywhere fits any positions; counted or random values do not.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmbignas.elastic.axes import Fix, Node, split
+from mmbignas.elastic.axes import Atom, Fix, Node, split
 from mmbignas.elastic.rules.registry import rule
 from mmbignas.elastic.tracer import Axes, Call, Rule
 
@@ -73,6 +76,23 @@ def glu(call: Call) -> Axes:
     call.unify(one, other)
     axes[dim] = one
     return axes
+
+
+@rule('aten::zeros', 'aten::ones', 'aten::full', 'aten::empty', 'aten::new_zeros', 'aten::new_ones', 'aten::new_full',
+      'aten::new_empty', 'aten::scalar_tensor', 'aten::empty_strided', 'aten::new_empty_strided', creates=True)
+def uniform(call: Call) -> Axes:
+    """The same value everywhere: each axis may turn out to be any.
+
+    If its size does not follow from that of another tensor, verification will tell.
+    """
+    return [Atom(size) if size > 1 else Fix(size) for size in call.output.shape]
+
+
+@rule('aten::zeros_like', 'aten::ones_like', 'aten::full_like', 'aten::empty_like', 'aten::rand_like',
+      'aten::randn_like', 'aten::bernoulli')
+def like(call: Call) -> Axes:
+    """The axes of the tensor that was given."""
+    return call.axes(call.inputs()[0])
 
 
 def default_rule(func: Any) -> Rule | None:

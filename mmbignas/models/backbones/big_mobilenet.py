@@ -95,14 +95,6 @@ class BigMobileNet(StagedBackbone):
                                   f'stage {stage}', list(ratios))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the features of an image batch.
-
-        Args:
-            x: shape ``(N, in_channels, H, W)``.
-
-        Returns:
-            tuple: features of the stages in ``out_indices``, each ``(N, out_channel, H / stride, W / stride)``; those
-            of the last stage are ``final_expand_ratio`` times as wide.
-        """
+        """Compute the features of images; those of the last stage are ``final_expand_ratio`` times as wide."""
         outputs = super().forward(x)
         return outputs if self.final_conv is None else (*outputs[:-1], self.final_conv(outputs[-1]))

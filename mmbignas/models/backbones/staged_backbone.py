@@ -93,10 +93,7 @@ class StagedBackbone(SearchableBlocks, BaseModule):
         return x
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the features of an image batch.
-
-        Args:
-            x: shape ``(N, in_channels, H, W)``.
+        """Compute the features of images ``(N, in_channels, H, W)``.
 
         Returns:
             tuple: features of the stages in ``out_indices``, each ``(N, out_channel, H / stride, W / stride)``.

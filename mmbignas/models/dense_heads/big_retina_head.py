@@ -154,20 +154,10 @@ class BigRetinaHead(RetinaHead):
     def loss_by_feat_single(self, cls_score: Tensor, bbox_pred: Tensor, anchors: Tensor, labels: Tensor,
                             label_weights: Tensor, bbox_targets: Tensor, bbox_weights: Tensor,
                             avg_factor: float) -> tuple[Tensor, Tensor]:
-        """The losses of one level.
+        """The classification loss and the box loss of one level; arguments as for MMDetection's ``RetinaHead``.
 
-        Args:
-            cls_score: shape ``(N, A * num_classes, H, W)``.
-            bbox_pred: shape ``(N, A * 4, H, W)``.
-            anchors: shape ``(N, H * W * A, 4)``.
-            labels: shape ``(N, H * W * A)``.
-            label_weights: shape ``(N, H * W * A)``.
-            bbox_targets: shape ``(N, H * W * A, 4)``.
-            bbox_weights: shape ``(N, H * W * A, 4)``.
-            avg_factor: what the sums are divided by.
-
-        Returns:
-            tuple: classification loss and box loss.
+        ``cls_score`` and ``bbox_pred`` are raw outputs, see :meth:`forward`. Anchors, box targets and their weights are
+        of shape ``(N, H * W * A, 4)``, labels and their weights ``(N, H * W * A)``. ``avg_factor`` divides the sums.
         """
         if not isinstance(self.loss_cls, QualityFocalLoss):
             return super().loss_by_feat_single(cls_score, bbox_pred, anchors, labels, label_weights, bbox_targets,

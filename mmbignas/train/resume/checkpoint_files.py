@@ -24,12 +24,7 @@ class WholeFilesBackend(LocalBackend):
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file; until it is complete, what was there before stays.
-
-        Args:
-            obj: its content.
-            filepath: its path; folders that are missing are made.
-        """
+        """Write a file, into folders that are made; until it is complete, what was there before stays."""
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
         with replacing(filepath) as aside, open(aside, 'wb') as file:
             file.write(obj)
@@ -40,29 +35,21 @@ register_backend(BACKEND, WholeFilesBackend, force=True)
 
 
 def write_last(work_dir: str | Path, checkpoint: str) -> None:
-    """Write MMEngine's note of the last checkpoint.
-
-    Args:
-        work_dir: of the run.
-        checkpoint: path of the checkpoint.
-    """
+    """Write MMEngine's note of the last checkpoint into the folder of a run."""
     with replacing(Path(work_dir, LAST)) as aside:
         aside.write_text(checkpoint)
 
 
 def newest_checkpoint(work_dir: str | Path, patterns: Sequence[str], warn: Callable[[str], object]) -> str | None:
-    """The checkpoint to resume from.
+    """The checkpoint of a run to resume from; ``None`` where nothing was saved.
 
     It is the one that MMEngine's ``last_checkpoint`` names. Where this one cannot be read, or the note itself is
     missing, it is the newest that can.
 
     Args:
-        work_dir: of the run.
+        work_dir: folder of the run.
         patterns: of the names of the run's checkpoints.
-        warn: is told about each checkpoint that is passed over.
-
-    Returns:
-        str: ``None`` where nothing was saved.
+        warn: takes a message about each checkpoint that is skipped.
 
     Raises:
         ConfigError: where something was saved, but nothing can be read.
@@ -95,11 +82,7 @@ def newest_checkpoint(work_dir: str | Path, patterns: Sequence[str], warn: Calla
 
 
 def what_is_broken(path: str | Path) -> str | None:
-    """What is wrong with a checkpoint file, if anything; all of it is read, and compared with its checksums.
-
-    Args:
-        path: a local file, as ``torch.save`` writes it.
-    """
+    """What is wrong with a local file of ``torch.save``, if anything; it is read whole and its checksums compared."""
     if not Path(path).is_file():
         return 'does not exist'
     try:

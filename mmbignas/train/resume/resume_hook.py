@@ -45,10 +45,6 @@ class ResumeHook(Hook):
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another architecture, or of a run with a distillation that is no longer there.
 
-        Args:
-            runner: the runner.
-            checkpoint: what was loaded.
-
         Raises:
             ConfigError: in a run that is resumed, for weights that do not fit, which MMEngine would leave out, and for
                 what a hook that is no longer there saved in it (``checkpoint_keys`` of our hooks' classes).

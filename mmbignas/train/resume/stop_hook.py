@@ -20,7 +20,7 @@ from mmbignas.utils.rules import must_be
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """Ends a training that is told to by a signal, as by ``kill`` or a scheduler, at the end of the iteration.
+    """Ends a training at the end of the iteration when a signal says so, sent by ``kill`` or a scheduler.
 
     It saves a checkpoint, ``stopped.pth``, and ends with exit code 128 plus the signal's number, which is 143 for
     SIGTERM. ``resume=True`` goes on from there. It is enough that one of several processes gets the signal. Accumulated
@@ -49,10 +49,10 @@ class StopHook(Hook):
         self._before: dict[signal.Signals, Any] = {}
 
     def before_train(self, runner: Any) -> None:
-        """Listen from now on."""
+        """Listen to the signals."""
         if threading.current_thread() is not threading.main_thread():
             runner.logger.warning('StopHook: only the main thread of a process can listen to signals, so none is '
-                                  'heeded in this training')
+                                  'noticed in this training')
             return
         self._before = {own: signal.signal(own, self._receive) for own in self.signals}
 
@@ -81,7 +81,7 @@ class StopHook(Hook):
         raise SystemExit(128 + received)
 
     def after_train(self, runner: Any) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         for own, handler in self._before.items():
             signal.signal(own, handler)
         self._before = {}

@@ -54,11 +54,7 @@ class SameOnAllRanksHook(Hook):
         self._begun = False
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Compare, if it is time.
-
-        Raises:
-            RuntimeError: in all processes, when one differs.
-        """
+        """Compare, if it is time. Raises RuntimeError in all processes, when one differs."""
         if get_world_size() == 1 or self._begun and runner.iter % self.interval:
             return
         self._begun = True
@@ -74,13 +70,10 @@ class SameOnAllRanksHook(Hook):
 
 
 def weight_sums(model: nn.Module) -> tuple[list[str], Tensor]:
-    """The bits of each parameter, read as integers and summed; two that are equal to the last bit have equal sums.
+    """The names of a model's parameters, and for each its bits, read as integers and summed.
 
-    Args:
-        model: a model.
-
-    Returns:
-        tuple: the parameters' names, and a sum for each, 64-bit integers (which overflow in the same way everywhere).
+    Parameters that are equal to the last bit have equal sums. These are 64-bit integers, which overflow in the same way
+    everywhere.
     """
     names, sums = [], []
     for name, parameter in model.named_parameters():
