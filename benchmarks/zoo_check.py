@@ -235,21 +235,27 @@ def failures(result: Mapping[str, Any]) -> list[str]:
     return failed
 
 
-def main() -> None:
-    """Check the family that the command line names."""
+def quiet() -> None:
+    """One thread and no messages."""
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     BaseModule._dump_init_info = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    family = sys.argv[1]
+
+
+def checked(family: str) -> dict[str, Any]:
+    """What :func:`check` finds, or what it raised."""
     try:
-        result = check(family)
+        return check(family)
     except Exception as error:  # whatever a network may raise
-        if '--debug' in sys.argv:
-            raise
-        result = dict(family=family, config=FAMILIES[family],
-                      failed=f'{type(error).__name__}: {" ".join(str(error).split())[:400]}')
-    print(json.dumps(result))
+        return dict(family=family, config=FAMILIES[family],
+                    failed=f'{type(error).__name__}: {" ".join(str(error).split())[:400]}')
+
+
+def main() -> None:
+    """Check the family that the command line names."""
+    quiet()
+    print(json.dumps((check if '--debug' in sys.argv else checked)(sys.argv[1])))
 
 
 if __name__ == '__main__':
