@@ -31,7 +31,8 @@ from zoo_families import FAMILIES, NAMED, OUT_OF_SCOPE
 
 RESULTS = ROOT / 'work_dirs' / 'zoo.jsonl'
 TABLE = ROOT / 'docs' / 'zoo.md'
-TIMEOUT = 400
+TIMEOUT = 240
+UNKNOWN = dict(failed='not run')
 WHOLE = 0.995  # from this share of the MACs on, a network is elastic as a whole
 
 
@@ -126,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         default=list(dict.fromkeys([*NAMED, *FAMILIES])),
                         help='families, such as mmdet/retinanet; all if not given')
     parser.add_argument('--new', action='store_true', help='pass over families that have a result')
+    parser.add_argument('--failed', action='store_true', help='pass over families that passed')
     parser.add_argument('--timeout', type=float, default=TIMEOUT, help='seconds per family')
     options = parser.parse_args(arguments)
     zoo_check.quiet()
@@ -133,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = known(RESULTS)
     RESULTS.parent.mkdir(exist_ok=True)
     for family in options.config:
-        if options.new and family in results:
+        if options.new and family in results or options.failed and not failures(results.get(family, UNKNOWN)):
             continue
         result = checked(family, options.timeout)
         with RESULTS.open('a', encoding='utf-8') as file:
