@@ -59,28 +59,34 @@ def stock_config(family: str) -> dict[str, Any]:
     return model
 
 
+WHOLE = dict(norm_eval=False, frozen_stages=-1)  # what a supernet is refused without
+
+
 def _without_weights(config: Any) -> None:
     if isinstance(config, Mapping):
         for name in ('init_cfg', 'pretrained', 'teacher_ckpt'):
             if config.get(name) is not None and ('Pretrained' in str(config[name]) or name != 'init_cfg'):
                 config[name] = None  # type: ignore[index]
-        if config.get('norm_eval') or _has_norm_eval(config.get('type')):
-            config['norm_eval'] = False  # type: ignore[index]
-        if config.get('frozen_stages', -1) >= 0:
-            config['frozen_stages'] = -1  # type: ignore[index]
+        for name in _options(config.get('type')):
+            config[name] = WHOLE[name]  # type: ignore[index]
     values = config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ()
     for value in values:
         _without_weights(value)
 
 
-def _has_norm_eval(name: Any) -> bool:
-    """Whether a class keeps the statistics of its normalisations unless it is told not to."""
+def _options(name: Any) -> list[str]:
+    """Which of these options a class has."""
     with MODELS.switch_scope_and_registry(None) as registry:
         cls = registry.get(name) if isinstance(name, str) else name
     if not isinstance(cls, type):
-        return False
-    option = inspect.signature(cls).parameters.get('norm_eval')
-    return option is not None and option.default is True
+        return []
+    names: set[str] = set()
+    for base in cls.__mro__:
+        own = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+        names |= own.keys()
+        if all(option.kind is not option.VAR_KEYWORD for option in own.values()):
+            break
+    return [name for name in WHOLE if name in names]
 
 
 class Macs:

@@ -1,12 +1,13 @@
 """What a model's forward pass takes on one image: a detector may ask for a data sample and for proposals too.
 
-What a two-stage detector costs depends on how many proposals it looks at. So their number is stated: that of
-``test_cfg.rpn.max_per_img``, all of which an image may have, or :data:`PROPOSALS` for a detector that has no RPN.
+What a two-stage detector costs depends on how many proposals it looks at, and what CondInst or YOLACT cost on how many
+objects they draw masks of. So these numbers are stated: the most that an image may have by ``test_cfg``, i.e.
+``rpn.max_per_img`` (:data:`PROPOSALS` for a detector without RPN) and ``max_per_img``.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from mmbignas.utils.models import tensors_in
 
-PROPOSALS = 1000
+PROPOSALS, OBJECTS = 1000, 100
 SIZES = (0.1, 0.3, 0.6, 0.9)  # of the proposals, as a share of the image, so that all levels of a pyramid are met
 
 
@@ -52,18 +53,41 @@ def forward_inputs(model: nn.Module, image: Tensor) -> Iterator[dict[str, Any]]:
     rpn: Any = getattr(model, 'rpn_head', None)
     two_stage = getattr(model, 'roi_head', None) is not None
     sample = _data_sample(image, number_of_proposals(model) if two_stage else None)
-    before = {} if rpn is None else {name: vars(rpn).get(name) for name in ('predict', 'predict_by_feat')}
-    try:
+    head: Any = getattr(model, 'bbox_head', None)
+    with ExitStack() as stack:
         if rpn is not None and two_stage:
-            rpn.predict_by_feat = lambda *args, **kwargs: [sample.proposals]
+            stack.enter_context(_replaced(rpn, 'predict_by_feat', lambda *args, **kwargs: [sample.proposals]))
             if type(rpn).__name__ != 'CascadeRPNHead':  # whose features depend on its own boxes
-                rpn.predict = partial(_predict, rpn, sample.proposals)
+                stack.enter_context(_replaced(rpn, 'predict', partial(_predict, rpn, sample.proposals)))
+        if hasattr(head, 'get_positive_infos'):
+            stack.enter_context(_replaced(head, 'loss', lambda *args, **kwargs: {}))
+            stack.enter_context(_replaced(head, 'get_positive_infos', partial(_objects, model, image)))
         yield dict(mode='tensor', data_samples=[sample])
+
+
+@contextmanager
+def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Within the context, a module has another method."""
+    before = vars(module).get(name)
+    setattr(module, name, function)
+    try:
+        yield
     finally:
-        for name, value in before.items():
-            vars(rpn).pop(name, None)
-            if value is not None:
-                setattr(rpn, name, value)
+        delattr(module, name)
+        if before is not None:
+            setattr(module, name, before)
+
+
+def _objects(model: Any, image: Tensor) -> list[Any]:
+    """What a mask head is told of the objects in an image: weights of its last layers, and where they are."""
+    from mmengine.structures import InstanceData
+
+    number, head = int((model.test_cfg or {}).get('max_per_img', OBJECTS)), model.bbox_head
+    objects = InstanceData(points=image.new_ones(number, 2), strides=image.new_ones(number))
+    for name, width in (('param_preds', 'num_params'), ('coeffs', 'num_protos')):
+        if hasattr(head, width):
+            setattr(objects, name, image.new_ones(number, getattr(head, width)))
+    return [objects]
 
 
 def _predict(rpn: Any, proposals: Any, features: Any, *args: Any, **kwargs: Any) -> list[Any]:

@@ -115,8 +115,8 @@ AS_GIVEN = ((ALL_HEADS, parameter('qkv.weight', 1)),)
 
 ADAPTERS: list[Adapter] = [
     Adapter('mmdet.models.roi_heads.roi_extractors.base_roi_extractor.BaseRoIExtractor', dict(out_channels=output(1))),
-    Adapter('mmdet.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 0))),
-    Adapter('mmpretrain.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 0))),
+    Adapter('mmdet.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 1))),
+    Adapter('mmpretrain.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 1))),
     Adapter('mmpretrain.models.utils.attention.MultiheadAttention',
             dict(num_heads=HEADS, head_dims=HEAD_WIDTH, embed_dims=ALL_HEADS)),
     Adapter('mmpretrain.models.utils.attention.WindowMSA', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
