@@ -154,7 +154,8 @@ class CostModel:
             groups[shadow.group][1] += ops
 
         image = shadow.image(self._size(subnet))
-        with OperationCounter([image], add):
+        # An elastic network does nothing that the one cut out of it does not.
+        with OperationCounter([image] if self._programs else None, add):
             shadow.run(subnet, image)
         seen: set[Any] = set()
         for name, child in shadow.supernet.model.named_children() if '' not in shadow.units else ():

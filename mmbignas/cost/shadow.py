@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmbignas.cost.compiled_operations import compiled_operations_on_shapes
+from mmbignas.cost.forward_inputs import forward_inputs
 from mmbignas.errors import ConfigError
 from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.ops import DynamicLayer
@@ -122,8 +123,10 @@ class Shadow:
     def run(self, subnet: Subnet, image: Tensor) -> None:
         """Let a subnet compute an image. Raises ConfigError when it cannot."""
         self.supernet.apply({path: subnet[path] for path in subnet})
+
         def compute(model: nn.Module) -> None:
-            model(image, mode='tensor') if isinstance(model, BaseModel) else model(image)
+            with forward_inputs(model, image) as inputs:
+                model(image, **inputs)
 
         self._guarded(compute, image)
 
@@ -142,13 +145,14 @@ class Shadow:
         model = self.supernet.model
         self._failed = ''
         try:
-            return compute(model)
+            with compiled_operations_on_shapes():
+                return compute(model)
         except ConfigError:
             raise
         except Exception as error:  # whatever a model may raise
             raise ConfigError(f'model: {self._failed or type(model).__name__} cannot be computed from the shape of one '
-                              f"image of {list(image.shape[2:])} pixels in mode 'tensor' ({error}); models that need "
-                              'more than that, such as two-stage detectors, have no cost here') from error
+                              f"image of {list(image.shape[2:])} pixels in mode 'tensor' ({error}); models whose "
+                              'shapes go by the contents of an image have no cost here') from error
 
     def parameters(self, module: nn.Module, seen: set[Any] | None = None) -> int:
         """The number of parameters that a module has in the plain network of the current subnet.

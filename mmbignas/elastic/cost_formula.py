@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmbignas.cost.operation_counter import MACS, OPAQUE, OTHERS
+from mmbignas.cost.forward_inputs import forward_inputs
+from mmbignas.cost.operation_counter import MACS, OTHERS, TRANSPARENT, Rounded, call_inside
 from mmbignas.elastic.axes import Atom, Fix, Node, atoms, normal, width
+from mmbignas.elastic.extensions import traced_extensions
 from mmbignas.elastic.genes import DepthGene, WidthGene
 from mmbignas.elastic.plan import Plan, node_of
 from mmbignas.elastic.rules import RULES, default_rule
 from mmbignas.elastic.tracer import Tracer
 from mmbignas.elastic.watching import watching
-from mmbignas.errors import ConfigError
-from mmbignas.utils.models import tensors_in
 
 
 class Product:
@@ -32,10 +32,22 @@ class Product:
     Args:
         factor: the number.
         nodes: the axes.
+
+    Attributes:
+        finish: what to do with the product in the end, if anything.
     """
+
+    finish: Callable[[int], int] | None = None
 
     def __init__(self, factor: int, nodes: tuple[Node, ...] = ()) -> None:
         self.factor, self.nodes = factor, nodes
+
+    def value(self, widths: Mapping[Atom, int]) -> int:
+        """The product where groups have these widths."""
+        amount = self.factor
+        for node in self.nodes:
+            amount *= width(node, widths)
+        return amount if self.finish is None else self.finish(amount)
 
     def __mul__(self, other: Any) -> Product:
         if isinstance(other, Product):
@@ -83,22 +95,26 @@ class _Watcher(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in TRANSPARENT:
+            return call_inside(self, func, args, kwargs)
         output = func(*args, **kwargs)
         count = MACS.get(func) or OTHERS.get(func)
-        if count is None and func not in OPAQUE:
-            return output
-        if not any(self._tracer.is_data(tensor) for tensor in tensors_in((list(args), kwargs))):
-            return output
         if count is None:
-            raise ConfigError(f'model: the cost of {getattr(func, "__name__", func)} is not known, since it hides its '
-                              'operations; use linear layers and torch.matmul in its place')
+            return output
 
-        def operand(index: int, name: str) -> Any:
-            value = args[index] if index < len(args) else kwargs.get(name)
+        def shaped(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return [shaped(own) for own in value]
             return Shaped(self._tracer.axes(value)) if isinstance(value, Tensor) else value
 
-        amount: Any = count(operand, Shaped(self._tracer.axes(output)))
+        def operand(index: int, name: str) -> Any:
+            return shaped(args[index] if index < len(args) else kwargs.get(name))
+
+        amount: Any = count(operand, shaped(output))
+        finish = amount.value if isinstance(amount, Rounded) else None
+        amount = amount.size if isinstance(amount, Rounded) else amount
         product = amount if isinstance(amount, Product) else Product(amount)
+        product.finish = finish
         for kind in (0, 1) if func in MACS else (1,):
             self._add(kind, product)
         return output
@@ -146,8 +162,9 @@ class CostFormula:
             terms.append(Term(path.split('.')[0], self._blocks_of(path), kind, product))
 
         tracer.feed([image])
-        with torch.no_grad(), watching(model, tracer), tracer, _Watcher(tracer, add):
-            model(image, mode='tensor')
+        with torch.no_grad(), forward_inputs(model, image) as inputs, traced_extensions(tracer), watching(
+                model, tracer), tracer, _Watcher(tracer, add):
+            model(image, **inputs)
         return terms
 
     def _parameters(self, model: nn.Module, known: Mapping[str, list[Node]]) -> list[Term]:
@@ -216,8 +233,5 @@ class CostFormula:
             if any(gene is not None and self._plan.runs[names[path]].blocks.index(path) >= values[gene]
                    for gene, path in depths):
                 continue
-            amount = term.product.factor
-            for node in term.product.nodes:
-                amount *= width(node, widths)
-            sums[3 * self._children.index(term.child) + term.kind] += amount
+            sums[3 * self._children.index(term.child) + term.kind] += term.product.value(widths)
         return sums
