@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def apply_milliseconds(supernet: Supernet) -> list[float]:
     for subnet in subnets:
         supernet.apply(subnet)
     rng.shuffle(subnets)
-    return [1000 * common.seconds(lambda: supernet.apply(subnet)) for subnet in subnets]
+    return [1000 * common.seconds(partial(supernet.apply, subnet)) for subnet in subnets]
 
 
 def main() -> None:

@@ -134,8 +134,8 @@ class CostModel:
         return self._programs[size]
 
     def _elastic_program(self, size: tuple[int, int]) -> Program | None:
-        shadow, rng = self._shadow, random.Random(0)
-        program = Program(shadow, shadow.supernet.model.elastic.units(shadow.supernet.model), size)
+        model: Any = self._shadow.supernet.model
+        program, rng = Program(self._shadow, model.elastic.units(model), size), random.Random(0)
         for subnet in [self.space.min(), *(self.space.sample(rng) for _ in range(TRIAL_SUBNETS - 1))]:
             try:
                 if program.cost(subnet) != self._looked_up[size](subnet):

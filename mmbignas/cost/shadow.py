@@ -27,7 +27,7 @@ class Shadow:
 
     The copy is divided into units, whose costs depend only on their own settings and the shapes of their inputs: the
     blocks of a :class:`~mmbignas.models.SearchableBlocks`, any other searchable module as a whole, the units of an
-    elastic network (:class:`~mmbignas.elastic.units.ElasticUnits`), and the greatest modules that contain none of these.
+    elastic network (:class:`~mmbignas.elastic.network_units.ElasticUnits`), and the greatest modules that contain none of these.
 
     Args:
         model: the supernet, or a wrapper such as DDP around one. It is not changed, and its weights are not copied.
@@ -64,7 +64,8 @@ class Shadow:
                 module.register_forward_pre_hook(self._remember_input)
 
     def _find_units(self) -> Iterator[tuple[str, nn.Module]]:
-        model, searchable = self.supernet.model, set()
+        model = self.supernet.model
+        searchable: set[nn.Module] = set()
         paths = {module: path for path, module in model.named_modules()}
         elastic: Any = getattr(model, 'elastic', None)
         if hasattr(elastic, 'units'):

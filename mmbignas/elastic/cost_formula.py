@@ -191,10 +191,10 @@ class CostFormula:
             genes = {self._gene_of_group[name] for name in groups if name in self._gene_of_group}
             genes |= {self._gene_of_run[run_of[path]] for path in term.blocks if run_of[path] in self._gene_of_run}
             cells[tuple(sorted(genes))].append(term)
-        for genes in sorted(cells, key=len):  # the fewer cells, the faster a look-up
-            above = next((other for other in cells if other != genes and set(genes) <= set(other)), None)
-            if above is not None:
-                cells[above] += cells.pop(genes)
+        for few in sorted(cells, key=len):  # the fewer cells, the faster a look-up
+            more = next((other for other in cells if other != few and set(few) <= set(other)), None)
+            if more is not None:
+                cells[more] += cells.pop(few)
         return [(genes, own, {}) for genes, own in cells.items()]
 
     def __call__(self, subnet: Mapping[str, Mapping[str, Any]]) -> dict[str, list[int]]:

@@ -11,7 +11,7 @@ from mmbignas.elastic.cutting import cut_config, cut_state
 from mmbignas.elastic.genes import DepthGene, WidthGene
 from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.plan import Plan
-from mmbignas.elastic.units import ElasticUnits
+from mmbignas.elastic.network_units import ElasticUnits
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSettings, ModuleSpace
 from mmbignas.supernet.checkpoint import PLAN

@@ -53,7 +53,7 @@ def test_known_times_are_predicted(tmp_path, monkeypatch):
 
 
 def test_a_network_that_units_do_not_add_up_to_is_refused(monkeypatch):
-    from mmbignas.elastic.units import ElasticUnits
+    from mmbignas.elastic.network_units import ElasticUnits
 
     model = build(elastic(retinanet(), example=64))
     read = ElasticUnits.read
