@@ -95,3 +95,9 @@ OUT_OF_SCOPE = {
 }
 FAMILIES = {f'mmdet/{folder}': name for folder, name in DETECTION.items()} | {
     f'mmpretrain/{folder}': name for folder, name in CLASSIFICATION.items()}
+# These are checked first.
+NAMED = tuple(f'mmdet/{folder}' for folder in (
+    'retinanet faster_rcnn fcos atss gfl tood vfnet paa rtmdet yolox yolo ssd centernet fsaf foveabox reppoints yolof '
+    'solov2 condinst hrnet regnet res2net resnest dcn pvt').split()) + tuple(f'mmpretrain/{folder}' for folder in (
+        'resnet resnext seresnet regnet mobilenet_v2 mobilenet_v3 efficientnet efficientnet_v2 densenet inception_v3 '
+        'vgg repvgg mobileone convnext convnext_v2 poolformer shufflenet_v2 cspnet hrnet').split())

@@ -60,6 +60,9 @@ def main() -> None:
     print(f'outputs on {len(certificate["inputs"])} random batches, supernet and exported network: {equal}')
     files = [name for name in FILES if Path(args.out, name).exists()]
     print(f'in {args.out}: {", ".join(files)}')
+    for part, arguments in certificate.get('stock_sizes', {}).items():
+        shown = ', '.join(f'{name}={value!r}' for name, value in arguments.items())
+        print(f'its {part} has the sizes of the stock class with {shown}')
     if not certificate['needs_mmbignas']:
         print('the folder needs no mmbignas')
 

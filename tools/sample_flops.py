@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from mmbignas.cli import add_config_arguments, default_work_dir, image_sizes, read_config, run_tool
+from mmbignas.data.pipeline_size import image_sizes_of
 from mmbignas.cost.sampling import SAMPLE_MODES
 from mmbignas.evaluation import SampleFlopsLoop
 from mmbignas.evaluation.sample_flops import SampleFlops
@@ -52,7 +53,7 @@ def read_arguments(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
     arguments.update({name: getattr(args, name) for name in names if getattr(args, name) is not None})
     if args.flops_range is not None:
         arguments['flops_range'] = [None if end.lower() == 'none' else end for end in args.flops_range]
-    return dict(arguments, image_size=image_sizes(args, arguments.get('image_size')))
+    return dict(arguments, image_size=image_sizes(args, image_sizes_of(cfg)))
 
 
 def main() -> None:

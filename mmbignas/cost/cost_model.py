@@ -84,15 +84,16 @@ class CostModel:
         self.space = self._shadow.supernet.space.with_image_sizes(image_sizes)
         sizes = self.space.image_sizes
         self._only = sizes[0] if len(sizes) == 1 else None
-        self._programs: dict[tuple[int, int], Program] = {}
+        self._programs: dict[tuple[int, int], Program | None] = {}
         self._looked_up: dict[tuple[int, int], Callable[[Subnet], dict[str, list[int]]]] = {}
         elastic: Any = getattr(self._shadow.supernet.model, 'elastic', None)
         if hasattr(elastic, 'cost_formula'):
             self._looked_up = {size: self._shadow.guarded(elastic.cost_formula, size) for size in sizes}
         else:
             settings = UnitSettings(self._shadow)
-            self._programs = {size: Program(self._shadow, settings, size) for size in sizes}
-            self._looked_up = {size: program.cost for size, program in self._programs.items()}
+            programs = {size: Program(self._shadow, settings, size) for size in sizes}
+            self._programs.update(programs)
+            self._looked_up = {size: program.cost for size, program in programs.items()}
         self._divided = self._is_divided()
 
     def _size(self, subnet: Subnet) -> tuple[int, int]:
@@ -119,11 +120,29 @@ class CostModel:
         Raises:
             ConfigError: for a subnet of another space, or a model whose cost is not the sum of its blocks' costs.
         """
-        if not self._divided or not self._programs:
+        self.space.canonical(subnet)  # refuses other subnets
+        program = self._program(self._size(subnet)) if self._divided else None
+        if program is None:
             raise ConfigError(f'model: {type(self._shadow.supernet.model).__name__} cannot be divided into blocks, so '
                               'its latency can be measured, but not predicted')
-        self.space.canonical(subnet)  # refuses other subnets
-        return self._programs[self._size(subnet)].calls(subnet)
+        return program.calls(subnet)
+
+    def _program(self, size: tuple[int, int]) -> Program | None:
+        """The forward pass in steps. That of an elastic network is not needed for its cost, so it is made here."""
+        if size not in self._programs:
+            self._programs[size] = self._elastic_program(size)
+        return self._programs[size]
+
+    def _elastic_program(self, size: tuple[int, int]) -> Program | None:
+        model: Any = self._shadow.supernet.model
+        program, rng = Program(self._shadow, model.elastic.units(model), size), random.Random(0)
+        for subnet in [self.space.min(), *(self.space.sample(rng) for _ in range(TRIAL_SUBNETS - 1))]:
+            try:
+                if program.cost(subnet) != self._looked_up[size](subnet):
+                    return None
+            except (RuntimeError, ValueError, IndexError, TypeError):  # of a step that is given other shapes
+                return None
+        return program
 
     def _as_a_whole(self, subnet: Subnet) -> dict[str, list[int]]:
         """Without a look-up: run the model on shapes alone."""
@@ -135,7 +154,8 @@ class CostModel:
             groups[shadow.group][1] += ops
 
         image = shadow.image(self._size(subnet))
-        with OperationCounter([image], add):
+        # An elastic network does nothing that the one cut out of it does not.
+        with OperationCounter([image] if self._programs else None, add):
             shadow.run(subnet, image)
         seen: set[Any] = set()
         for name, child in shadow.supernet.model.named_children() if '' not in shadow.units else ():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from types import MethodWrapperType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,27 @@ from mmbignas.errors import ConfigError
 from mmbignas.utils.models import tensors_in
 
 Operand = Callable[[int, str], Any]
-Handler = Callable[[Operand, Any], int]
+Handler = Callable[[Operand, Any], Any]
+
+
+class Rounded(NamedTuple):
+    """An amount that MMEngine reads off NumPy's report, which has four digits.
+
+    Args:
+        size: product of the sizes of all axes.
+        operations: for each place in the product: 2 where something is summed up, otherwise 1.
+    """
+
+    size: Any
+    operations: int
+
+    def value(self, size: int) -> int:
+        """The amount.
+
+        Args:
+            size: the product as a number.
+        """
+        return math.floor(float(f'{size * self.operations:.3e}') / 2)
 
 
 def _size(value: Any) -> int:
@@ -66,6 +86,25 @@ def _interpolate(operand: Operand, output: Tensor) -> int:
     mode = operand(3, 'mode') or 'nearest'
     return _size(output) * {'nearest': 1, 'bilinear': 4}.get(mode, 0) if output.dim() == 4 else 0
 
+
+def _einsum(operand: Operand, output: Tensor) -> Any:
+    equation = operand(0, 'equation').replace(' ', '')
+    tensors = operand(1, 'operands')
+    tensors = list(tensors) if isinstance(tensors, (list, tuple)) else [tensors, operand(2, 'operands')]
+    terms, _, result = equation.partition('->')
+    letters = terms.split(',')
+    if not equation.replace(',', '').replace('->', '').isalpha() or not result or len(letters) != 2:
+        raise ConfigError(f'model: the cost of torch.einsum({equation!r}) is not known; of two tensors with all axes '
+                          'named, and an arrow, it is')
+    sizes = {letter: size for term, tensor in zip(letters, tensors) for letter, size in zip(term, tensor.shape)}
+    size: Any = math.prod(sizes.values())
+    order = dict.fromkeys(filter(str.isalpha, equation))
+    alike = equation.translate({ord(letter): chr(ord('a') + place) for place, letter in enumerate(order)})
+    if alike in ('abc,abd->acd', 'abc,adc->adb'):
+        return size
+    return Rounded(size, 2 if set(sizes) - set(result) else 1)
+
+
 # What MMEngine calls `conv` and `linear`.
 MACS: dict[Any, Handler] = {
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution),
@@ -78,6 +117,7 @@ OTHERS: dict[Any, Handler] = {
     **dict.fromkeys((torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__),
                     _matmul),
     torch.addmm: _addmm,
+    torch.einsum: _einsum,
     F.batch_norm: _batch_norm(3),
     torch.batch_norm: _batch_norm(1),
     **dict.fromkeys((F.group_norm, torch.group_norm, F.layer_norm, torch.layer_norm), _norm(2)),
@@ -88,8 +128,26 @@ OTHERS: dict[Any, Handler] = {
     F.grid_sample: lambda operand, output: 4 * _size(output),
 }
 
-# Functions that compute such operations inside, where they are not seen.
-OPAQUE = (F.multi_head_attention_forward, torch.einsum)
+# Functions of Python that compute such operations inside.
+TRANSPARENT = (F.multi_head_attention_forward,)
+
+
+def call_inside(mode: TorchFunctionMode, func: Any, args: Any, kwargs: Any) -> Any:
+    """Call a function of :data:`TRANSPARENT` so that a mode sees what it computes inside.
+
+    Args:
+        mode: the mode, which is not active now.
+        func: the function.
+        args, kwargs: its arguments.
+    """
+    original = F.has_torch_function
+    F.has_torch_function = lambda tensors: False  # type: ignore[assignment]
+    try:
+        with mode:
+            return func(*args, **kwargs)
+    finally:
+        F.has_torch_function = original
+
 
 # Functions whose output has the shape of their first operand, always or if both operands are alike. Torch takes long
 # to find that out on meta tensors.
@@ -109,33 +167,34 @@ def on_shapes(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 class OperationCounter(TorchFunctionMode):
     """While it is active, counts the operations on tensors that follow from an input.
 
-    Operations on parameters alone, such as cutting out a slice or transforming a kernel, do not exist in a plain
-    network and are not counted.
+    Operations on parameters alone, such as transforming a kernel, do not exist in the plain network that is cut out
+    of a dynamic one, and are not counted.
 
     Args:
-        inputs: the inputs.
+        inputs: the inputs; ``None`` to count all operations, where the plain network has them too.
         add: called with MACs and operations (MACs included) of each counted operation.
 
     Raises:
         ConfigError: for an operation that cannot be counted.
     """
 
-    def __init__(self, inputs: Iterable[Tensor], add: Callable[[int, int], None]) -> None:
+    def __init__(self, inputs: Iterable[Tensor] | None, add: Callable[[int, int], None]) -> None:
         super().__init__()
-        self._data = {id(tensor): tensor for tensor in inputs}  # kept alive, so that ids stay theirs
+        # Kept alive, so that ids stay theirs.
+        self._data = None if inputs is None else {id(tensor): tensor for tensor in inputs}
         self._add = add
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if isinstance(func, MethodWrapperType):  # reads an attribute, such as a shape
             return func(*args)
         kwargs = kwargs or {}
+        if func in TRANSPARENT:
+            return call_inside(self, func, args, kwargs)
         output = on_shapes(func, args, kwargs)
-        if not any(id(tensor) in self._data for tensor in tensors_in((args, kwargs))):
-            return output
-        self._data.update((id(tensor), tensor) for tensor in tensors_in(output))
-        if func in OPAQUE:
-            raise ConfigError(f'model: the cost of {getattr(func, "__name__", func)} is not known, since it hides its '
-                              'operations; use linear layers and torch.matmul in its place')
+        if self._data is not None:
+            if not any(id(tensor) in self._data for tensor in tensors_in((args, kwargs))):
+                return output
+            self._data.update((id(tensor), tensor) for tensor in tensors_in(output))
         count = MACS.get(func) or OTHERS.get(func)
         if count is not None:
 
@@ -143,5 +202,7 @@ class OperationCounter(TorchFunctionMode):
                 return args[index] if index < len(args) else kwargs.get(name)
 
             amount = count(operand, output)
+            if isinstance(amount, Rounded):
+                amount = amount.value(amount.size)
             self._add(amount if func in MACS else 0, amount)
         return output

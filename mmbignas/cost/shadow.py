@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmbignas.cost.compiled_operations import compiled_operations_on_shapes
+from mmbignas.cost.forward_inputs import forward_inputs
 from mmbignas.errors import ConfigError
 from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.ops import DynamicLayer
@@ -25,8 +26,8 @@ class Shadow:
     """A copy of a supernet on the meta device: its tensors have shapes and no data, and operations need no arithmetic.
 
     The copy is divided into units, whose costs depend only on their own settings and the shapes of their inputs: the
-    blocks of a :class:`~mmbignas.models.SearchableBlocks`, any other searchable module as a whole, and the
-    greatest modules that contain neither.
+    blocks of a :class:`~mmbignas.models.SearchableBlocks`, any other searchable module as a whole, the units of an
+    elastic network (:class:`~mmbignas.elastic.network_units.ElasticUnits`), and the greatest modules that contain none of these.
 
     Args:
         model: the supernet, or a wrapper such as DDP around one. It is not changed, and its weights are not copied.
@@ -63,9 +64,13 @@ class Shadow:
                 module.register_forward_pre_hook(self._remember_input)
 
     def _find_units(self) -> Iterator[tuple[str, nn.Module]]:
-        model, searchable = self.supernet.model, set()
+        model = self.supernet.model
+        searchable: set[nn.Module] = set()
         paths = {module: path for path, module in model.named_modules()}
-        for owner in self.supernet.space.modules:
+        elastic: Any = getattr(model, 'elastic', None)
+        if hasattr(elastic, 'units'):
+            searchable.update(model.get_submodule(path) for path in elastic.units(model).paths)
+        for owner in self.supernet.space.modules if not searchable else ():
             if any(owner in inner for inner in self.nested.values()):
                 continue
             module = model.get_submodule(owner)
@@ -119,8 +124,10 @@ class Shadow:
     def run(self, subnet: Subnet, image: Tensor) -> None:
         """Let a subnet compute an image. Raises ConfigError when it cannot."""
         self.supernet.apply({path: subnet[path] for path in subnet})
+
         def compute(model: nn.Module) -> None:
-            model(image, mode='tensor') if isinstance(model, BaseModel) else model(image)
+            with forward_inputs(model, image) as inputs:
+                model(image, **inputs)
 
         self._guarded(compute, image)
 
@@ -139,13 +146,14 @@ class Shadow:
         model = self.supernet.model
         self._failed = ''
         try:
-            return compute(model)
+            with compiled_operations_on_shapes():
+                return compute(model)
         except ConfigError:
             raise
         except Exception as error:  # whatever a model may raise
             raise ConfigError(f'model: {self._failed or type(model).__name__} cannot be computed from the shape of one '
-                              f"image of {list(image.shape[2:])} pixels in mode 'tensor' ({error}); models that need "
-                              'more than that, such as two-stage detectors, have no cost here') from error
+                              f"image of {list(image.shape[2:])} pixels in mode 'tensor' ({error}); models whose "
+                              'shapes go by the contents of an image have no cost here') from error
 
     def parameters(self, module: nn.Module, seen: set[Any] | None = None) -> int:
         """The number of parameters that a module has in the plain network of the current subnet.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from mmbignas.elastic import axes
 from mmbignas.elastic.axes import Node, Prod, normal, unify
 from mmbignas.elastic.tracer import Tracer
 from mmbignas.utils.models import tensors_in
@@ -75,6 +76,22 @@ def factor(name: str, axis: int, first: int, last: int | None = None) -> Source:
     return find
 
 
+def inner(name: str, axis: int, outer: str) -> Source:
+    """The inner one of two axes that were joined into one.
+
+    Args:
+        name: path of a parameter below the module.
+        axis: of the parameter.
+        outer: attribute of the module that is the size of the outer one.
+    """
+
+    def find(tracer: Tracer, module: nn.Module, inputs: list[Tensor], outputs: list[Tensor]) -> Node | None:
+        found = dict(module.named_parameters()).get(name)
+        return None if found is None else axes.factor(tracer.axes(found)[axis], getattr(module, outer))[1]
+
+    return find
+
+
 class Adapter(NamedTuple):
     """One line of the table.
 
@@ -82,11 +99,14 @@ class Adapter(NamedTuple):
         cls: path of a class; its subclasses count too.
         follow: name of an attribute -> the axis that it follows.
         ties: pairs of axes that have the same positions, by the module's own assumptions.
+        makes: axes of output channels that the module makes by weights of its own, though no convolution or linear
+            layer does.
     """
 
     cls: str
     follow: dict[str, Source]
     ties: tuple[tuple[Source, Source], ...] = ()
+    makes: tuple[Source, ...] = ()
 
 
 HEADS, HEAD_WIDTH, ALL_HEADS = factor('qkv.weight', 0, -2, -1), factor('qkv.weight', 0, -1), factor('qkv.weight', 0, -2)
@@ -95,8 +115,8 @@ AS_GIVEN = ((ALL_HEADS, parameter('qkv.weight', 1)),)
 
 ADAPTERS: list[Adapter] = [
     Adapter('mmdet.models.roi_heads.roi_extractors.base_roi_extractor.BaseRoIExtractor', dict(out_channels=output(1))),
-    Adapter('mmdet.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 0))),
-    Adapter('mmpretrain.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 0))),
+    Adapter('mmdet.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 1))),
+    Adapter('mmpretrain.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 1))),
     Adapter('mmpretrain.models.utils.attention.MultiheadAttention',
             dict(num_heads=HEADS, head_dims=HEAD_WIDTH, embed_dims=ALL_HEADS)),
     Adapter('mmpretrain.models.utils.attention.WindowMSA', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
@@ -109,7 +129,8 @@ ADAPTERS: list[Adapter] = [
     Adapter('mmdet.models.dense_heads.tood_head.TaskDecomposition',
             dict(feat_channels=parameter('reduction_conv.conv.weight', 0),
                  in_channels=parameter('reduction_conv.conv.weight', 1)),
-            ((parameter('reduction_conv.conv.weight', 0), factor('reduction_conv.conv.weight', 1, -1)),)),
+            ((parameter('reduction_conv.conv.weight', 0), inner('reduction_conv.conv.weight', 1, 'stacked_convs')),),
+            (parameter('reduction_conv.conv.weight', 0),)),
     Adapter('torch.nn.modules.activation.MultiheadAttention', dict(
         num_heads=factor('in_proj_weight', 0, -2, -1), head_dim=factor('in_proj_weight', 0, -1),
         embed_dim=parameter('in_proj_weight', 1), kdim=parameter('in_proj_weight', 1),
@@ -145,6 +166,10 @@ def followed(tracer: Tracer, module: nn.Module, args: Any, made: Any) -> dict[st
             one, other = (source(tracer, module, inputs, outputs) for source in pair)
             if one is not None and other is not None:
                 unify(one, other, reason)
+        for source in adapter.makes:
+            node = source(tracer, module, inputs, outputs)
+            if node is not None:
+                tracer.produced.append((node, tracer.path))
         for name, source in adapter.follow.items():
             node = source(tracer, module, inputs, outputs)
             if node is not None and hasattr(module, name):

@@ -15,17 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmbignas.cost.operation_counter import MACS, OPAQUE, OTHERS
+from mmbignas.cost.forward_inputs import forward_inputs
+from mmbignas.cost.operation_counter import MACS, OTHERS, TRANSPARENT, Rounded, call_inside
 from mmbignas.elastic.axes import Atom, Fix, Node, atoms, normal, width
+from mmbignas.elastic.extensions import traced_extensions
 from mmbignas.elastic.genes import DepthGene, WidthGene
 from mmbignas.elastic.plan import Plan, node_of
 from mmbignas.elastic.rules import RULES, default_rule
 from mmbignas.elastic.tracer import Tracer
 from mmbignas.elastic.watching import watching
-from mmbignas.errors import ConfigError
-from mmbignas.utils.models import tensors_in
-
-Amounts = tuple[int, int, int]  # MACs, operations, parameters
 
 
 class Product:
@@ -34,10 +32,22 @@ class Product:
     Args:
         factor: the number.
         nodes: the axes.
+
+    Attributes:
+        finish: what to do with the product in the end, if anything.
     """
+
+    finish: Callable[[int], int] | None = None
 
     def __init__(self, factor: int, nodes: tuple[Node, ...] = ()) -> None:
         self.factor, self.nodes = factor, nodes
+
+    def value(self, widths: Mapping[Atom, int]) -> int:
+        """The product where groups have these widths."""
+        amount = self.factor
+        for node in self.nodes:
+            amount *= width(node, widths)
+        return amount if self.finish is None else self.finish(amount)
 
     def __mul__(self, other: Any) -> Product:
         if isinstance(other, Product):
@@ -85,22 +95,26 @@ class _Watcher(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in TRANSPARENT:
+            return call_inside(self, func, args, kwargs)
         output = func(*args, **kwargs)
         count = MACS.get(func) or OTHERS.get(func)
-        if count is None and func not in OPAQUE:
-            return output
-        if not any(self._tracer.is_data(tensor) for tensor in tensors_in((list(args), kwargs))):
-            return output
         if count is None:
-            raise ConfigError(f'model: the cost of {getattr(func, "__name__", func)} is not known, since it hides its '
-                              'operations; use linear layers and torch.matmul in its place')
+            return output
 
-        def operand(index: int, name: str) -> Any:
-            value = args[index] if index < len(args) else kwargs.get(name)
+        def shaped(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return [shaped(own) for own in value]
             return Shaped(self._tracer.axes(value)) if isinstance(value, Tensor) else value
 
-        amount: Any = count(operand, Shaped(self._tracer.axes(output)))
+        def operand(index: int, name: str) -> Any:
+            return shaped(args[index] if index < len(args) else kwargs.get(name))
+
+        amount: Any = count(operand, shaped(output))
+        finish = amount.value if isinstance(amount, Rounded) else None
+        amount = amount.size if isinstance(amount, Rounded) else amount
         product = amount if isinstance(amount, Product) else Product(amount)
+        product.finish = finish
         for kind in (0, 1) if func in MACS else (1,):
             self._add(kind, product)
         return output
@@ -137,6 +151,7 @@ class CostFormula:
                             for channels, own in zip(gene.channels, gene.positions)} for gene in widths]
         self._gene_of_run = {gene.name: number for number, gene in enumerate(depths, len(widths))}
         self._has = bool(widths), bool(depths)
+        self._children = list(dict.fromkeys(term.child for term in terms))
         self._cells = self._divide(terms)
 
     def _operations(self, model: nn.Module, image: Tensor, known: Mapping[str, list[Node]]) -> list[Term]:
@@ -147,8 +162,9 @@ class CostFormula:
             terms.append(Term(path.split('.')[0], self._blocks_of(path), kind, product))
 
         tracer.feed([image])
-        with torch.no_grad(), watching(model, tracer), tracer, _Watcher(tracer, add):
-            model(image, mode='tensor')
+        with torch.no_grad(), forward_inputs(model, image) as inputs, traced_extensions(tracer), watching(
+                model, tracer), tracer, _Watcher(tracer, add):
+            model(image, **inputs)
         return terms
 
     def _parameters(self, model: nn.Module, known: Mapping[str, list[Node]]) -> list[Term]:
@@ -175,6 +191,10 @@ class CostFormula:
             genes = {self._gene_of_group[name] for name in groups if name in self._gene_of_group}
             genes |= {self._gene_of_run[run_of[path]] for path in term.blocks if run_of[path] in self._gene_of_run}
             cells[tuple(sorted(genes))].append(term)
+        for few in sorted(cells, key=len):  # the fewer cells, the faster a look-up
+            more = next((other for other in cells if other != few and set(few) <= set(other)), None)
+            if more is not None:
+                cells[more] += cells.pop(few)
         return [(genes, own, {}) for genes, own in cells.items()]
 
     def __call__(self, subnet: Mapping[str, Mapping[str, Any]]) -> dict[str, list[int]]:
@@ -188,38 +208,30 @@ class CostFormula:
             values += tuple(subnet['elastic.width']['out_channel'])
         if self._has[1]:
             values += tuple(subnet['elastic.depth']['depth'])
-        groups: dict[str, list[int]] = {}
+        amounts = []
         for genes, terms, table in self._cells:
             key = tuple([values[gene] for gene in genes])
             found = table.get(key)
             if found is None:
                 found = table[key] = self._sums(dict(zip(genes, key)), terms)
-            for child, (macs, ops, params) in found:
-                amounts = groups.get(child)
-                if amounts is None:
-                    groups[child] = [macs, ops, params]
-                else:
-                    amounts[0] += macs
-                    amounts[1] += ops
-                    amounts[2] += params
-        return {child: amounts for child, amounts in groups.items() if any(amounts)}
+            amounts.append(found)
+        total = list(map(sum, zip(*amounts)))
+        groups = {child: total[number:number + 3] for number, child in zip(range(0, len(total), 3), self._children)}
+        return {child: own for child, own in groups.items() if any(own)}
 
-    def _sums(self, values: Mapping[int, Any], terms: Iterable[Term]) -> list[tuple[str, Amounts]]:
-        """The sum of some terms for each child."""
+    def _sums(self, values: Mapping[int, Any], terms: Iterable[Term]) -> list[int]:
+        """MACs, operations and parameters of some terms for each child, one child after the other."""
         widths: dict[Atom, int] = {}
         for name, atom in self._atoms.items():
             gene = self._gene_of_group.get(name)
             if gene in values:
                 widths[atom] = self._positions[gene][int(values[gene])][name]  # type: ignore[index]
-        sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+        sums = [0] * (3 * len(self._children))
         names = {path: name for name, run in self._plan.runs.items() for path in run.blocks}
         for term in terms:
             depths = ((self._gene_of_run.get(names[path]), path) for path in term.blocks)
             if any(gene is not None and self._plan.runs[names[path]].blocks.index(path) >= values[gene]
                    for gene, path in depths):
                 continue
-            amount = term.product.factor
-            for node in term.product.nodes:
-                amount *= width(node, widths)
-            sums[term.child][term.kind] += amount
-        return [(child, (own[0], own[1], own[2])) for child, own in sums.items()]
+            sums[3 * self._children.index(term.child) + term.kind] += term.product.value(widths)
+        return sums

@@ -11,6 +11,7 @@ from mmbignas.elastic.cutting import cut_config, cut_state
 from mmbignas.elastic.genes import DepthGene, WidthGene
 from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.plan import Plan
+from mmbignas.elastic.network_units import ElasticUnits
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSettings, ModuleSpace
 from mmbignas.supernet.checkpoint import PLAN
@@ -111,9 +112,20 @@ class ElasticSpace(nn.Module):
             model: the network in full width, on the meta device.
             image: an image on the meta device.
         """
-        widths = self.width.genes if hasattr(self, 'width') else []
-        depths = self.depth.genes if hasattr(self, 'depth') else []
-        return CostFormula(model, image, self.plan, widths, depths)
+        return CostFormula(model, image, self.plan, *self._genes)
+
+    def units(self, model: nn.Module) -> ElasticUnits:
+        """What the latency of the network is the sum of, for :class:`~mmbignas.cost.CostModel`.
+
+        Args:
+            model: the network.
+        """
+        return ElasticUnits(model, self.parts, *self._genes)
+
+    @property
+    def _genes(self) -> tuple[list[WidthGene], list[DepthGene]]:
+        return (self.width.genes if hasattr(self, 'width') else [],
+                self.depth.genes if hasattr(self, 'depth') else [])
 
     def subnet_config(self, model: nn.Module, model_cfg: Mapping[str, Any]) -> dict[str, Any]:
         """The config of the current subnet as a network of its own, for :func:`~mmbignas.supernet.subnet_config`.

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,33 +53,36 @@ def watching(model: nn.Module, tracer: Tracer, watched: Watched | None = None) -
         tracer: the tracer.
         watched: where to write down what goes in and out, if anywhere.
     """
-    handles = []
+    changed: list[tuple[nn.Module, Any]] = []
+    for path, module in model.named_modules():
+        # Not hooks: detectors call the forward of their heads themselves.
+        changed.append((module, vars(module).get('forward')))
+        module.forward = _watched(path, module, module.forward, tracer, watched)
+    try:
+        yield
+    finally:
+        for module, forward in changed:
+            del module.forward
+            if forward is not None:
+                module.forward = forward
 
-    def enter(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            tracer.enter(path)
-        return hook
 
-    def leave(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if watched is None:
-                tracer.leave()
-                return
+def _watched(path: str, module: nn.Module, forward: Callable[..., Any], tracer: Tracer,
+             watched: Watched | None) -> Callable[..., Any]:
+    """A module's forward that tells the tracer and writes down what goes in and out."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tracer.enter(path)
+        output = forward(*args, **kwargs)  # after an exception the path stays where it was raised
+        if watched is not None:
             watched.attributes[path].update(followed(tracer, module, (list(args), kwargs), output))
-            tracer.leave()
             given = [*args, *kwargs.values()]
             entered = given[0] if given and isinstance(given[0], Tensor) else None
             left = output if isinstance(output, Tensor) else None
             residual = entered is not None and left is not None and entered is not left and (
                 entered.shape == left.shape) and tracer.holds(left, entered)
             watched.calls.append(Called(path, entered, left, residual))
-        return hook
+        tracer.leave()
+        return output
 
-    for path, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(enter(path), prepend=True, with_kwargs=True))
-        handles.append(module.register_forward_hook(leave(path), with_kwargs=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return call

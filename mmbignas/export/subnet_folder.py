@@ -22,6 +22,7 @@ from mmbignas.data.pipeline_size import interpolation_of, sized_model_config
 from mmbignas.data.resizing import at_resolution
 from mmbignas.elastic import cut
 from mmbignas.elastic.cutting import CUT, STANDALONE_CUT
+from mmbignas.elastic.stock_sizes import stock_sizes
 from mmbignas.export.comparison import compare_raw
 from mmbignas.export.plain_config import needs_package, plain_run_config
 from mmbignas.space import ImageSize, Subnet, json_number
@@ -127,6 +128,8 @@ class SubnetExporter:
             cost = self.cost_model(subnet)
             certificate = self._certificate(subnet, cost, aside)
             certificate['needs_mmbignas'] = needs_package(plain_cfg.to_dict())
+            if self._is_elastic:
+                certificate['stock_sizes'] = stock_sizes(self.model, self.cfg.model, plain)
             certificate.update(self._compare(plain, self._size(subnet)))
             if sum(parameter.numel() for parameter in plain.parameters()) != cost.params:
                 raise RuntimeError(f'the exported network must have {cost.params} parameters, as the cost model says')

@@ -8,6 +8,7 @@ import random
 
 import pytest
 import torch
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -151,6 +152,23 @@ def test_calibration_gives_the_statistics_of_the_cut_network(case):
         changed = {name: int((value != full[name]).sum()) for name, value in model.named_buffers()}
         for name, value in network.named_buffers():
             assert changed[name] <= value.numel(), name
+
+
+@pytest.mark.parametrize('reverted', [False, True])
+def test_converted_normalisations_are_elastic_too(case, reverted):
+    model, config, stock, batch = case
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    kind = nn.SyncBatchNorm
+    if reverted:  # as MMEngine does on CPUs
+        model, kind = revert_sync_batchnorm(model), nn.modules.batchnorm._BatchNorm
+    for _ in subnets(model, 3):
+        norms = [layer for layer in model.elastic.parts.layers().values() if isinstance(layer, kind)]
+        assert any(layer.weight.numel() < layer._parameters['weight'].numel() for layer in norms)
+        network = cut(model, config)
+        assert equal(outputs(model, batch), outputs(network, batch))
+        assert equal(outputs(model, batch, training=True), outputs(network, batch, training=True))
+        state = cut_state(model, model.elastic.parts)
+        assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
 def test_copies_and_pickles_are_supernets_of_their_own(case):

@@ -14,17 +14,15 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
-from torch import Tensor, nn
-
 from mmbignas import ConfigError
 from mmbignas.cost import CostModel
-from mmbignas.latency import Backend, LatencyPredictor, LatencyTable, Timing, build_latency_table, build_table
+from mmbignas.latency import Backend, LatencyPredictor, LatencyTable, build_latency_table, build_table
 from mmbignas.latency.measurement import TensorMode
 from mmbignas.space import Subnet
 from mmbignas.supernet import subnet_config
+from tests.latency.fake_backend import BESIDE, PER_MAC, STRETCH, FakeBackend, conv_macs
 from tests.small_models import big_fpn, big_resnet, big_retina_head, element, retinanet, tower
 
-PER_MAC, BESIDE, STRETCH = 1e-6, 3., 1.2  # milliseconds
 SIZES = [(64, 64), (64, 96)]
 WIDTHS = element([8, 8, 8, 16, 16], [8, 8, 16, 16, 24], 8)
 DEPTHS = element([1, 1, 1, 1, 1], [1, 1, 1, 3, 1], 1, 'stage_wise_depth')
@@ -37,49 +35,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(build_table, 'PATIENCE', 300)
     with DefaultScope.overwrite_default_scope('mmdet'):
         yield
-
-
-def conv_macs(module: nn.Module, inputs: tuple) -> int:
-    """Multiply-adds of the convolutions that run, which must be plain ones."""
-    total = 0
-
-    def count(conv: nn.Conv2d, inputs: tuple, output: Tensor) -> None:
-        nonlocal total
-        assert type(conv) is nn.Conv2d
-        total += output.numel() * conv.in_channels * conv.kernel_size[0] * conv.kernel_size[1]
-
-    module = copy.deepcopy(module)
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            part.register_forward_hook(count)
-    with torch.no_grad():
-        module.eval()(*inputs)
-    return total
-
-
-class FakeBackend(Backend):
-    """Takes known times, but for a disturbance of whole networks; may be interrupted before a measurement."""
-
-    name = 'fake'
-
-    def __init__(self, rounds: int = 1, noise: float = 0.) -> None:
-        super().__init__(threads=1)
-        self.rounds, self.rng, self.noise = rounds, random.Random(0), noise  # type: ignore[misc]
-        self.left: float = float('inf')
-        self.measured: list[float] = []
-
-    def prepare(self, module: nn.Module, inputs: tuple) -> Any:
-        raise NotImplementedError
-
-    def time(self, module: nn.Module, inputs: tuple, **options: Any) -> Timing:
-        if self.left < 1:
-            raise KeyboardInterrupt
-        self.left -= 1
-        milliseconds = PER_MAC * conv_macs(module, inputs) + 1e-12  # no time is nothing
-        if isinstance(module, TensorMode):
-            milliseconds = (BESIDE + STRETCH * milliseconds) * (1 + self.rng.uniform(0, self.noise))
-        self.measured.append(milliseconds)
-        return Timing(milliseconds, 0., 1)
 
 
 class Case:
