@@ -10,7 +10,8 @@ import torch
 from mmengine.config import Config
 
 from mmbignas import ConfigError
-from mmbignas.elastic import Plan
+from mmbignas.elastic import Plan, cut_state
+from mmbignas.supernet import Supernet
 from mmbignas.supernet.build import build_model
 from tests.runs import ROOT, assert_same_state, launch, passes_of, python, records_of
 
@@ -42,7 +43,7 @@ test_cfg = {test}
 """
 EVALUATE = dict(type='mmbignas.EvaluateSubnetLoop', subnets=['max', 'middle', 'min'], image_size=[128, 128],
                 latency=dict(batch_size=1), _delete_=True)
-SAMPLE = dict(type='mmbignas.SampleAccuracyLoop', image_size=[128, 128], subnet_count=2, _delete_=True)
+SAMPLE = dict(type='mmbignas.SampleAccuracyLoop', image_size=[128, 128], subnet_count=3, _delete_=True)
 SEARCH = dict(type='mmbignas.SubnetSearchLoop', image_size=[128, 128], subnet_count=2, metric1='coco/bbox_mAP',
               objectives=['coco/bbox_mAP', 'macs'], _delete_=True)
 
@@ -144,9 +145,19 @@ def test_samples_and_search(family: Path, trained: Path, tmp_path: Path) -> None
     assert list((tmp_path / 'sample').rglob('subnets.html'))
     python('tools/test.py', family / 'search.py', trained / 'epoch_2.pth', '--work-dir', tmp_path / 'search')
     assert [path for path in (tmp_path / 'search').rglob('*') if path.suffix == '.html']
-    python('tools/sample_flops.py', family / 'supernet.py', '--subnet-count', 20, '--out', tmp_path / 'flops',
-           '--image-size', 128, 128)
-    assert list((tmp_path / 'flops').iterdir())
+    # Trained alone, a subnet is the stock network cut to its shapes, with new weights.
+    python('tools/trust.py', family / 'sample.py', tmp_path / 'sample', '--count', 3, '--epochs', 1, '--out',
+           tmp_path / 'trust')
+    _, *alone = (json.loads(line) for line in (tmp_path / 'trust' / 'trust.jsonl').read_text().splitlines())
+    assert len(alone) == 3 and all('coco/bbox_mAP' in line['metrics'] for line in alone)
+    model = build_model(Config.fromfile(str(family / 'supernet.py')))
+    for line in alone:
+        cfg = Config.fromfile(str(tmp_path / 'trust' / f'subnet{line["number"]}' / 'config.py'))
+        assert 'SortedCheckpoint' not in cfg.pretty_text and cfg.model.of == 'mmdet.RetinaNet'
+        plain = build_model(cfg)
+        Supernet(model).apply(Supernet(model).space[int(line['number'])])
+        assert {name: value.shape for name, value in plain.state_dict().items()} == {
+            name: value.shape for name, value in cut_state(model, model.elastic.parts).items()}
 
 
 def test_pictures_and_export(family: Path, trained: Path, workspace: Path, tmp_path: Path) -> None:
