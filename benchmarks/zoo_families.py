@@ -71,7 +71,7 @@ CLASSIFICATION = {
     'mobilenet_v2': 'mobilenet-v2_8xb32_in1k', 'mobilenet_v3': 'mobilenet-v3-small_8xb128_in1k',
     'mobileone': 'mobileone-s0_8xb32_in1k', 'mobilevit': 'mobilevit-xxsmall_8xb128_in1k',
     'mvit': 'mvitv2-tiny_8xb256_in1k', 'poolformer': 'poolformer-s12_32xb128_in1k',
-    'regnet': 'regnetx-400mf_8xb128_in1k', 'replknet': 'replknet-31B_32xb64_in1k', 'repmlp': 'repmlp-base_8xb64_in1k',
+    'regnet': 'regnetx-400mf_8xb128_in1k', 'replknet': '../_base_/models/replknet-31B_in1k', 'repmlp': 'repmlp-base_8xb64_in1k',
     'repvgg': 'repvgg-A0_8xb32_in1k', 'res2net': 'res2net50-w14-s8_8xb32_in1k', 'resnest': 'resnest50_32xb64_in1k',
     'resnet': 'resnet50_8xb32_in1k', 'resnext': 'resnext50-32x4d_8xb32_in1k', 'revvit': 'revvit-small_8xb256_in1k',
     'riformer': 'riformer-s12_8xb128_in1k', 'seresnet': 'seresnet50_8xb32_in1k',

@@ -139,7 +139,19 @@ class Deformable(nn.Module):
         return self.out(self.two(self.one(x, offset), offset, mask.sigmoid()))
 
 
-@pytest.mark.parametrize('net', [Attention, Einsum, Deformable])
+class Same(nn.Module):
+    """A convolution whose padding is a word, which MMEngine passes over."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding='same'), nn.Conv2d(8, 8, 3, padding=1)
+        self.out = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        return self.out(self.b(self.a(x)))
+
+
+@pytest.mark.parametrize('net', [Attention, Einsum, Deformable, Same])
 def test_costs_of_operations_in_python_and_compiled_ones(net):
     toy = Toy(net())
     plan = make_plan(toy, images(12))
