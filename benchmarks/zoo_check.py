@@ -203,8 +203,8 @@ def check(family: str) -> dict[str, Any]:
 
     Returns:
         dict: ``groups``, ``found`` (before verification), ``runs``, ``share`` of MACs in layers that can get narrower,
-        ``half`` (MACs with all at half width, of the full), ``smallest`` (parameters with all at half width and least
-        depth, of the full), ``self_check``, ``largest``, ``cuts``, ``trains``, ``cost``, ``seconds``, ``frozen``; and
+        ``half`` (MACs with all at half width, of the full), ``narrow`` (parameters likewise), ``smallest`` (parameters
+        with all at half width and least depth), ``self_check``, ``largest``, ``cuts``, ``trains``, ``cost``, ``seconds``, ``frozen``; and
         ``failed``, what went wrong, if anything did.
     """
     start = time.perf_counter()
@@ -217,6 +217,8 @@ def check(family: str) -> dict[str, Any]:
     result.update(found=len(found.groups), traced=True)
     plan = verified(stock, found, batch)
     result.update(groups=len(plan.groups), runs=len(plan.runs), frozen=frozen_reasons(plan))
+    if not plan.groups:
+        return dict(result, failed=f'no channels can be dropped: {", ".join(list(result["frozen"])[:2])}')
     result['self_check'] = difference(stock, plan, batch)
     model = make_supernet(copy.deepcopy(stock), plan, WIDTH, 'residual' if plan.runs else None, 'group')
     result['largest'] = list(model.state_dict()) == list(stock.state_dict()) and same(model, stock, batch)
@@ -236,6 +238,7 @@ def check(family: str) -> dict[str, Any]:
     Supernet(half).apply({path: space.min()[path] if path == 'elastic.width' else space.max()[path]
                           for path in space.modules})
     result['half'] = sum(macs_of(half, batch).values()) / sum(full.values())
+    result['narrow'] = size_of(cut_network_of(half, of, config)) / size_of(stock)
     Supernet(half).apply(space.min())
     result['smallest'] = size_of(cut_network_of(half, of, config)) / size_of(stock)
     result['seconds'] = round(time.perf_counter() - start, 1)
@@ -246,7 +249,10 @@ def cut_network_of(model: nn.Module, of: Any, config: dict[str, Any]) -> nn.Modu
     """The current subnet as a network of its own."""
     parts = model.elastic.parts
     cut = build_cut(of, **cut_arguments(model, parts), **config)
-    cut.load_state_dict(cut_state(model, parts), strict=True)
+    missing, unexpected = cut.load_state_dict(cut_state(model, parts), strict=False)
+    # Some modules refuse to load buffers that they compute themselves.
+    if unexpected or {*missing} - {name for name, _ in cut.named_buffers()}:
+        raise RuntimeError(f'the cut network has other keys: {missing}, {unexpected}')
     return cut
 
 
