@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ def pruning_share(stock: nn.Module, batch: Mapping[str, Any], plan: Plan) -> dic
     return dict(narrow=size_of(model) / size_of(stock))
 
 
-def peers_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The part of the documentation about other packages."""
 
     def cell(own: Mapping[str, Any], name: str) -> str:
@@ -134,11 +135,31 @@ def peers_table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
     rows = []
     for family, result in results.items():
+        if result.get('failed'):
+            continue
         own, modelopt, pruning = (result[name] for name in ('mmbignas', 'modelopt', 'torch_pruning'))
-        seconds = [f'{each["seconds"]:.0f}' if 'seconds' in each else '' for each in (own, modelopt, pruning)]
+        seconds = ' / '.join(f'{each["seconds"]:.0f}' if 'seconds' in each else '-' for each in (own, modelopt, pruning))
         rows.append(f'| {family} | {cell(own, "narrow")} | {cell(own, "smallest")} | {cell(modelopt, "narrow")} | '
-                    f'{cell(modelopt, "smallest")} | {cell(pruning, "narrow")} | {" / ".join(seconds)} |')
-    return '\n'.join(rows)
+                    f'{cell(modelopt, "smallest")} | {cell(pruning, "narrow")} | {seconds} |')
+    return f"""
+## Beside two other packages
+
+Parameters of the smallest network, of the full network's, by `benchmarks/zoo.py --peers`: half of every width, in steps
+of {DIVISOR} channels, by ModelOpt {_version('nvidia-modelopt')} (`autonas`) and Torch-Pruning
+{_version('torch-pruning')} (half of every group; depth is not its topic). What each makes has to compute the batch.
+Seconds are for all that a package does, the proof of the plan included here.
+
+| family | mmbignas, widths | and depths | ModelOpt, widths | and depths | Torch-Pruning, widths | s |
+|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ''
 
 
 if __name__ == '__main__':

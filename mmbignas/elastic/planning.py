@@ -12,7 +12,6 @@ from mmbignas.elastic.example import example_batches
 from mmbignas.elastic.plan import Plan
 from mmbignas.elastic.tracing import UncomputedError, trace
 from mmbignas.elastic.verification import verified
-from mmbignas.errors import ConfigError
 
 
 def make_plan(model: nn.Module, example: Any = None) -> Plan:
