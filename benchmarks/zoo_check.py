@@ -59,34 +59,40 @@ def stock_config(family: str) -> dict[str, Any]:
     return model
 
 
-WHOLE = dict(norm_eval=False, frozen_stages=-1)  # what a supernet is refused without
-
-
 def _without_weights(config: Any) -> None:
     if isinstance(config, Mapping):
         for name in ('init_cfg', 'pretrained', 'teacher_ckpt'):
             if config.get(name) is not None and ('Pretrained' in str(config[name]) or name != 'init_cfg'):
                 config[name] = None  # type: ignore[index]
-        for name in _options(config.get('type')):
-            config[name] = WHOLE[name]  # type: ignore[index]
+        config.update(_whole(config))  # type: ignore[attr-defined]
     values = config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ()
     for value in values:
         _without_weights(value)
 
 
-def _options(name: Any) -> list[str]:
-    """Which of these options a class has."""
+def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by which a module is trained as a whole, as far as its class has them."""
     with MODELS.switch_scope_and_registry(None) as registry:
-        cls = registry.get(name) if isinstance(name, str) else name
-    if not isinstance(cls, type):
-        return []
-    names: set[str] = set()
-    for base in cls.__mro__:
-        own = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-        names |= own.keys()
-        if all(option.kind is not option.VAR_KEYWORD for option in own.values()):
-            break
-    return [name for name in WHOLE if name in names]
+        cls: Any = registry.get(config['type']) if isinstance(config.get('type'), str) else config.get('type')
+        if not isinstance(cls, type):
+            return {}
+        defaults: dict[str, Any] = {}
+        for base in cls.__mro__:
+            own = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+            defaults = {**{name: option.default for name, option in own.items()}, **defaults}
+            if all(option.kind is not option.VAR_KEYWORD for option in own.values()):
+                break
+        found: dict[str, Any] = {}
+        if config.get('norm_eval', defaults.get('norm_eval')) is True:
+            found['norm_eval'] = False
+        stages = config.get('frozen_stages', defaults.get('frozen_stages', -1))
+        if isinstance(stages, int) and stages >= 0:
+            try:  # some classes have no way to freeze nothing but 0
+                registry.build(dict(config, frozen_stages=-1))
+                found['frozen_stages'] = -1
+            except (ValueError, AssertionError):
+                found['frozen_stages'] = 0
+        return found
 
 
 class Macs:
@@ -247,7 +253,7 @@ def check(family: str) -> dict[str, Any]:
 
 def cut_network_of(model: nn.Module, of: Any, config: dict[str, Any]) -> nn.Module:
     """The current subnet as a network of its own."""
-    parts = model.elastic.parts
+    parts: Any = model.elastic.parts  # type: ignore[union-attr]
     cut = build_cut(of, **cut_arguments(model, parts), **config)
     missing, unexpected = cut.load_state_dict(cut_state(model, parts), strict=False)
     # Some modules refuse to load buffers that they compute themselves.
