@@ -59,34 +59,40 @@ def stock_config(family: str) -> dict[str, Any]:
     return model
 
 
-WHOLE = dict(norm_eval=False, frozen_stages=-1)  # what a supernet is refused without
-
-
 def _without_weights(config: Any) -> None:
     if isinstance(config, Mapping):
         for name in ('init_cfg', 'pretrained', 'teacher_ckpt'):
             if config.get(name) is not None and ('Pretrained' in str(config[name]) or name != 'init_cfg'):
                 config[name] = None  # type: ignore[index]
-        for name in _options(config.get('type')):
-            config[name] = WHOLE[name]  # type: ignore[index]
+        config.update(_whole(config))  # type: ignore[attr-defined]
     values = config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ()
     for value in values:
         _without_weights(value)
 
 
-def _options(name: Any) -> list[str]:
-    """Which of these options a class has."""
+def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by which a module is trained as a whole, as far as its class has them."""
     with MODELS.switch_scope_and_registry(None) as registry:
-        cls = registry.get(name) if isinstance(name, str) else name
-    if not isinstance(cls, type):
-        return []
-    names: set[str] = set()
-    for base in cls.__mro__:
-        own = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-        names |= own.keys()
-        if all(option.kind is not option.VAR_KEYWORD for option in own.values()):
-            break
-    return [name for name in WHOLE if name in names]
+        cls: Any = registry.get(config['type']) if isinstance(config.get('type'), str) else config.get('type')
+        if not isinstance(cls, type):
+            return {}
+        defaults: dict[str, Any] = {}
+        for base in cls.__mro__:
+            own = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+            defaults = {**{name: option.default for name, option in own.items()}, **defaults}
+            if all(option.kind is not option.VAR_KEYWORD for option in own.values()):
+                break
+        found: dict[str, Any] = {}
+        if config.get('norm_eval', defaults.get('norm_eval')) is True:
+            found['norm_eval'] = False
+        stages = config.get('frozen_stages', defaults.get('frozen_stages', -1))
+        if isinstance(stages, int) and stages >= 0:
+            try:  # some classes have no way to freeze nothing but 0
+                registry.build(dict(config, frozen_stages=-1))
+                found['frozen_stages'] = -1
+            except (ValueError, AssertionError):
+                found['frozen_stages'] = 0
+        return found
 
 
 class Macs:
@@ -203,8 +209,8 @@ def check(family: str) -> dict[str, Any]:
 
     Returns:
         dict: ``groups``, ``found`` (before verification), ``runs``, ``share`` of MACs in layers that can get narrower,
-        ``half`` (MACs with all at half width, of the full), ``smallest`` (parameters with all at half width and least
-        depth, of the full), ``self_check``, ``largest``, ``cuts``, ``trains``, ``cost``, ``seconds``, ``frozen``; and
+        ``half`` (MACs with all at half width, of the full), ``narrow`` (parameters likewise), ``smallest`` (parameters
+        with all at half width and least depth), ``self_check``, ``largest``, ``cuts``, ``trains``, ``cost``, ``seconds``, ``frozen``; and
         ``failed``, what went wrong, if anything did.
     """
     start = time.perf_counter()
@@ -217,6 +223,8 @@ def check(family: str) -> dict[str, Any]:
     result.update(found=len(found.groups), traced=True)
     plan = verified(stock, found, batch)
     result.update(groups=len(plan.groups), runs=len(plan.runs), frozen=frozen_reasons(plan))
+    if not plan.groups:
+        return dict(result, failed=f'no channels can be dropped: {", ".join(list(result["frozen"])[:2])}')
     result['self_check'] = difference(stock, plan, batch)
     model = make_supernet(copy.deepcopy(stock), plan, WIDTH, 'residual' if plan.runs else None, 'group')
     result['largest'] = list(model.state_dict()) == list(stock.state_dict()) and same(model, stock, batch)
@@ -236,6 +244,7 @@ def check(family: str) -> dict[str, Any]:
     Supernet(half).apply({path: space.min()[path] if path == 'elastic.width' else space.max()[path]
                           for path in space.modules})
     result['half'] = sum(macs_of(half, batch).values()) / sum(full.values())
+    result['narrow'] = size_of(cut_network_of(half, of, config)) / size_of(stock)
     Supernet(half).apply(space.min())
     result['smallest'] = size_of(cut_network_of(half, of, config)) / size_of(stock)
     result['seconds'] = round(time.perf_counter() - start, 1)
@@ -244,9 +253,12 @@ def check(family: str) -> dict[str, Any]:
 
 def cut_network_of(model: nn.Module, of: Any, config: dict[str, Any]) -> nn.Module:
     """The current subnet as a network of its own."""
-    parts = model.elastic.parts
+    parts: Any = model.elastic.parts  # type: ignore[union-attr]
     cut = build_cut(of, **cut_arguments(model, parts), **config)
-    cut.load_state_dict(cut_state(model, parts), strict=True)
+    missing, unexpected = cut.load_state_dict(cut_state(model, parts), strict=False)
+    # Some modules refuse to load buffers that they compute themselves.
+    if unexpected or {*missing} - {name for name, _ in cut.named_buffers()}:
+        raise RuntimeError(f'the cut network has other keys: {missing}, {unexpected}')
     return cut
 
 

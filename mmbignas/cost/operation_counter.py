@@ -47,6 +47,8 @@ def _size(value: Any) -> int:
 
 
 def _convolution(operand: Operand, output: Tensor) -> int:
+    if isinstance(operand(4, 'padding'), str):  # another operator, which MMEngine does not know
+        return 0
     return output.shape[0] * _size(operand(1, 'weight')) * math.prod(output.shape[2:])
 
 

@@ -7,13 +7,12 @@ the channels have to stay. To make them elastic, add a line::
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from mmbignas.elastic import axes
-from mmbignas.elastic.axes import Node, Prod, normal, unify
+from mmbignas.elastic.axes import Node, Prod, divide, normal, unify
 from mmbignas.elastic.tracer import Tracer
 from mmbignas.utils.models import tensors_in
 
@@ -56,38 +55,22 @@ def parameter(name: str, axis: int) -> Source:
     return find
 
 
-def factor(name: str, axis: int, first: int, last: int | None = None) -> Source:
-    """Factors of an axis that turned out to be a product, such as heads and channels per head.
+def part(name: str, axis: int, sizes: Callable[[Any], Sequence[int]], first: int, last: int | None = None) -> Source:
+    """Some of the axes that were joined into one, such as heads and channels per head.
 
     Args:
         name: path of a parameter below the module.
         axis: of the parameter.
-        first: the first factor, counted from the end (-1 is the innermost).
-        last: the factor after the last, likewise; the innermost is the last if not given.
+        sizes: from the module to the sizes of all axes in it, outermost first.
+        first: number of the first one.
+        last: number of the one after the last; the innermost is the last if not given.
     """
 
     def find(tracer: Tracer, module: nn.Module, inputs: list[Tensor], outputs: list[Tensor]) -> Node | None:
         found = dict(module.named_parameters()).get(name)
-        node = None if found is None else normal(tracer.axes(found)[axis])
-        if not isinstance(node, Prod) or len(node.factors) < -first:
+        if found is None:
             return None
-        return normal(Prod(node.factors[first:last]))
-
-    return find
-
-
-def inner(name: str, axis: int, outer: str) -> Source:
-    """The inner one of two axes that were joined into one.
-
-    Args:
-        name: path of a parameter below the module.
-        axis: of the parameter.
-        outer: attribute of the module that is the size of the outer one.
-    """
-
-    def find(tracer: Tracer, module: nn.Module, inputs: list[Tensor], outputs: list[Tensor]) -> Node | None:
-        found = dict(module.named_parameters()).get(name)
-        return None if found is None else axes.factor(tracer.axes(found)[axis], getattr(module, outer))[1]
+        return normal(Prod(divide(tracer.axes(found)[axis], sizes(module))[first:last]))
 
     return find
 
@@ -109,7 +92,17 @@ class Adapter(NamedTuple):
     makes: tuple[Source, ...] = ()
 
 
-HEADS, HEAD_WIDTH, ALL_HEADS = factor('qkv.weight', 0, -2, -1), factor('qkv.weight', 0, -1), factor('qkv.weight', 0, -2)
+def _heads(module: Any) -> tuple[int, int, int]:
+    """Query, key and value; heads; channels per head."""
+    return 3, module.num_heads, module.embed_dims // module.num_heads
+
+
+def _torch_heads(module: Any) -> tuple[int, int, int]:
+    return 3, module.num_heads, module.head_dim
+
+
+HEADS, HEAD_WIDTH, ALL_HEADS = (part('qkv.weight', 0, _heads, 1, 2), part('qkv.weight', 0, _heads, 2),
+                                part('qkv.weight', 0, _heads, 1))
 # Where heads x channels per head are what comes in.
 AS_GIVEN = ((ALL_HEADS, parameter('qkv.weight', 1)),)
 
@@ -124,17 +117,19 @@ ADAPTERS: list[Adapter] = [
     Adapter('mmpretrain.models.utils.attention.BEiTAttention', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
     Adapter('mmdet.models.backbones.swin.WindowMSA', dict(num_heads=HEADS, embed_dims=ALL_HEADS), AS_GIVEN),
     Adapter('mmcv.ops.multi_scale_deform_attn.MultiScaleDeformableAttention',
-            dict(num_heads=factor('value_proj.weight', 0, -2, -1))),
+            dict(num_heads=part('value_proj.weight', 0, lambda module: _heads(module)[1:], 0, 1))),
     # Each feature of the tower is as wide as what is made of all of them.
     Adapter('mmdet.models.dense_heads.tood_head.TaskDecomposition',
             dict(feat_channels=parameter('reduction_conv.conv.weight', 0),
                  in_channels=parameter('reduction_conv.conv.weight', 1)),
-            ((parameter('reduction_conv.conv.weight', 0), inner('reduction_conv.conv.weight', 1, 'stacked_convs')),),
+            ((parameter('reduction_conv.conv.weight', 0), part(
+                'reduction_conv.conv.weight', 1, lambda module: (module.stacked_convs, module.feat_channels), 1)),),
             (parameter('reduction_conv.conv.weight', 0),)),
     Adapter('torch.nn.modules.activation.MultiheadAttention', dict(
-        num_heads=factor('in_proj_weight', 0, -2, -1), head_dim=factor('in_proj_weight', 0, -1),
+        num_heads=part('in_proj_weight', 0, _torch_heads, 1, 2), head_dim=part('in_proj_weight', 0, _torch_heads, 2),
         embed_dim=parameter('in_proj_weight', 1), kdim=parameter('in_proj_weight', 1),
-        vdim=parameter('in_proj_weight', 1)), ((factor('in_proj_weight', 0, -2), parameter('in_proj_weight', 1)),)),
+        vdim=parameter('in_proj_weight', 1)),
+            ((part('in_proj_weight', 0, _torch_heads, 1), parameter('in_proj_weight', 1)),)),
 ]
 
 

@@ -45,16 +45,23 @@ def quiet_run(model: nn.Module, training: bool = False, seed: int = 0) -> Iterat
         stack.enter_context(_few_proposals(model))
         torch.manual_seed(seed)
         try:
-            for module in model.modules():
-                module.training = training and not _draws_or_moves(module)
+            _set_flags({module: training and not _draws_or_moves(module) for module in flags})
             yield
         finally:
-            for module, flag in flags.items():
-                module.training = flag
+            _set_flags(flags)
             full = dict(model.named_buffers())
             for name, value in buffers.items():
                 if full[name].shape == value.shape:
                     full[name].copy_(value)
+
+
+def _set_flags(flags: Mapping[nn.Module, bool]) -> None:
+    """Set training flags; modules with a ``train`` of their own may prepare something by it."""
+    for module, flag in flags.items():
+        if type(module).train is not nn.Module.train:
+            module.train(flag)
+    for module, flag in flags.items():
+        module.training = flag
 
 
 def _draws_or_moves(module: nn.Module) -> bool:

@@ -10,9 +10,8 @@ from torch import nn
 from mmbignas.elastic import self_check
 from mmbignas.elastic.example import example_batches
 from mmbignas.elastic.plan import Plan
-from mmbignas.elastic.tracing import trace
+from mmbignas.elastic.tracing import UncomputedError, trace
 from mmbignas.elastic.verification import verified
-from mmbignas.errors import ConfigError
 
 
 def make_plan(model: nn.Module, example: Any = None) -> Plan:
@@ -57,14 +56,15 @@ def traced(model: nn.Module, example: Any = None) -> tuple[Mapping[str, Any], Pl
     Raises:
         ConfigError: when the network computes no batch.
     """
-    problem: ConfigError | None = None
+    problem: UncomputedError | None = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for batch in example_batches(model, example):
             try:
                 return batch, trace(model, batch)
-            except ConfigError as error:
-                problem = problem or error
+            except UncomputedError as error:  # of several, one of a batch that came further says more
+                if problem is None or (problem.mode, error.mode) == ('tensor', 'loss'):
+                    problem = error
     assert problem is not None
     raise problem
 

@@ -23,6 +23,19 @@ UNPRODUCED = 'no convolution or linear layer makes it'
 UNUSED = 'the forward pass does not use it'
 
 
+class UncomputedError(ConfigError):
+    """A network does not compute a batch.
+
+    Args:
+        message: the message.
+        mode: in which mode.
+    """
+
+    def __init__(self, message: str, mode: str) -> None:
+        super().__init__(message)
+        self.mode = mode
+
+
 def trace(model: nn.Module, batch: Mapping[str, Any]) -> Plan:
     """Trace a network: one forward pass in mode ``tensor``, and one in mode ``loss``.
 
@@ -35,7 +48,7 @@ def trace(model: nn.Module, batch: Mapping[str, Any]) -> Plan:
         :func:`~mmbignas.elastic.verification.verified`.
 
     Raises:
-        ConfigError: when the forward pass fails.
+        UncomputedError: when the forward pass fails.
     """
     tracer = Tracer(model, RULES, default_rule)
     watched = Watched()
@@ -47,10 +60,10 @@ def trace(model: nn.Module, batch: Mapping[str, Any]) -> Plan:
                 with tracer:
                     output = model(**data, mode=mode)
             except Exception as error:  # whatever a model may raise
-                raise ConfigError(
+                raise UncomputedError(
                     f"model must compute a batch in mode '{mode}' to be traced, but {tracer.path or 'the model'} "
                     f'raised {type(error).__name__}: {error}. If it needs other data, give a batch by '
-                    "example='package.module.function'") from error
+                    "example='package.module.function'", mode) from error
             if mode == 'tensor':
                 tracer.freeze_output(output, OUTPUT)
     return _plan(model, tracer, watched)

@@ -327,9 +327,6 @@ def test_blocks_that_do_not_keep_the_contract_cost_time_and_not_exactness() -> N
         cost_model.calls(cost_model.space.max())
 
 
-# -- refusals ---------------------------------------------------------------------------------------------------------
-
-
 class Attention(OwnBlocks):
 
     def __init__(self) -> None:
@@ -339,6 +336,20 @@ class Attention(OwnBlocks):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x[:, :1, :4, :4].flatten(1, 2)
         return super().forward(x) + self.attention(tokens, tokens, tokens)[0].sum()
+
+
+def test_attention_costs_what_the_analysis_of_it_says() -> None:
+    without, cost_model = CostModel(Own(OwnBlocks()), [(20, 12)]), CostModel(Own(Attention()), [(20, 12)])
+    attention, tokens = nn.MultiheadAttention(4, 1), torch.rand(1, 4, 4)
+    analyzer = FlopAnalyzer(attention, (tokens, tokens, tokens))
+    for subnet in cost_model.space.traverse():
+        plain, cost = without(subnet), cost_model(subnet)
+        assert cost.macs - plain.macs == analyzer.by_operator()['linear'] == 4 * 4 * 4 * 4
+        assert cost.ops - plain.ops == analyzer.total()
+        assert cost.params - plain.params == parameter_count(attention)['']
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
 
 
 class Hidden(Own):
@@ -355,7 +366,6 @@ class Undecided(OwnBlocks):
 
 
 @pytest.mark.parametrize(('model', 'message'), [
-    (Own(Attention()), 'multi_head_attention_forward is not known'),
     (Hidden(OwnBlocks()), 'the size of auxiliary is not known'),
     (Own(Undecided()), r'model: .* cannot be computed from the shape of one image of \[20, 12\] pixels'),
     (nn.Linear(2, 2), 'Linear has no searchable module'),

@@ -47,6 +47,33 @@ def retinanet(**options: Any) -> dict[str, Any]:
         test_cfg=dict(nms_pre=100, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10), **options)
 
 
+def faster_rcnn() -> dict[str, Any]:
+    """A stock Faster R-CNN R18 with an eighth of its channels."""
+    backbone, neck = retinanet()['backbone'], retinanet()['neck']
+    coder = dict(type='DeltaXYWHBBoxCoder')
+    assigner = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.3)
+    sampler = dict(type='RandomSampler', num=16, pos_fraction=0.5)
+    train = dict(assigner=assigner, sampler=sampler, pos_weight=-1, debug=False)
+    nms = dict(nms_pre=50, max_per_img=20, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0)
+    return dict(
+        type='mmdet.FasterRCNN', data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
+        backbone=backbone, neck=neck,
+        rpn_head=dict(
+            type='RPNHead', in_channels=16, feat_channels=16, bbox_coder=coder,
+            anchor_generator=dict(type='AnchorGenerator', scales=[8], ratios=[0.5, 1.0, 2.0],
+                                  strides=[8, 16, 32, 64]),
+            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True), loss_bbox=dict(type='L1Loss')),
+        roi_head=dict(
+            type='StandardRoIHead',
+            bbox_roi_extractor=dict(type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=3),
+                                    out_channels=16, featmap_strides=[8, 16, 32]),
+            bbox_head=dict(type='Shared2FCBBoxHead', in_channels=16, fc_out_channels=24, roi_feat_size=3, num_classes=3,
+                           bbox_coder=coder, loss_cls=dict(type='CrossEntropyLoss'), loss_bbox=dict(type='L1Loss'))),
+        train_cfg=dict(rpn=dict(train, allowed_border=-1), rpn_proposal=nms,
+                       rcnn=dict(train, sampler=dict(sampler, add_gt_as_proposals=True))),
+        test_cfg=dict(rpn=nms, rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10)))
+
+
 def classifier(backbone: dict[str, Any], channels: int, **options: Any) -> dict[str, Any]:
     """A stock image classifier."""
     return dict(

@@ -109,6 +109,15 @@ def packed(net, x):
     return net['out'](tokens + net['mha'](tokens, tokens, tokens, need_weights=False)[0]).mean(1)
 
 
+def pooled(net, x):
+    return net['c'](F.adaptive_avg_pool2d(net['a'](x).to(memory_format=torch.channels_last), 1))
+
+
+def strided(net, x):
+    x = net['a'](x).contiguous()
+    return net['c'](x.as_strided((x.shape[0], x.shape[1], 4, 4), (x.stride(0), x.stride(1), 8, 1)))
+
+
 # Name -> function, layers, sizes of the groups that remain after verification.
 CASES = {
     'residual': (lambda net, x: net['c'](net['b'](net['a'](x)).relu() + net['a'](x)),
@@ -150,6 +159,8 @@ CASES = {
     'unfolded': (unfolded, dict(a=conv(3, 8), c=conv(8, 2)), [8]),
     'shuffled pixels': (shuffled_pixels, dict(a=conv(3, 16), c=conv(4, 2)), [4]),
     'standardised weight': (standardised, dict(a=conv(3, 8), c=conv(8, 2)), [8]),
+    'pooled': (pooled, dict(a=conv(3, 8), c=conv(8, 2, 1)), [8]),
+    'strided': (strided, dict(a=conv(3, 8), c=conv(8, 2, 1)), []),
     "torch's attention": (packed, dict(a=conv(3, 8), mha=nn.MultiheadAttention(8, 2, batch_first=True),
                                        out=nn.Linear(8, 2)), [2, 4]),
 }

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from mmbignas.elastic.axes import Fix, Node, Prod, Sum, divide, split
 from mmbignas.elastic.rules.registry import rule
 from mmbignas.elastic.tracer import Axes, Call
@@ -46,6 +48,18 @@ def view(call: Call) -> Axes | None:
         result += divide(Prod(old[start:end]), sizes[begin:stop], call.reason)
     rest = iter(result)
     return [next(rest) if size > 1 else Fix(1) for size in shape]
+
+
+@rule('aten::as_strided_', 'aten::as_strided')
+def as_strided(call: Call) -> Axes | None:
+    """Another layout in memory, as pooling to a single pixel gives; anything but the same axes is frozen."""
+    axes, made = call.axes(call['self']), call.output
+    expected = torch.empty(made.shape, device='meta').stride()
+    alike = all(own == other for own, other, size in zip(made.stride(), expected, made.shape) if size > 1)
+    if [node.size for node in axes] == list(made.shape) and alike and made.storage_offset() == 0:
+        return axes
+    call.freeze(*axes)
+    return None
 
 
 @rule('aten::permute')
