@@ -12,8 +12,8 @@ import torch
 from mmengine.config import Config
 
 from mmbignas.cli import add_config_arguments, default_work_dir, image_sizes, read_config, run_tool
-from mmbignas.data.pipeline_size import image_sizes_of
 from mmbignas.cost.sampling import SAMPLE_MODES
+from mmbignas.data.pipeline_size import image_sizes_of
 from mmbignas.evaluation import SampleFlopsLoop
 from mmbignas.evaluation.sample_flops import SampleFlops
 from mmbignas.supernet.build import build_model

@@ -27,7 +27,8 @@ class Shadow:
 
     The copy is divided into units, whose costs depend only on their own settings and the shapes of their inputs: the
     blocks of a :class:`~mmbignas.models.SearchableBlocks`, any other searchable module as a whole, the units of an
-    elastic network (:class:`~mmbignas.elastic.network_units.ElasticUnits`), and the greatest modules that contain none of these.
+    elastic network (:class:`~mmbignas.elastic.network_units.ElasticUnits`), and the greatest modules that contain none
+    of these.
 
     Args:
         model: the supernet, or a wrapper such as DDP around one. It is not changed, and its weights are not copied.

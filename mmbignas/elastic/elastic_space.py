@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from mmbignas.elastic.cost_formula import CostFormula
 from mmbignas.elastic.cutting import cut_config, cut_state
 from mmbignas.elastic.genes import DepthGene, WidthGene
+from mmbignas.elastic.network_units import ElasticUnits
 from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.plan import Plan
-from mmbignas.elastic.network_units import ElasticUnits
 from mmbignas.errors import ConfigError
 from mmbignas.space import ModuleSettings, ModuleSpace
 from mmbignas.supernet.checkpoint import PLAN

@@ -1,4 +1,4 @@
-"""The units of an elastic network: what they compute on the cut network, and tables and predictions of their latency."""
+"""Units of an elastic network: what they compute on the cut network, and tables and predictions of their latency."""
 from __future__ import annotations
 
 import random

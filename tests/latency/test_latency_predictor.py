@@ -14,6 +14,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
+
 from mmbignas import ConfigError
 from mmbignas.cost import CostModel
 from mmbignas.latency import Backend, LatencyPredictor, LatencyTable, build_latency_table, build_table
