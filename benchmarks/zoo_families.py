@@ -98,9 +98,6 @@ FAMILIES = {f'mmdet/{folder}': name for folder, name in DETECTION.items()} | {
 # Why a family does not pass, where what it raised does not say it well.
 REASONS = {
     'mmdet/carafe': 'MMCV has its upsampling for GPUs alone, and the check runs on the CPU',
-    'mmdet/cascade_rpn': 'no costs: which convolutions its first stage computes goes by the values of its boxes',
-    'mmdet/conditional_detr': 'costs: the analysis passes over what only a block that is left out would have used',
-    'mmdet/dab_detr': 'costs: the analysis passes over what only a block that is left out would have used',
     'mmpretrain/efficientformer': 'MMPretrain has no loss for this distilled network',
     'mmpretrain/levit': 'MMPretrain has no loss for this distilled network',
     'mmpretrain/shufflenet_v1': 'its channels are shuffled between 3 groups of 20, 40 and 80, of which no regular part '

@@ -7,8 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor
-from torch.fx.experimental import _config
+from torch.fx.experimental import _config as config_of_shapes
 
+SHAPES_CONFIG: Any = config_of_shapes
 Shapes = Callable[..., tuple[int, ...]]
 
 
@@ -38,7 +39,7 @@ SHAPES: dict[str, Shapes] = {
 def compiled_operations_on_shapes() -> Iterator[None]:
     """Within the context, these operations compute meta tensors too, and all places of one count as not zero."""
     with ExitStack() as stack:
-        stack.enter_context(_config.patch(meta_nonzero_assume_all_nonzero=True))
+        stack.enter_context(SHAPES_CONFIG.patch(meta_nonzero_assume_all_nonzero=True))
         for name, shape in SHAPES.items():
             stack.enter_context(_on_shapes(name, shape))
         yield

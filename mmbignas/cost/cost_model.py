@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from mmbignas.cost.operation_counter import OperationCounter
+from mmbignas.cost.operation_counter import NeededCounter, OperationCounter
 from mmbignas.cost.program import Call, Program
 from mmbignas.cost.settings import UnitSettings
-from mmbignas.cost.shadow import Shadow
+from mmbignas.cost.shadow import Shadow, UnknownShapesError
 from mmbignas.errors import ConfigError
 from mmbignas.space import Subnet
 from mmbignas.utils.rules import must_be, shown
@@ -88,7 +88,12 @@ class CostModel:
         self._looked_up: dict[tuple[int, int], Callable[[Subnet], dict[str, list[int]]]] = {}
         elastic: Any = getattr(self._shadow.supernet.model, 'elastic', None)
         if hasattr(elastic, 'cost_formula'):
-            self._looked_up = {size: self._shadow.guarded(elastic.cost_formula, size) for size in sizes}
+            try:
+                self._looked_up = {size: self._shadow.guarded(elastic.cost_formula, size) for size in sizes}
+            except UnknownShapesError:
+                self._shadow = Shadow(model, 'cpu')  # shapes go by numbers in tensors
+                elastic = self._shadow.supernet.model.elastic
+                self._looked_up = {size: self._shadow.guarded(elastic.cost_formula, size) for size in sizes}
         else:
             settings = UnitSettings(self._shadow)
             programs = {size: Program(self._shadow, settings, size) for size in sizes}
@@ -154,9 +159,15 @@ class CostModel:
             groups[shadow.group][1] += ops
 
         image = shadow.image(self._size(subnet))
-        # An elastic network does nothing that the one cut out of it does not.
-        with OperationCounter([image] if self._programs else None, add):
-            shadow.run(subnet, image)
+        if self._programs:
+            with OperationCounter([image], add):
+                shadow.run(subnet, image)
+        else:  # an elastic network does nothing that the one cut out of it does not
+            with NeededCounter(lambda: shadow.group) as counter:
+                outputs = shadow.run(subnet, image)
+            for group, macs, ops in counter.counted(outputs):
+                groups[group][0] += macs
+                groups[group][1] += ops
         seen: set[Any] = set()
         for name, child in shadow.supernet.model.named_children() if '' not in shadow.units else ():
             groups[name][2] = shadow.parameters(child, seen)

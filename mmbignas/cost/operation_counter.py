@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from mmbignas.cost.liveness import Operations
 from mmbignas.errors import ConfigError
 from mmbignas.utils.models import tensors_in
 
@@ -140,15 +141,17 @@ def call_inside(mode: TorchFunctionMode, func: Any, args: Any, kwargs: Any) -> A
     Args:
         mode: the mode, which is not active now.
         func: the function.
-        args, kwargs: its arguments.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
     """
-    original = F.has_torch_function
-    F.has_torch_function = lambda tensors: False  # type: ignore[assignment]
+    functional: Any = F
+    original = functional.has_torch_function
+    functional.has_torch_function = lambda tensors: False
     try:
         with mode:
             return func(*args, **kwargs)
     finally:
-        F.has_torch_function = original
+        functional.has_torch_function = original
 
 
 # Functions whose output has the shape of their first operand, always or if both operands are alike. Torch takes long
@@ -159,8 +162,10 @@ SAME_SHAPE_OF_TWO = (Tensor.add, torch.add, Tensor.mul, torch.mul)
 
 
 def on_shapes(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Call a torch function on meta tensors."""
-    if func in SAME_SHAPE and args and not kwargs.get('inplace') or func in SAME_SHAPE_OF_TWO and not kwargs and all(
+    """Call a torch function, quickly on meta tensors."""
+    if not args or not isinstance(args[0], Tensor) or not args[0].is_meta:
+        return func(*args, **kwargs)
+    if func in SAME_SHAPE and not kwargs.get('inplace') or func in SAME_SHAPE_OF_TWO and not kwargs and all(
             isinstance(arg, Tensor) and (arg.shape, arg.dtype) == (args[0].shape, args[0].dtype) for arg in args):
         return args[0].new_empty(args[0].shape)
     return func(*args, **kwargs)
@@ -173,17 +178,16 @@ class OperationCounter(TorchFunctionMode):
     of a dynamic one, and are not counted.
 
     Args:
-        inputs: the inputs; ``None`` to count all operations, where the plain network has them too.
+        inputs: the inputs.
         add: called with MACs and operations (MACs included) of each counted operation.
 
     Raises:
         ConfigError: for an operation that cannot be counted.
     """
 
-    def __init__(self, inputs: Iterable[Tensor] | None, add: Callable[[int, int], None]) -> None:
+    def __init__(self, inputs: Iterable[Tensor], add: Callable[[int, int], None]) -> None:
         super().__init__()
-        # Kept alive, so that ids stay theirs.
-        self._data = None if inputs is None else {id(tensor): tensor for tensor in inputs}
+        self._data = {id(tensor): tensor for tensor in inputs}  # kept alive, so that ids stay theirs
         self._add = add
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -193,18 +197,63 @@ class OperationCounter(TorchFunctionMode):
         if func in TRANSPARENT:
             return call_inside(self, func, args, kwargs)
         output = on_shapes(func, args, kwargs)
-        if self._data is not None:
-            if not any(id(tensor) in self._data for tensor in tensors_in((args, kwargs))):
-                return output
-            self._data.update((id(tensor), tensor) for tensor in tensors_in(output))
-        count = MACS.get(func) or OTHERS.get(func)
-        if count is not None:
-
-            def operand(index: int, name: str) -> Any:
-                return args[index] if index < len(args) else kwargs.get(name)
-
-            amount = count(operand, output)
-            if isinstance(amount, Rounded):
-                amount = amount.value(amount.size)
-            self._add(amount if func in MACS else 0, amount)
+        if not any(id(tensor) in self._data for tensor in tensors_in((args, kwargs))):
+            return output
+        self._data.update((id(tensor), tensor) for tensor in tensors_in(output))
+        amounts = amounts_of(func, args, kwargs, output)
+        if amounts is not None:
+            self._add(*amounts)
         return output
+
+
+class NeededCounter(TorchFunctionMode):
+    """While it is active, writes down all operations; those that the outputs need can be counted afterwards.
+
+    Args:
+        group: whom an operation belongs to that is called now.
+
+    Raises:
+        ConfigError: for an operation that cannot be counted.
+    """
+
+    def __init__(self, group: Callable[[], str]) -> None:
+        super().__init__()
+        self._group, self._operations = group, Operations()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in TRANSPARENT:
+            return call_inside(self, func, args, kwargs)
+        output = on_shapes(func, args, kwargs)
+        amounts = amounts_of(func, args, kwargs, output)
+        self._operations.called(func, args, kwargs, output, None if amounts is None else (self._group(), *amounts))
+        return output
+
+    def counted(self, outputs: Any) -> list[tuple[str, int, int]]:
+        """Group, MACs and operations (MACs included) of each operation that the outputs need.
+
+        Args:
+            outputs: what the forward pass returned.
+        """
+        return [payload for payload, _ in self._operations.needed(outputs)]
+
+
+def amounts_of(func: Any, args: Any, kwargs: Any, output: Any) -> tuple[int, int] | None:
+    """MACs and operations (MACs included) of a call; ``None`` for one that does not count.
+
+    Args:
+        func: the function of torch.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        output: what it returned.
+
+    Raises:
+        ConfigError: for an operation that cannot be counted.
+    """
+    count = MACS.get(func) or OTHERS.get(func)
+    if count is None:
+        return None
+    amount = count(lambda index, name: args[index] if index < len(args) else kwargs.get(name), output)
+    if isinstance(amount, Rounded):
+        amount = amount.value(amount.size)
+    return (amount if func in MACS else 0), amount

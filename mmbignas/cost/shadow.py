@@ -22,6 +22,10 @@ Forward = Callable[..., Any]
 Watcher = Callable[[str, nn.Module, Forward, tuple, dict], Any]
 
 
+class UnknownShapesError(ConfigError):
+    """A model cannot be run on shapes alone."""
+
+
 class Shadow:
     """A copy of a supernet on the meta device: its tensors have shapes and no data, and operations need no arithmetic.
 
@@ -31,7 +35,8 @@ class Shadow:
     of these.
 
     Args:
-        model: the supernet, or a wrapper such as DDP around one. It is not changed, and its weights are not copied.
+        model: the supernet, or a wrapper such as DDP around one. It is not changed.
+        device: ``cpu`` for a copy with data, in single precision, where shapes go by numbers in tensors.
 
     Attributes:
         supernet: the copy.
@@ -44,8 +49,9 @@ class Shadow:
             arguments.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.supernet = Supernet(_bare_copy(Supernet(model).model).eval())
+    def __init__(self, model: nn.Module, device: str = 'meta') -> None:
+        self.device = device
+        self.supernet = Supernet(_copy_to(device, Supernet(model).model).eval())
         self.scope: list[str] = ['']
         self._failed = ''
         self.watcher: Watcher | None = None
@@ -59,7 +65,7 @@ class Shadow:
         for path, module in self.supernet.model.named_modules():
             module._forward_hooks.clear()
             module._forward_pre_hooks.clear()
-            if path in self.units or module not in inside:
+            if path in self.units or module not in inside or hasattr(self.supernet.model, 'elastic'):
                 module.forward = self._scoped(path, module)
             if isinstance(module, DynamicLayer) and module.shapes_follow_input:
                 module.register_forward_pre_hook(self._remember_input)
@@ -120,17 +126,28 @@ class Shadow:
 
     def image(self, size: tuple[int, int]) -> Tensor:
         """One image of ``(height, width)`` pixels."""
-        return torch.empty(1, image_channels(self.supernet.model), *size, device='meta')
+        return torch.zeros(1, image_channels(self.supernet.model), *size, device=self.device)
 
-    def run(self, subnet: Subnet, image: Tensor) -> None:
-        """Let a subnet compute an image. Raises ConfigError when it cannot."""
+    def run(self, subnet: Subnet, image: Tensor) -> Any:
+        """Let a subnet compute an image.
+
+        Args:
+            subnet: the subnet.
+            image: see :meth:`image`.
+
+        Returns:
+            Any: its outputs.
+
+        Raises:
+            ConfigError: when it cannot.
+        """
         self.supernet.apply({path: subnet[path] for path in subnet})
 
-        def compute(model: nn.Module) -> None:
+        def compute(model: nn.Module) -> Any:
             with forward_inputs(model, image) as inputs:
-                model(image, **inputs)
+                return model(image, **inputs)
 
-        self._guarded(compute, image)
+        return self._guarded(compute, image)
 
     def guarded(self, formula: Callable[[nn.Module, Tensor], Any], size: tuple[int, int]) -> Any:
         """What a model's own formula makes of the largest subnet and an image.
@@ -152,9 +169,10 @@ class Shadow:
         except ConfigError:
             raise
         except Exception as error:  # whatever a model may raise
-            raise ConfigError(f'model: {self._failed or type(model).__name__} cannot be computed from the shape of one '
-                              f"image of {list(image.shape[2:])} pixels in mode 'tensor' ({error}); models whose "
-                              'shapes go by the contents of an image have no cost here') from error
+            raise UnknownShapesError(
+                f'model: {self._failed or type(model).__name__} cannot be computed from the shape of one image of '
+                f"{list(image.shape[2:])} pixels in mode 'tensor' ({error}); models whose shapes go by the contents of "
+                'an image have no cost here') from error
 
     def parameters(self, module: nn.Module, seen: set[Any] | None = None) -> int:
         """The number of parameters that a module has in the plain network of the current subnet.
@@ -194,13 +212,13 @@ class Shadow:
         return sum(math.prod(shape) for shape in layer.plain_shapes(self._inputs[layer]).values())
 
 
-def _bare_copy(model: nn.Module) -> nn.Module:
-    """A copy on the meta device, in float32."""
+def _copy_to(device: str, model: nn.Module) -> nn.Module:
+    """A copy on a device, in float32; without data on the meta device."""
     memo: dict[int, Any] = {}
     for module in model.modules():
         for tensor in tensors_in(vars(module)):
             dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-            bare = torch.empty_like(tensor, dtype=dtype, device='meta', requires_grad=False)
+            bare = tensor.detach().to(device, dtype, copy=True)
             memo[id(tensor)] = nn.Parameter(bare, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else bare
     try:
         return copy.deepcopy(model, memo)

@@ -7,7 +7,8 @@ operation becomes a product of a number and widths, and a subnet's cost the sum 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmbignas.cost.forward_inputs import forward_inputs
+from mmbignas.cost.liveness import Condition, Operations
 from mmbignas.cost.operation_counter import MACS, OTHERS, TRANSPARENT, Rounded, call_inside
 from mmbignas.elastic.axes import Atom, Fix, Node, atoms, normal, width
 from mmbignas.elastic.extensions import traced_extensions
@@ -87,20 +89,33 @@ class Term:
 
 
 class _Watcher(TorchFunctionMode):
-    """Writes down what the operations on data cost, while it is active."""
+    """Writes down the operations and what they cost, while it is active.
 
-    def __init__(self, tracer: Tracer, add: Callable[[int, Product], None]) -> None:
+    Args:
+        tracer: the tracer, which is active too.
+        condition: from the path of a module to when it is computed.
+    """
+
+    def __init__(self, tracer: Tracer, condition: Callable[[str], Condition]) -> None:
         super().__init__()
-        self._tracer, self._add = tracer, add
+        self._tracer, self._condition = tracer, condition
+        self.operations = Operations()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in TRANSPARENT:
             return call_inside(self, func, args, kwargs)
         output = func(*args, **kwargs)
+        path = self._tracer.path
+        self.operations.called(func, args, kwargs, output, self._cost(func, args, kwargs, output),
+                               self._condition(path))
+        return output
+
+    def _cost(self, func: Any, args: Any, kwargs: Any, output: Any) -> tuple[str, tuple[int, ...], Product] | None:
+        """Child of the model, kinds and amount."""
         count = MACS.get(func) or OTHERS.get(func)
         if count is None:
-            return output
+            return None
 
         def shaped(value: Any) -> Any:
             if isinstance(value, (list, tuple)):
@@ -115,9 +130,7 @@ class _Watcher(TorchFunctionMode):
         amount = amount.size if isinstance(amount, Rounded) else amount
         product = amount if isinstance(amount, Product) else Product(amount)
         product.finish = finish
-        for kind in (0, 1) if func in MACS else (1,):
-            self._add(kind, product)
-        return output
+        return self._tracer.path.split('.')[0], (0, 1) if func in MACS else (1,), product
 
 
 class CostFormula:
@@ -139,6 +152,7 @@ class CostFormula:
         self._plan = plan
         planned = {name: Atom(group.size, name) for name, group in plan.groups.items()}
         known = {name: [node_of(axis, planned) for axis in axes] for name, axes in plan.tensors.items()}
+        self._run_of = {path: name for name, run in plan.runs.items() for path in run.blocks}
         self._skippable = {path: run for run in self._plan.runs.values() for path in run.blocks[run.least:]}
         terms = [*self._operations(model, image, known), *self._parameters(model, known)]
         # Operations may have bound a group to one of their own, but must not have tied or fixed any.
@@ -155,17 +169,48 @@ class CostFormula:
         self._cells = self._divide(terms)
 
     def _operations(self, model: nn.Module, image: Tensor, known: Mapping[str, list[Node]]) -> list[Term]:
-        tracer, terms = Tracer(model, RULES, default_rule, known), []
-
-        def add(kind: int, product: Product) -> None:
-            path = tracer.path
-            terms.append(Term(path.split('.')[0], self._blocks_of(path), kind, product))
-
+        tracer = Tracer(model, RULES, default_rule, known)
+        watcher = _Watcher(tracer, self._condition_of)
         tracer.feed([image])
         with torch.no_grad(), forward_inputs(model, image) as inputs, traced_extensions(tracer), watching(
-                model, tracer), tracer, _Watcher(tracer, add):
-            model(image, **inputs)
+                model, tracer), self._passing(model, watcher.operations), tracer, watcher:
+            outputs = model(image, **inputs)
+        terms = []
+        for (child, kinds, product), condition in watcher.operations.needed(outputs):
+            blocks = tuple(self._plan.runs[run].blocks[number] for run, number in condition.items())
+            terms += [Term(child, blocks, kind, product) for kind in kinds]
         return terms
+
+    @contextmanager
+    def _passing(self, model: nn.Module, operations: Operations) -> Iterator[None]:
+        """Within the context, it is written down what blocks hand on where they are left out."""
+        changed = []
+
+        def passing(path: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                entered = args[0] if args else next(iter(kwargs.values()))
+                output = forward(*args, **kwargs)
+                operations.passed(entered, output, self._condition_of(path.rpartition('.')[0]))
+                return output
+            return call
+
+        for path in self._skippable:
+            module = model.get_submodule(path)
+            changed.append((module, module.forward))
+            module.forward = passing(path, module.forward)
+        try:
+            yield
+        finally:
+            for module, forward in changed:
+                module.forward = forward
+
+    def _condition_of(self, path: str) -> Condition:
+        """When the module at a path is computed."""
+        condition: dict[str, int] = {}
+        for block in self._blocks_of(path):
+            run = self._run_of[block]
+            condition[run] = self._plan.runs[run].blocks.index(block)
+        return condition
 
     def _parameters(self, model: nn.Module, known: Mapping[str, list[Node]]) -> list[Term]:
         terms = []
@@ -184,12 +229,12 @@ class CostFormula:
 
     def _divide(self, terms: Iterable[Term]) -> list[tuple[tuple[int, ...], list[Term], dict[Any, Any]]]:
         """The terms by the genes that they go by, with a table for what was computed before."""
-        run_of = {path: name for name, run in self._plan.runs.items() for path in run.blocks}
         cells: dict[tuple[int, ...], list[Term]] = defaultdict(list)
         for term in terms:
             groups = {self._names[atom] for node in term.product.nodes for atom in atoms(node)}
             genes = {self._gene_of_group[name] for name in groups if name in self._gene_of_group}
-            genes |= {self._gene_of_run[run_of[path]] for path in term.blocks if run_of[path] in self._gene_of_run}
+            genes |= {self._gene_of_run[self._run_of[path]] for path in term.blocks
+                      if self._run_of[path] in self._gene_of_run}
             cells[tuple(sorted(genes))].append(term)
         for few in sorted(cells, key=len):  # the fewer cells, the faster a look-up
             more = next((other for other in cells if other != few and set(few) <= set(other)), None)
@@ -227,7 +272,7 @@ class CostFormula:
             if gene in values:
                 widths[atom] = self._positions[gene][int(values[gene])][name]  # type: ignore[index]
         sums = [0] * (3 * len(self._children))
-        names = {path: name for name, run in self._plan.runs.items() for path in run.blocks}
+        names = self._run_of
         for term in terms:
             depths = ((self._gene_of_run.get(names[path]), path) for path in term.blocks)
             if any(gene is not None and self._plan.runs[names[path]].blocks.index(path) >= values[gene]
