@@ -1,4 +1,4 @@
-"""What a model's forward pass takes on one image: a detector may ask for a data sample and for proposals too.
+"""What a model's forward pass takes on images: a detector may ask for a data sample and for proposals too.
 
 What a two-stage detector costs depends on how many proposals it looks at, and what CondInst or YOLACT cost on how many
 objects they draw masks of. So these numbers are stated: the most that an image may have by ``test_cfg``, i.e.
@@ -32,17 +32,17 @@ def number_of_proposals(model: nn.Module) -> int:
 
 
 @contextmanager
-def forward_inputs(model: nn.Module, image: Tensor) -> Iterator[dict[str, Any]]:
-    """Within the context, a model's ``forward`` computes an image with these further arguments.
+def forward_inputs(model: nn.Module, images: Tensor) -> Iterator[dict[str, Any]]:
+    """Within the context, a model's ``forward`` computes images with these further arguments.
 
     The RPN of a two-stage detector is computed, and hands on as many proposals as are stated.
 
     Args:
         model: the model.
-        image: a batch of one image, also on the meta device.
+        images: of shape ``(N, C, H, W)``, also on the meta device.
 
     Yields:
-        dict: ``mode='tensor'`` for a model of MMEngine, and ``data_samples`` for a detector.
+        dict: ``mode='tensor'`` for a model of MMEngine, and ``data_samples``, one per image, for a detector.
     """
     if not isinstance(model, BaseModel):
         yield {}
@@ -52,17 +52,18 @@ def forward_inputs(model: nn.Module, image: Tensor) -> Iterator[dict[str, Any]]:
         return
     rpn: Any = getattr(model, 'rpn_head', None)
     two_stage = getattr(model, 'roi_head', None) is not None
-    sample = _data_sample(image, number_of_proposals(model) if two_stage else None)
+    samples = [_data_sample(images, number_of_proposals(model) if two_stage else None) for _ in images]
     head: Any = getattr(model, 'bbox_head', None)
     with ExitStack() as stack:
         if rpn is not None and two_stage:
-            stack.enter_context(_replaced(rpn, 'predict_by_feat', lambda *args, **kwargs: [sample.proposals]))
+            proposals = [sample.proposals for sample in samples]
+            stack.enter_context(_replaced(rpn, 'predict_by_feat', lambda *args, **kwargs: proposals))
             if type(rpn).__name__ != 'CascadeRPNHead':  # whose features depend on its own boxes
-                stack.enter_context(_replaced(rpn, 'predict', partial(_predict, rpn, sample.proposals)))
+                stack.enter_context(_replaced(rpn, 'predict', partial(_predict, rpn, proposals)))
         if hasattr(head, 'get_positive_infos'):
             stack.enter_context(_replaced(head, 'loss', lambda *args, **kwargs: {}))
-            stack.enter_context(_replaced(head, 'get_positive_infos', partial(_objects, model, image)))
-        yield dict(mode='tensor', data_samples=[sample])
+            stack.enter_context(_replaced(head, 'get_positive_infos', partial(_objects, model, images)))
+        yield dict(mode='tensor', data_samples=samples)
 
 
 @contextmanager
@@ -78,37 +79,37 @@ def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[
             setattr(module, name, before)
 
 
-def _objects(model: Any, image: Tensor) -> list[Any]:
-    """What a mask head is told of the objects in an image: weights of its last layers, and where they are."""
+def _objects(model: Any, images: Tensor) -> list[Any]:
+    """What a mask head is told of the objects in each image: weights of its last layers, and where they are."""
     from mmengine.structures import InstanceData
 
     number, head = int((model.test_cfg or {}).get('max_per_img', OBJECTS)), model.bbox_head
-    objects = InstanceData(points=image.new_ones(number, 2), strides=image.new_ones(number))
+    objects = InstanceData(points=images.new_ones(number, 2), strides=images.new_ones(number))
     for name, width in (('param_preds', 'num_params'), ('coeffs', 'num_protos')):
         if hasattr(head, width):
-            setattr(objects, name, image.new_ones(number, getattr(head, width)))
-    return [objects]
+            setattr(objects, name, images.new_ones(number, getattr(head, width)))
+    return [objects for _ in images]
 
 
-def _predict(rpn: Any, proposals: Any, features: Any, *args: Any, **kwargs: Any) -> list[Any]:
+def _predict(rpn: Any, proposals: list[Any], features: Any, *args: Any, **kwargs: Any) -> list[Any]:
     outputs = tensors_in(rpn(features))
     # An analysis passes over what has no effect, so the boxes are made to depend on the outputs: by zero.
-    zero = sum((output.sum() > 0).to(proposals.bboxes.dtype) * 0 for output in outputs)
-    return [type(proposals)(bboxes=proposals.bboxes + zero, scores=proposals.scores, labels=proposals.labels)]
+    zero = sum((output.sum() > 0).to(proposals[0].bboxes.dtype) * 0 for output in outputs)
+    return [type(own)(bboxes=own.bboxes + zero, scores=own.scores, labels=own.labels) for own in proposals]
 
 
-def _data_sample(image: Tensor, proposals: int | None) -> Any:
+def _data_sample(images: Tensor, proposals: int | None) -> Any:
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 
-    size = tuple(image.shape[-2:])
+    size = tuple(images.shape[-2:])
     sample = DetDataSample(metainfo=dict(
         img_id=0, img_path='', img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size,
         scale_factor=(1.0, 1.0), flip=False, flip_direction=None))
     if proposals is not None:
         share = torch.tensor(SIZES).repeat(-(-proposals // len(SIZES)))[:proposals, None]
         end = share * torch.tensor([size[1], size[0]])
-        boxes = torch.cat([torch.zeros_like(end), end], 1).to(image.device)
+        boxes = torch.cat([torch.zeros_like(end), end], 1).to(images.device)
         sample.proposals = InstanceData(bboxes=boxes, scores=boxes.new_ones(proposals),
                                         labels=boxes.new_zeros(proposals, dtype=torch.long))
     return sample

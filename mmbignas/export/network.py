@@ -28,8 +28,8 @@ class Network(nn.Module):
         image_size: height and width in pixels, after padding to the size divisor.
 
     Raises:
-        ConfigError: for a supernet, an image size that the model does not see, or a model that cannot be run on an
-            image alone.
+        ConfigError: for a supernet, a two-stage detector, an image size that the model does not see, or a model that
+            cannot be run on an image alone.
 
     Attributes:
         input_names: ``images``.
@@ -44,6 +44,9 @@ class Network(nn.Module):
     def __init__(self, model: nn.Module, image_size: Sequence[int]) -> None:
         super().__init__()
         check_plain(model)
+        if getattr(model, 'roi_head', None) is not None:
+            raise must_be('model', 'no two-stage detector, of which neither ONNX nor .pt2 is written (MMDeploy takes '
+                          'the exported folder, an ordinary config and checkpoint)', type(model).__name__)
         self.image_size = check_image_size(model, image_size, 'image_size')
         self.model = copy.deepcopy(model).eval().to('cpu', torch.float32)
         try:

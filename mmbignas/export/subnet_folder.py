@@ -14,6 +14,7 @@ from mmengine.device import get_device
 from torch import Tensor, nn
 
 from mmbignas.cost import Cost, CostModel
+from mmbignas.cost.forward_inputs import forward_inputs
 from mmbignas.data import is_one_size, read_image_sizes
 from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.data.check_data import check_classes
@@ -203,7 +204,17 @@ def read_back(folder: str | Path) -> nn.Module:
 
 
 def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
-    return tensors_in(model(images, mode='tensor'))
+    """All outputs of a model; of a two-stage detector, those of its RPN, and of its heads for fixed proposals."""
+    found: list[Tensor] = []
+    heads = [module for name, module in model.named_children() if name == 'rpn_head']
+    handles = [head.register_forward_hook(lambda module, args, output: found.extend(tensors_in(output)))
+               for head in heads]
+    try:
+        with forward_inputs(model, images) as inputs:
+            return [*tensors_in(model(images, **inputs)), *found]
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def check_export_folder(folder: str | Path) -> None:

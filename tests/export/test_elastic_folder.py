@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
+from mmbignas import ConfigError
+from mmbignas.export.network import Network
 from mmbignas.export.subnet_folder import BUILDER, SubnetExporter, read_back
-from tests.elastic.networks import build, densenet, elastic, mobilenet, retinanet
+from tests.elastic.networks import build, densenet, elastic, faster_rcnn, mobilenet, retinanet
 from tests.runs import MMDET_TOOLS, ROOT, python
 
-CONFIGS = dict(retinanet=retinanet, densenet=densenet, mobilenet=mobilenet)
+CONFIGS = dict(retinanet=retinanet, faster_rcnn=faster_rcnn, densenet=densenet, mobilenet=mobilenet)
 SIZE = (64, 96)
 # Runs what follows where nothing can be imported of mmbignas.
 WITHOUT = """
@@ -71,6 +73,11 @@ def test_the_folder_is_the_subnet_and_needs_no_mmbignas(tmp_path: Path, name: st
         plain = read_back(folder)
         assert sum(parameter.numel() for parameter in plain.parameters()) == certificate['params']
         assert not hasattr(plain, 'elastic')
+
+
+def test_of_a_two_stage_detector_neither_onnx_nor_pt2_is_written() -> None:
+    with pytest.raises(ConfigError, match=r'no two-stage detector, .* \(MMDeploy takes .*FasterRCNN'):
+        Network(build(ConfigDict(faster_rcnn())), SIZE)
 
 
 def test_the_largest_subnet_is_the_stock_network_with_its_own_config(tmp_path: Path) -> None:
