@@ -55,6 +55,9 @@ def stock_config(family: str) -> dict[str, Any]:
     model = config.model
     if config.get('data_preprocessor'):
         model.setdefault('data_preprocessor', config.data_preprocessor)
+    teacher = model.get('teacher_config')
+    if isinstance(teacher, str):  # from the root of the package's repository
+        model['teacher_config'] = str(configs.parent / teacher)
     _without_weights(model)
     return model
 

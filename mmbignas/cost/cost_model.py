@@ -156,8 +156,9 @@ class CostModel:
             with OperationCounter([image], add):
                 shadow.run(subnet, image)
         else:  # an elastic network does nothing that the one cut out of it does not
-            with NeededCounter(lambda: shadow.group) as counter:
-                outputs = shadow.run(subnet, image)
+            counter = NeededCounter(lambda: shadow.group)
+            with counter:
+                outputs = shadow.run(subnet, image, counter.operations.called)
             for group, macs, ops in counter.counted(outputs):
                 groups[group][0] += macs
                 groups[group][1] += ops
