@@ -213,7 +213,8 @@ def check(family: str) -> dict[str, Any]:
     Returns:
         dict: ``groups``, ``found`` (before verification), ``runs``, ``share`` of MACs in layers that can get narrower,
         ``half`` (MACs with all at half width, of the full), ``narrow`` (parameters likewise), ``smallest`` (parameters
-        with all at half width and least depth), ``self_check``, ``largest``, ``cuts``, ``trains``, ``cost``, ``seconds``, ``frozen``; and
+        with all at half width and least depth), ``self_check``, ``largest``, ``cuts``, ``trains``, ``cost``,
+        ``seconds``, ``frozen``; and
         ``failed``, what went wrong, if anything did.
     """
     start = time.perf_counter()
