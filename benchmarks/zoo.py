@@ -38,7 +38,7 @@ WHOLE = 0.995  # from this share of the MACs on, a network is elastic as a whole
 
 
 def in_a_fork(function: Callable[[str], dict[str, Any]], family: str, timeout: float) -> dict[str, Any]:
-    """What a function returns for a family, in a process of its own: a fork, since importing takes as long as that."""
+    """What a function returns for a family, in a process of its own: a fork, since importing takes long."""
     context = multiprocessing.get_context('fork')
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=lambda: sender.send(function(family)))
@@ -103,8 +103,8 @@ def table(results: Mapping[str, Mapping[str, Any]], peers: Mapping[str, Mapping[
                       for kind, names in kinds.items())
     return f"""# The zoo as supernets
 
-Written by `benchmarks/zoo.py`: one config per config folder of MMDetection and MMPretrain, with random weights, and with
-`norm_eval=False, frozen_stages=-1` where a class has these options.
+Written by `benchmarks/zoo.py`: one config per config folder of MMDetection and MMPretrain, with random weights, and
+with `norm_eval=False, frozen_stages=-1` where a class has these options.
 {len(passed)} of {len(results)} families that were run pass every check: the plan's self-check, the largest subnet equal
 to the stock network bit for bit, {SUBNETS} subnets equal to the networks cut out of it, losses and gradients of a
 subnet, costs.

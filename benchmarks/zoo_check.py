@@ -55,6 +55,9 @@ def stock_config(family: str) -> dict[str, Any]:
     model = config.model
     if config.get('data_preprocessor'):
         model.setdefault('data_preprocessor', config.data_preprocessor)
+    teacher = model.get('teacher_config')
+    if isinstance(teacher, str):  # from the root of the package's repository
+        model['teacher_config'] = str(configs.parent / teacher)
     _without_weights(model)
     return model
 
@@ -210,7 +213,8 @@ def check(family: str) -> dict[str, Any]:
     Returns:
         dict: ``groups``, ``found`` (before verification), ``runs``, ``share`` of MACs in layers that can get narrower,
         ``half`` (MACs with all at half width, of the full), ``narrow`` (parameters likewise), ``smallest`` (parameters
-        with all at half width and least depth), ``self_check``, ``largest``, ``cuts``, ``trains``, ``cost``, ``seconds``, ``frozen``; and
+        with all at half width and least depth), ``self_check``, ``largest``, ``cuts``, ``trains``, ``cost``,
+        ``seconds``, ``frozen``; and
         ``failed``, what went wrong, if anything did.
     """
     start = time.perf_counter()

@@ -39,7 +39,7 @@ DETECTION = {
     'nas_fpn': 'retinanet_r50_nasfpn_crop640-50e_coco', 'objects365': 'retinanet_r50_fpn_1x_objects365v1',
     'openimages': 'ssd300_32xb8-36e_openimages', 'paa': 'paa_r50_fpn_1x_coco', 'pafpn': 'faster-rcnn_r50_pafpn_1x_coco',
     'panoptic_fpn': 'panoptic-fpn_r50_fpn_1x_coco', 'pascal_voc': 'ssd300_voc0712',
-    'pisa': 'retinanet_r50_fpn_pisa_1x_coco', 'point_rend': 'point-rend_r50-caffe_fpn_ms-1x_coco',
+    'pisa': 'retinanet-r50_fpn_pisa_1x_coco', 'point_rend': 'point-rend_r50-caffe_fpn_ms-1x_coco',
     'pvt': 'retinanet_pvt-t_fpn_1x_coco', 'queryinst': 'queryinst_r50_fpn_1x_coco',
     'regnet': 'retinanet_regnetx-1.6GF_fpn_1x_coco', 'reppoints': 'reppoints-moment_r50_fpn_1x_coco',
     'res2net': 'faster-rcnn_res2net-101_fpn_2x_coco',
@@ -71,7 +71,8 @@ CLASSIFICATION = {
     'mobilenet_v2': 'mobilenet-v2_8xb32_in1k', 'mobilenet_v3': 'mobilenet-v3-small_8xb128_in1k',
     'mobileone': 'mobileone-s0_8xb32_in1k', 'mobilevit': 'mobilevit-xxsmall_8xb128_in1k',
     'mvit': 'mvitv2-tiny_8xb256_in1k', 'poolformer': 'poolformer-s12_32xb128_in1k',
-    'regnet': 'regnetx-400mf_8xb128_in1k', 'replknet': '../_base_/models/replknet-31B_in1k', 'repmlp': 'repmlp-base_8xb64_in1k',
+    'regnet': 'regnetx-400mf_8xb128_in1k',
+    'replknet': '../_base_/models/replknet-31B_in1k', 'repmlp': 'repmlp-base_8xb64_in1k',
     'repvgg': 'repvgg-A0_8xb32_in1k', 'res2net': 'res2net50-w14-s8_8xb32_in1k', 'resnest': 'resnest50_32xb64_in1k',
     'resnet': 'resnet50_8xb32_in1k', 'resnext': 'resnext50-32x4d_8xb32_in1k', 'revvit': 'revvit-small_8xb256_in1k',
     'riformer': 'riformer-s12_8xb128_in1k', 'seresnet': 'seresnet50_8xb32_in1k',
@@ -97,6 +98,11 @@ FAMILIES = {f'mmdet/{folder}': name for folder, name in DETECTION.items()} | {
     f'mmpretrain/{folder}': name for folder, name in CLASSIFICATION.items()}
 # Why a family does not pass, where what it raised does not say it well.
 REASONS = {
+    'mmdet/boxinst': 'it needs scikit-image, which is not installed with the rest',
+    'mmdet/guided_anchoring': 'MMCV has its masked convolution for GPUs alone, and the check runs on the CPU',
+    'mmdet/simple_copy_paste': 'its normalisations (MMSyncBN) cannot be built without a process group',
+    'mmdet/strong_baselines': 'its normalisations (MMSyncBN) cannot be built without a process group',
+    'mmdet/misc': 'its configs need Detectron2',
     'mmdet/carafe': 'MMCV has its upsampling for GPUs alone, and the check runs on the CPU',
     'mmpretrain/efficientformer': 'MMPretrain has no loss for this distilled network',
     'mmpretrain/levit': 'MMPretrain has no loss for this distilled network',
@@ -105,4 +111,12 @@ REASONS = {
     'mmpretrain/vig': 'its stem is always normalised by fixed statistics',
 }
 # These are checked first.
-NAMED = tuple(f'mmdet/{folder}' for folder in ['retinanet', 'faster_rcnn', 'fcos', 'atss', 'gfl', 'tood', 'vfnet', 'paa', 'rtmdet', 'yolox', 'yolo', 'ssd', 'centernet', 'fsaf', 'foveabox', 'reppoints', 'yolof', 'solov2', 'condinst', 'hrnet', 'regnet', 'res2net', 'resnest', 'dcn', 'pvt']) + tuple(f'mmpretrain/{folder}' for folder in ['resnet', 'resnext', 'seresnet', 'regnet', 'mobilenet_v2', 'mobilenet_v3', 'efficientnet', 'efficientnet_v2', 'densenet', 'inception_v3', 'vgg', 'repvgg', 'mobileone', 'convnext', 'convnext_v2', 'poolformer', 'shufflenet_v2', 'cspnet', 'hrnet'])
+NAMED = tuple(f'mmdet/{folder}' for folder in [
+    'retinanet', 'faster_rcnn', 'fcos', 'atss', 'gfl', 'tood', 'vfnet', 'paa', 'rtmdet', 'yolox', 'yolo', 'ssd',
+    'centernet', 'fsaf', 'foveabox', 'reppoints', 'yolof', 'solov2', 'condinst', 'hrnet', 'regnet', 'res2net',
+    'resnest', 'dcn', 'pvt'
+]) + tuple(f'mmpretrain/{folder}' for folder in [
+    'resnet', 'resnext', 'seresnet', 'regnet', 'mobilenet_v2', 'mobilenet_v3', 'efficientnet', 'efficientnet_v2',
+    'densenet', 'inception_v3', 'vgg', 'repvgg', 'mobileone', 'convnext', 'convnext_v2', 'poolformer',
+    'shufflenet_v2', 'cspnet', 'hrnet'
+])

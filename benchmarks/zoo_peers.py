@@ -12,7 +12,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -116,7 +116,10 @@ def pruning_share(stock: nn.Module, batch: Mapping[str, Any], plan: Plan) -> dic
 
     model = copy.deepcopy(stock)
     outputs = {name.rpartition('.')[0] for name in plan.frozen.get(OUTPUT, ())}
-    forward: Callable[..., Any] = lambda module, inputs: run(module, inputs, 'tensor')
+
+    def forward(module: nn.Module, inputs: Any) -> Any:
+        return run(module, inputs, 'tensor')
+
     with quiet_run(model), torch.enable_grad():
         pruner = torch_pruning.pruner.MagnitudePruner(
             model, batch, importance=torch_pruning.importance.MagnitudeImportance(p=1), pruning_ratio=RATIO,
@@ -138,7 +141,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
         if result.get('failed'):
             continue
         own, modelopt, pruning = (result[name] for name in ('mmbignas', 'modelopt', 'torch_pruning'))
-        seconds = ' / '.join(f'{each["seconds"]:.0f}' if 'seconds' in each else '-' for each in (own, modelopt, pruning))
+        seconds = ' / '.join(f'{each["seconds"]:.0f}' if 'seconds' in each else '-'
+                             for each in (own, modelopt, pruning))
         rows.append(f'| {family} | {cell(own, "narrow")} | {cell(own, "smallest")} | {cell(modelopt, "narrow")} | '
                     f'{cell(modelopt, "smallest")} | {cell(pruning, "narrow")} | {seconds} |')
     return f"""

@@ -54,7 +54,8 @@ class CostModel:
 
     It is exact and needs no weights: the model is run on shapes alone, and each block only once per combination of its
     own settings and input shapes. From then on a subnet takes a few table look-ups. What is counted is what MMEngine's
-    complexity analysis counts in the exported network, in mode ``tensor`` on one image.
+    complexity analysis counts in the exported network, in mode ``tensor`` on one image; a two-stage detector looks at
+    ``test_cfg.rpn.max_per_img`` proposals (see :mod:`mmbignas.cost.forward_inputs`).
 
     This relies on what modules say about which block depends on which settings (see
     :class:`~mmbignas.models.SearchableBlocks`). So some subnets are also run as a whole at the start. If they disagree,
@@ -65,8 +66,8 @@ class CostModel:
         image_sizes: height and width in pixels of each resolution, ascending.
 
     Raises:
-        ConfigError: for invalid sizes, or a model that cannot be run on the shape of an image alone, such as a
-            two-stage detector, or that hides its operations, as ``nn.MultiheadAttention`` does.
+        ConfigError: for invalid sizes, a model whose shapes go by the contents of an image, or a sum of
+            ``torch.einsum`` that MMEngine does not count.
 
     Attributes:
         space: the model's :class:`~mmbignas.space.SearchSpace`; several ``image_sizes`` are a dimension of it.
@@ -163,8 +164,9 @@ class CostModel:
             with OperationCounter([image], add):
                 shadow.run(subnet, image)
         else:  # an elastic network does nothing that the one cut out of it does not
-            with NeededCounter(lambda: shadow.group) as counter:
-                outputs = shadow.run(subnet, image)
+            counter = NeededCounter(lambda: shadow.group)
+            with counter:
+                outputs = shadow.run(subnet, image, counter.operations.called)
             for group, macs, ops in counter.counted(outputs):
                 groups[group][0] += macs
                 groups[group][1] += ops

@@ -5,10 +5,12 @@ out make more of that: what was computed for such a block alone.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MethodWrapperType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmbignas.utils.models import tensors_in
@@ -96,3 +98,38 @@ def _any_of(conditions: Iterable[Condition]) -> Condition:
     for other in rest:
         first = either(first, other)
     return first
+
+
+@contextmanager
+def custom_functions(called: Callable[..., None]) -> Iterator[None]:
+    """Within the context, calls of ``torch.autograd.Function`` are told of, which no mode of torch sees.
+
+    MMCV takes their ``apply`` when it is imported, so it is their ``forward`` that is watched.
+
+    Args:
+        called: called with the class, its arguments, and what it returned.
+    """
+
+    def watched(cls: Any, forward: Callable[..., Any]) -> Any:
+        def call(ctx: Any, *args: Any, **kwargs: Any) -> Any:
+            output = forward(ctx, *args, **kwargs)
+            called(cls, args, kwargs, output)
+            return output
+        return staticmethod(call)
+
+    changed = []
+    for cls in _subclasses(torch.autograd.Function):
+        if not cls.__module__.startswith('torch.') and isinstance(vars(cls).get('forward'), staticmethod):
+            changed.append((cls, vars(cls)['forward']))
+            cls.forward = watched(cls, cls.forward)
+    try:
+        yield
+    finally:
+        for cls, forward in changed:
+            cls.forward = forward
+
+
+def _subclasses(cls: Any) -> Iterator[Any]:
+    for own in cls.__subclasses__():
+        yield own
+        yield from _subclasses(own)

@@ -212,13 +212,16 @@ class NeededCounter(TorchFunctionMode):
     Args:
         group: whom an operation belongs to that is called now.
 
+    Attributes:
+        operations: what was written down.
+
     Raises:
         ConfigError: for an operation that cannot be counted.
     """
 
     def __init__(self, group: Callable[[], str]) -> None:
         super().__init__()
-        self._group, self._operations = group, Operations()
+        self._group, self.operations = group, Operations()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -226,7 +229,7 @@ class NeededCounter(TorchFunctionMode):
             return call_inside(self, func, args, kwargs)
         output = on_shapes(func, args, kwargs)
         amounts = amounts_of(func, args, kwargs, output)
-        self._operations.called(func, args, kwargs, output, None if amounts is None else (self._group(), *amounts))
+        self.operations.called(func, args, kwargs, output, None if amounts is None else (self._group(), *amounts))
         return output
 
     def counted(self, outputs: Any) -> list[tuple[str, int, int]]:
@@ -235,7 +238,7 @@ class NeededCounter(TorchFunctionMode):
         Args:
             outputs: what the forward pass returned.
         """
-        return [payload for payload, _ in self._operations.needed(outputs)]
+        return [payload for payload, _ in self.operations.needed(outputs)]
 
 
 def amounts_of(func: Any, args: Any, kwargs: Any, output: Any) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from mmbignas.cost.compiled_operations import compiled_operations_on_shapes
 from mmbignas.cost.forward_inputs import forward_inputs
+from mmbignas.cost.liveness import custom_functions
 from mmbignas.errors import ConfigError
 from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.ops import DynamicLayer
@@ -51,7 +53,9 @@ class Shadow:
 
     def __init__(self, model: nn.Module, device: str = 'meta') -> None:
         self.device = device
-        self.supernet = Supernet(_copy_to(device, Supernet(model).model).eval())
+        bare = _copy_to(device, Supernet(model).model)
+        bare.eval()  # which some detectors return nothing from
+        self.supernet = Supernet(bare)
         self.scope: list[str] = ['']
         self._failed = ''
         self.watcher: Watcher | None = None
@@ -128,12 +132,14 @@ class Shadow:
         """One image of ``(height, width)`` pixels."""
         return torch.zeros(1, image_channels(self.supernet.model), *size, device=self.device)
 
-    def run(self, subnet: Subnet, image: Tensor) -> Any:
+    def run(self, subnet: Subnet, image: Tensor, called: Callable[..., None] | None = None) -> Any:
         """Let a subnet compute an image.
 
         Args:
             subnet: the subnet.
             image: see :meth:`image`.
+            called: told of each call of a ``torch.autograd.Function``, see
+                :func:`~mmbignas.cost.liveness.custom_functions`.
 
         Returns:
             Any: its outputs.
@@ -144,7 +150,7 @@ class Shadow:
         self.supernet.apply({path: subnet[path] for path in subnet})
 
         def compute(model: nn.Module) -> Any:
-            with forward_inputs(model, image) as inputs:
+            with forward_inputs(model, image) as inputs, custom_functions(called) if called else nullcontext():
                 return model(image, **inputs)
 
         return self._guarded(compute, image)

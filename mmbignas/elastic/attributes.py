@@ -30,6 +30,20 @@ def given(axis: int, number: int = 0) -> Source:
     return lambda tracer, module, inputs, outputs: tracer.axes(inputs[number])[axis]
 
 
+def level(number: int) -> Source:
+    """The channels of a level of the pyramid that the module is given, if there is one of this number.
+
+    Args:
+        number: of the level.
+    """
+
+    def find(tracer: Tracer, module: nn.Module, inputs: list[Tensor], outputs: list[Tensor]) -> Node | None:
+        levels = [tensor for tensor in inputs if tensor.dim() == 4]
+        return tracer.axes(levels[number])[1] if number < len(levels) else None
+
+    return find
+
+
 def output(axis: int, number: int = 0) -> Source:
     """An axis of what the module returns.
 
@@ -92,6 +106,9 @@ class Adapter(NamedTuple):
     makes: tuple[Source, ...] = ()
 
 
+LEVELS = 8  # of a pyramid, at most
+
+
 def _heads(module: Any) -> tuple[int, int, int]:
     """Query, key and value; heads; channels per head."""
     return 3, module.num_heads, module.embed_dims // module.num_heads
@@ -107,7 +124,9 @@ HEADS, HEAD_WIDTH, ALL_HEADS = (part('qkv.weight', 0, _heads, 1, 2), part('qkv.w
 AS_GIVEN = ((ALL_HEADS, parameter('qkv.weight', 1)),)
 
 ADAPTERS: list[Adapter] = [
-    Adapter('mmdet.models.roi_heads.roi_extractors.base_roi_extractor.BaseRoIExtractor', dict(out_channels=output(1))),
+    # A level where no region of the example falls is as wide as the others.
+    Adapter('mmdet.models.roi_heads.roi_extractors.base_roi_extractor.BaseRoIExtractor', dict(out_channels=output(1)),
+            tuple((level(0), level(number)) for number in range(1, LEVELS))),
     Adapter('mmdet.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 1))),
     Adapter('mmpretrain.models.backbones.res2net.Bottle2neck', dict(width=parameter('convs.0.weight', 1))),
     Adapter('mmpretrain.models.utils.attention.MultiheadAttention',

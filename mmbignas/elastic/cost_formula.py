@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmbignas.cost.forward_inputs import forward_inputs
-from mmbignas.cost.liveness import Condition, Operations
+from mmbignas.cost.liveness import Condition, Operations, custom_functions
 from mmbignas.cost.operation_counter import MACS, OTHERS, TRANSPARENT, Rounded, call_inside
 from mmbignas.elastic.axes import Atom, Fix, Node, atoms, normal, width
 from mmbignas.elastic.extensions import traced_extensions
@@ -111,6 +111,10 @@ class _Watcher(TorchFunctionMode):
                                self._condition(path))
         return output
 
+    def called(self, function: Any, args: Any, kwargs: Any, output: Any) -> None:
+        """Write down a call of a ``torch.autograd.Function``, which costs nothing by the analysis."""
+        self.operations.called(function, args, kwargs, output, None, self._condition(self._tracer.path))
+
     def _cost(self, func: Any, args: Any, kwargs: Any, output: Any) -> tuple[str, tuple[int, ...], Product] | None:
         """Child of the model, kinds and amount."""
         count = MACS.get(func) or OTHERS.get(func)
@@ -173,7 +177,8 @@ class CostFormula:
         watcher = _Watcher(tracer, self._condition_of)
         tracer.feed([image])
         with torch.no_grad(), forward_inputs(model, image) as inputs, traced_extensions(tracer), watching(
-                model, tracer), self._passing(model, watcher.operations), tracer, watcher:
+                model, tracer), self._passing(model, watcher.operations), custom_functions(
+                    watcher.called), tracer, watcher:
             outputs = model(image, **inputs)
         terms = []
         for (child, kinds, product), condition in watcher.operations.needed(outputs):

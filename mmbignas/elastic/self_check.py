@@ -22,8 +22,8 @@ from mmbignas.elastic.extensions import double_precision
 from mmbignas.elastic.plan import Plan, node_of
 from mmbignas.errors import ConfigError
 
-# Normalising a pair of pixels that are almost equal multiplies rounding by 1 / sqrt(eps), and a deep network does so many
-# times. What is true for one eps is true for another.
+# Normalising a pair of pixels that are almost equal multiplies rounding by 1 / sqrt(eps), and a deep network does so
+# many times. What is true for one eps is true for another.
 EPS = 1e-2
 TOLERANCE = 1e-7  # mistakes begin at 1e-3; rounding stays below 1e-12, and a network may amplify it
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmdet.models.backbones.res2net import Bottle2neck
 from mmdet.models.dense_heads.tood_head import TaskDecomposition
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmpretrain.models.utils.attention import MultiheadAttention
 from torch import nn
 
@@ -61,6 +62,32 @@ class Split(nn.Module):
 
     def forward(self, x):
         return self.out(self.block(self.a(x)))
+
+
+class Regions(nn.Module):
+    """Regions on three levels, of which those of the example meet the first one alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(nn.Conv2d(3, 8, 3, 2 ** level, 1) for level in range(3))
+        self.extractor = SingleRoIExtractor(dict(type='RoIAlign', output_size=2, sampling_ratio=1), 8, [1, 2, 4])
+        self.out = nn.Conv2d(8, 2, 1)
+        self.size = 6.
+
+    def forward(self, x):
+        rois = x.new_tensor([[0, 1, 1, self.size, self.size], [1, 0, 0, self.size - 1, self.size]])
+        return self.out(self.extractor([level(x) for level in self.levels], rois))
+
+
+def test_levels_without_regions_are_as_wide_as_the_others():
+    model = Toy(Regions()).eval()
+    batch, plan = traced(model, images())
+    assert [group.size for group in plan.groups.values()] == [8], plan.frozen
+    parts = Parts(model, plan)
+    parts.apply_widths(dict.fromkeys(plan.groups, 3))
+    for size in (6., 150., 400.):  # one level after the other
+        model.net.size = size
+        assert model(torch.randn(2, 3, 8, 8)).shape == (2, 2, 2, 2)
 
 
 # Name -> network, sizes of its groups.
