@@ -52,7 +52,7 @@ def forward_inputs(model: nn.Module, images: Tensor) -> Iterator[dict[str, Any]]
         return
     rpn: Any = getattr(model, 'rpn_head', None)
     two_stage = getattr(model, 'roi_head', None) is not None
-    samples = [_data_sample(images, number_of_proposals(model) if two_stage else None) for _ in images]
+    samples = [_data_sample(images, number_of_proposals(model) if two_stage else None) for _ in range(images.shape[0])]
     head: Any = getattr(model, 'bbox_head', None)
     with ExitStack() as stack:
         if rpn is not None and two_stage:
@@ -88,7 +88,7 @@ def _objects(model: Any, images: Tensor) -> list[Any]:
     for name, width in (('param_preds', 'num_params'), ('coeffs', 'num_protos')):
         if hasattr(head, width):
             setattr(objects, name, images.new_ones(number, getattr(head, width)))
-    return [objects for _ in images]
+    return [objects for _ in range(images.shape[0])]
 
 
 def _predict(rpn: Any, proposals: list[Any], features: Any, *args: Any, **kwargs: Any) -> list[Any]:

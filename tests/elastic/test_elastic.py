@@ -157,7 +157,9 @@ def test_calibration_gives_the_statistics_of_the_cut_network(case):
 @pytest.mark.parametrize('reverted', [False, True])
 def test_converted_normalisations_are_elastic_too(case, reverted):
     model, config, stock, batch = case
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    model = copy.deepcopy(model)
+    Supernet(model).apply(Supernet(model).space.max())
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     kind = nn.SyncBatchNorm
     if reverted:  # as MMEngine does on CPUs
         model, kind = revert_sync_batchnorm(model), nn.modules.batchnorm._BatchNorm

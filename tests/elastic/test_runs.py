@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmbignas import ConfigError
 from mmbignas.elastic import Plan, cut_state
+from mmbignas.ranking.trust import TrustCheck
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.build import build_model
 from tests.runs import ROOT, assert_same_state, launch, passes_of, python, records_of
@@ -146,18 +147,17 @@ def test_samples_and_search(family: Path, trained: Path, tmp_path: Path) -> None
     python('tools/test.py', family / 'search.py', trained / 'epoch_2.pth', '--work-dir', tmp_path / 'search')
     assert [path for path in (tmp_path / 'search').rglob('*') if path.suffix == '.html']
     # Trained alone, a subnet is the stock network cut to its shapes, with new weights.
-    python('tools/trust.py', family / 'sample.py', tmp_path / 'sample', '--count', 3, '--epochs', 1, '--out',
-           tmp_path / 'trust')
-    _, *alone = (json.loads(line) for line in (tmp_path / 'trust' / 'trust.jsonl').read_text().splitlines())
-    assert len(alone) == 3 and all('coco/bbox_mAP' in line['metrics'] for line in alone)
+    check = TrustCheck(Config.fromfile(str(family / 'sample.py')), tmp_path / 'sample', 3, epochs=1)
     model = build_model(Config.fromfile(str(family / 'supernet.py')))
-    for line in alone:
-        cfg = Config.fromfile(str(tmp_path / 'trust' / f'subnet{line["number"]}' / 'config.py'))
+    for number, cfg in check.configs.items():
         assert 'SortedCheckpoint' not in cfg.pretty_text and cfg.model.of == 'mmdet.RetinaNet'
-        plain = build_model(cfg)
-        Supernet(model).apply(Supernet(model).space[int(line['number'])])
-        assert {name: value.shape for name, value in plain.state_dict().items()} == {
+        Supernet(model).apply(Supernet(model).space[number])
+        assert {name: value.shape for name, value in build_model(cfg).state_dict().items()} == {
             name: value.shape for name, value in cut_state(model, model.elastic.parts).items()}
+    cfg.dump(tmp_path / 'alone.py')
+    python('tools/train.py', tmp_path / 'alone.py', '--work-dir', tmp_path / 'alone', '--cfg-options',
+           'custom_hooks=[]')
+    assert (tmp_path / 'alone' / 'epoch_1.pth').is_file()
 
 
 def test_pictures_and_export(family: Path, trained: Path, workspace: Path, tmp_path: Path) -> None:

@@ -29,5 +29,5 @@ def test_neither_torch_nor_a_higher_room_is_imported() -> None:
 @pytest.mark.parametrize('package', ['optuna', 'sklearn'])
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(DependencyError, match=rf"the search needs {package}, .*: pip install 'mmbignas\[search\]'"):
+    with pytest.raises(DependencyError, match=rf'the search needs {package}, .*: pip install "mmbignas\[search\]"'):
         importlib.reload(mmbignas.search)
