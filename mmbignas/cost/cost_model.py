@@ -88,7 +88,8 @@ class CostModel:
         self._programs: dict[tuple[int, int], Program | None] = {}
         self._looked_up: dict[tuple[int, int], Callable[[Subnet], dict[str, list[int]]]] = {}
         elastic: Any = getattr(self._shadow.supernet.model, 'elastic', None)
-        if hasattr(elastic, 'cost_formula'):
+        self._is_elastic = hasattr(elastic, 'cost_formula')
+        if self._is_elastic:
             try:
                 self._looked_up = {size: self._shadow.guarded(elastic.cost_formula, size) for size in sizes}
             except UnknownShapesError:
@@ -160,7 +161,7 @@ class CostModel:
             groups[shadow.group][1] += ops
 
         image = shadow.image(self._size(subnet))
-        if self._programs:
+        if not self._is_elastic:
             with OperationCounter([image], add):
                 shadow.run(subnet, image)
         else:  # an elastic network does nothing that the one cut out of it does not
