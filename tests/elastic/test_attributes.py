@@ -1,9 +1,6 @@
 """Classes that keep widths in attributes of Python, in small networks: groups, and subnets against cut networks."""
 from __future__ import annotations
 
-import copy
-import random
-
 import pytest
 import torch
 from mmdet.models.backbones.res2net import Bottle2neck
@@ -12,11 +9,10 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmpretrain.models.utils.attention import MultiheadAttention
 from torch import nn
 
-from mmbignas.elastic import cut_arguments, cut_network, cut_state
 from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.planning import traced
-from mmbignas.elastic.self_check import difference
 from mmbignas.elastic.verification import verified
+from tests.elastic.groups import check_groups
 from tests.elastic.networks import Toy, images, scrambled
 
 
@@ -109,15 +105,4 @@ def test_widths_in_attributes_follow(name):
     batch, found = traced(model, images())
     plan = verified(model, found, batch)
     assert list(plan.groups) == list(found.groups), plan.frozen
-    assert sorted(group.size for group in plan.groups.values()) == sorted(sizes), plan.frozen
-    assert difference(model, plan, batch) < 1e-10
-    elastic, rng = copy.deepcopy(model), random.Random(0)
-    parts = Parts(elastic, plan)
-    x = torch.randn(2, 3, 8, 8)
-    with torch.no_grad():
-        assert torch.equal(elastic(x), model(x))
-        for _ in range(3):
-            parts.apply_widths({group: rng.randint(1, own.size) for group, own in plan.groups.items()})
-            cut = cut_network(copy.deepcopy(model), **cut_arguments(elastic, parts))
-            cut.load_state_dict(cut_state(elastic, parts), strict=True)
-            assert torch.equal(elastic(x), cut(x))
+    check_groups(model, plan, batch, sizes)

@@ -6,7 +6,6 @@ the plain network that was cut to its shapes.
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable
 
 import pytest
@@ -14,11 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbignas.elastic import cut_arguments, cut_network, cut_state
-from mmbignas.elastic.parts import Parts
 from mmbignas.elastic.planning import traced
-from mmbignas.elastic.self_check import difference
 from mmbignas.elastic.verification import verified
+from tests.elastic.groups import check_groups
 from tests.elastic.networks import Toy, images, scrambled
 
 
@@ -172,18 +169,7 @@ def test_an_operation(name):
     model = scrambled(Toy(Net(function, **copy.deepcopy(layers)))).eval()
     batch, plan = traced(model, images())
     plan = verified(model, plan, batch)
-    assert sorted(group.size for group in plan.groups.values()) == sorted(sizes), plan.frozen
-    assert difference(model, plan, batch) < 1e-10
-    elastic, rng = copy.deepcopy(model), random.Random(0)
-    parts = Parts(elastic, plan)
-    x = torch.randn(2, 3, 8, 8)
-    with torch.no_grad():
-        assert torch.equal(elastic(x), model(x))
-        for _ in range(3):
-            parts.apply_widths({group: rng.randint(1, own.size) for group, own in plan.groups.items()})
-            cut = cut_network(copy.deepcopy(model), **cut_arguments(elastic, parts))
-            cut.load_state_dict(cut_state(elastic, parts), strict=True)
-            assert torch.equal(elastic(x), cut(x))
+    check_groups(model, plan, batch, sizes)
 
 
 def literal(net, x):
