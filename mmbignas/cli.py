@@ -3,7 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,24 @@ from mmengine.config import Config, DictAction
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmbignas.dependencies import require_mmpretrain
-from mmbignas.errors import ConfigError, DependencyError
+from mmbignas.errors import ConfigError, DependencyError, MismatchError
 from mmbignas.utils.configs import typos_explained
-from mmbignas.utils.rules import must_be
+from mmbignas.utils.rules import in_one_line, must_be
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; end it with one line and exit code 2 for an error that its user can mend.
+    """Run a tool; end it with one line and exit code 2 for an error that is meant for its user.
 
     With several processes, the line names the one that it comes from, and torchrun's last lines have the error of the
     first process that failed.
 
     Args:
-        main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError` and those that
-            :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types passes through.
+        main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError`, :class:`MismatchError`
+            and those that :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types passes through.
     """
     try:
         record(typos_explained()(main))()
-    except (ConfigError, DependencyError) as error:
+    except (ConfigError, DependencyError, MismatchError) as error:
         where = f' in rank {os.environ["RANK"]}' if int(os.environ.get('WORLD_SIZE', '1')) > 1 else ''
         print(f'error{where}: {error}', file=sys.stderr)
         sys.exit(2)
@@ -55,13 +56,23 @@ def read_config(args: argparse.Namespace) -> Config:
     """Read the config file and apply ``--cfg-options``, both of :func:`add_config_arguments`.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no such file, it is no config, or one without a model. What a config raises itself, as
+            the program that it is, passes through.
         DependencyError: The config uses MMPretrain, which cannot be used here.
     """
     if not Path(args.config).is_file():
         raise ConfigError(f'config file not found: {args.config}')
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    try:
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options)
+    except Exception as error:
+        if isinstance(error, ImportError) or any(
+                frame.name == '<module>' for frame in traceback.extract_tb(error.__traceback__)):
+            raise
+        raise ConfigError(f'{args.config}: cannot be read as a config ({type(error).__name__}: '
+                          f'{in_one_line(error)})') from error
+    if not isinstance(cfg.get('model'), Mapping):
+        raise must_be(f'{args.config}: model', 'a dict', cfg.get('model'))
     if cfg.get('default_scope') == 'mmpretrain' or 'mmpretrain.' in repr(cfg.to_dict()):
         require_mmpretrain(f'the config {args.config}')
     return cfg

@@ -1,6 +1,6 @@
 """The errors that are raised on purpose."""
 
-__all__ = ['ConfigError', 'DependencyError']
+__all__ = ['ConfigError', 'DependencyError', 'MismatchError']
 
 
 class ConfigError(ValueError):
@@ -22,4 +22,11 @@ class DependencyError(RuntimeError):
 
     Not an :class:`ImportError`: MMEngine swallows those when it resolves ``type='mmbignas.X'`` and then only says
     that X is not registered.
+    """
+
+
+class MismatchError(RuntimeError):
+    """What was written computes something else than what it was made from; it is not kept.
+
+    The command-line tools print the message as one line, without a traceback.
     """

@@ -92,7 +92,10 @@ def read_images(paths: Sequence[str]) -> list[Any]:
     """
     images = []
     for path in paths:
-        image = mmcv.imread(path)
+        try:
+            image = mmcv.imread(path)
+        except Exception:  # OpenCV's, for an empty file
+            image = None
         if image is None:
             raise ConfigError(f'--images: {path} cannot be read as an image')
         images.append(mmcv.bgr2rgb(image))

@@ -1,6 +1,6 @@
-const figure = document.getElementById('{plot_id}');
-const subnets = @SUBNETS@;
 const element = name => document.getElementById(name);
+const figure = element('figure');
+const subnets = JSON.parse(element('subnets').textContent);
 let chosen = null;
 
 function place() {  // a ring around the chosen subnet, wherever it is in this view
@@ -48,6 +48,4 @@ function start() {
   });
 }
 
-// The plot stands before the panel, and may be drawn before that is read.
-if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', start);
-else start();
+start();

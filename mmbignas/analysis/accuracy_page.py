@@ -17,8 +17,7 @@ from mmbignas.utils.units import format_macs, format_params
 
 TITLES = dict(macs='MACs', params='parameters', latency_ms='latency in milliseconds (predicted)')
 BUTTONS = ('toImage', 'zoom2d', 'pan2d', 'zoomIn2d', 'zoomOut2d', 'resetScale2d')  # above the plot
-# What happens on a click; {plot_id} is plotly's.
-SCRIPT = Path(__file__).with_name('accuracy_page.js')
+SCRIPT = Path(__file__).with_name('accuracy_page.js')  # what happens on a click; it reads the subnets below
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -48,6 +47,8 @@ button, select {{ font-size: 1em; padding: .2em .6em; }}
 <pre id="command"></pre>
 </div>
 </div>
+<script type="application/json" id="subnets">{subnets}</script>
+<script>{script}</script>
 </body>
 </html>
 """
@@ -80,15 +81,15 @@ def write_page(sample: AccuracySample, path: str | Path, command: Callable[[Eval
         **_layout(sample, *views[0]))
     figure.update_layout(updatemenus=[dict(
         type='dropdown', x=0, xanchor='left', y=1.02, yanchor='bottom', showactive=True,
-        buttons=[dict(label=f'{metric or "no metrics"} against {COST_NAMES[cost]}', method='update',
+        buttons=[dict(label=_label(f'{metric or "no metrics"} against {COST_NAMES[cost]}'), method='update',
                       args=_changes(go, sample, cost, metric)) for cost, metric in views])])
-    script = SCRIPT.read_text(encoding='utf-8').replace('@SUBNETS@', _json(
-        [_facts(own, sample, command(own)) for own in sample.subnets]))
-    plot = figure.to_html(full_html=False, include_plotlyjs=True, include_mathjax=False, post_script=script,
-                          div_id='figure', default_height='100%',
+    plot = figure.to_html(full_html=False, include_plotlyjs=True, include_mathjax=False, div_id='figure',
+                          default_height='100%',
                           config=dict(responsive=True, displaylogo=False, modeBarButtons=[list(BUTTONS)]))
     title = title or f'{len(sample.subnets):,} subnets of a space of {sample.space_size:,}'
-    text = PAGE.format(title=html.escape(title), plot=plot, options=_options(sample))
+    # One pass fills the template in, so that braces in what it is filled with mean nothing.
+    text = PAGE.format(title=html.escape(title), plot=plot, options=_options(sample), subnets=_json(
+        [_facts(own, sample, command(own)) for own in sample.subnets]), script=SCRIPT.read_text(encoding='utf-8'))
     with replacing(path) as aside:
         aside.write_text(text, encoding='utf-8')
 
@@ -119,9 +120,9 @@ def _traces(go: Any, sample: AccuracySample, cost: str, metric: str | None) -> l
                          line=dict(shape='hv', color=BLACK, width=1.5), marker=dict(size=6, color=BLACK)))
     for (name, macs), colour in zip(sample.marks.items(), MARK_COLOURS):
         near = sample.best_near(macs)
-        traces.append(points(near, mode='markers', name=f'{name}, {format_macs(macs)}: best {len(near)} within 1 %',
-                             hoverinfo='skip', marker=dict(size=14, symbol='circle-open', color=colour,
-                                                           line=dict(width=2))))
+        label = _label(f'{name}, {format_macs(macs)}: best {len(near)} within 1 %')
+        traces.append(points(near, mode='markers', name=label, hoverinfo='skip',
+                             marker=dict(size=14, symbol='circle-open', color=colour, line=dict(width=2))))
     traces.append(go.Scatter(x=[], y=[], mode='markers', name='chosen', hoverinfo='skip', showlegend=False,
                              marker=dict(size=18, symbol='circle-open', color=VERMILION, line=dict(width=3))))
     return traces
@@ -133,7 +134,7 @@ def _layout(sample: AccuracySample, cost: str, metric: str | None) -> dict[str, 
                    line=dict(color=colour, width=1.5))
               for macs, colour in zip(sample.marks.values(), MARK_COLOURS)] if cost == 'macs' else []
     return dict(xaxis=dict(title=dict(text=TITLES[cost]), autorange=True, exponentformat='SI'),
-                yaxis=dict(title=dict(text=html.escape(metric or 'no metrics')), autorange=True), shapes=shapes)
+                yaxis=dict(title=dict(text=_label(metric or 'no metrics')), autorange=True), shapes=shapes)
 
 
 def _changes(go: Any, sample: AccuracySample, cost: str, metric: str | None) -> list[dict[str, Any]]:
@@ -161,7 +162,7 @@ def _settings(subnet: EvaluatedSubnet) -> list[str]:
 
 def _hover(subnet: EvaluatedSubnet, sample: AccuracySample) -> str:
     lines = [f'subnet {subnet.number}', _metrics(subnet, sample), _costs(subnet), *_settings(subnet)]
-    return '<br>'.join(html.escape(line) for line in lines if line)
+    return '<br>'.join(_label(line) for line in lines if line)
 
 
 def _facts(subnet: EvaluatedSubnet, sample: AccuracySample, command: str) -> dict[str, str]:
@@ -183,6 +184,11 @@ def _options(sample: AccuracySample) -> str:
             options += f'<option value="{places[id(own)]}">{html.escape(text)}</option>'
         result.append(f'<optgroup label="{html.escape(group)}">{options}</optgroup>')
     return ''.join(result)
+
+
+def _label(text: str) -> str:
+    """A text as plotly draws it: it takes tags for tags, and knows no names for quotation marks."""
+    return html.escape(text, quote=False)
 
 
 def _json(content: Any) -> str:

@@ -20,6 +20,7 @@ from mmbignas.elastic.plan import Plan
 from mmbignas.elastic.planning import make_plan
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
+from mmbignas.utils.rules import shown
 
 PROBLEMS = 3  # in a message
 
@@ -75,7 +76,8 @@ def make_supernet(model: nn.Module, plan: Plan, width: Any = None, depth: Any = 
     """
     widths, depths = width_genes(model, plan, width, share), depth_genes(plan, depth)
     if not widths and not depths:
-        raise ConfigError(f'width and depth must leave something to choose, got width={width!r}, depth={depth!r}; the '
+        raise ConfigError(f'width and depth must leave something to choose, got width={shown(width)}, '
+                          f'depth={shown(depth)}; the '
                           f'model has {len(plan.groups)} groups of channels and {len(plan.runs)} runs of blocks')
     searched = [path for gene in widths for name in gene.groups for path in plan.groups[name].users]
     searched += [path for gene in depths for path in plan.runs[gene.name].blocks]
@@ -144,10 +146,10 @@ def build_stock(of: Any, config: dict[str, Any]) -> nn.Module:
                 names = {name for own in (registry, *registry.children.values(), *_scopes()) for name in
                          own.module_dict}
                 near = difflib.get_close_matches(of.rpartition('.')[2], sorted(names), 4)
-                raise ConfigError(f"of must be the name of a registered model, such as 'mmdet.RTMDet', got {of!r}"
+                raise ConfigError(f"of must be the name of a registered model, such as 'mmdet.RTMDet', got {shown(of)}"
                                   + (f'; near it are {", ".join(near)}' if near else ''))
     elif not callable(of):
-        raise ConfigError(f"of must be a model's class or its name, such as 'mmdet.RTMDet', got {of!r}")
+        raise ConfigError(f"of must be a model's class or its name, such as 'mmdet.RTMDet', got {shown(of)}")
     return MMENGINE_MODELS.build(ConfigDict(copy.deepcopy(config), type=of))
 
 

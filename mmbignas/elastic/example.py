@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import in_one_line, shown
 
 DETECTOR_SIZES, CLASSIFIER_SIZES = (128, 320), (64, 224, 299, 32)  # the first that works
 BATCH = 2  # statistics of a batch need two values where a feature has one pixel
@@ -54,7 +55,7 @@ def _read_size(example: Any) -> tuple[int, int] | None:
         return None
     if not isinstance(sizes, Sequence) or len(sizes) != 2 or any(
             isinstance(pixels, bool) or not isinstance(pixels, Integral) or pixels < 1 for pixels in sizes):
-        raise ConfigError(f'example must be {HOW}, got {example!r}')
+        raise ConfigError(f'example must be {HOW}, got {shown(example)}')
     return int(sizes[0]), int(sizes[1])
 
 
@@ -63,7 +64,7 @@ def _function(path: str) -> Callable[..., Any]:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f'example must be {HOW}, got {path!r} ({error})') from None
+        raise ConfigError(f'example must be {HOW}, got {shown(path)} ({in_one_line(error)})') from None
 
 
 def _from_function(function: Callable[..., Any], model: nn.Module) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mmbignas.supernet import Supernet, model_config, read_checkpoint
 from mmbignas.supernet.build import use_scope
 from mmbignas.supernet.checkpoint import check_weights
 from mmbignas.utils.configs import type_name
+from mmbignas.utils.rules import shown
 
 RATIOS = (0.5, 0.75, 1.0)
 
@@ -96,7 +97,7 @@ def stock_name(config: Mapping[str, Any], scope: str | None) -> str:
     if not isinstance(kind, str):
         return f'{kind.__module__}.{kind.__qualname__}'  # type: ignore[union-attr]
     if type_name(config) in ('Elastic', 'Cut'):
-        raise ConfigError(f"model.type must be a stock model, such as 'mmdet.RTMDet', got {kind!r}")
+        raise ConfigError(f"model.type must be a stock model, such as 'mmdet.RTMDet', got {shown(kind)}")
     return kind if '.' in kind or not scope else f'{scope}.{kind}'
 
 

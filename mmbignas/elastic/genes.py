@@ -17,7 +17,7 @@ from torch import nn
 from mmbignas.elastic.plan import Group, Plan
 from mmbignas.elastic.tracing import common_path
 from mmbignas.errors import ConfigError
-from mmbignas.utils.rules import integer, list_of, must_be, number, one_of
+from mmbignas.utils.rules import integer, list_of, must_be, number, one_of, shown
 
 SHARES = ('stage', 'group')
 DIVISOR = 8
@@ -100,7 +100,7 @@ def width_genes(model: nn.Module, plan: Plan, width: Any, share: str = 'stage') 
             chosen.setdefault(key, []).append(name)
     for rule in rules:
         if not any(_matches(rule.match, name, group) for name, group in plan.groups.items()):
-            raise ConfigError(f'{rule.key}.match must match channels of the model, got {rule.match!r}; near it are '
+            raise ConfigError(f'{rule.key}.match must match channels of the model, got {shown(rule.match)}; near it are '
                               f'{_near(rule.match, plan)}')
     genes: list[WidthGene] = []
     for key, names in chosen.items():
@@ -134,15 +134,15 @@ def depth_genes(plan: Plan, depth: Any) -> list[DepthGene]:
     for pattern, choices in depth.items():
         names = [name for name in plan.runs if name == pattern or fnmatchcase(name, str(pattern))]
         if not names:
-            raise ConfigError(f'depth must name runs of blocks that can be left out, got {pattern!r}; the model has '
+            raise ConfigError(f'depth must name runs of blocks that can be left out, got {shown(pattern)}; the model has '
                               f'{", ".join(plan.runs) or "none"}')
         for name in names:
             run = plan.runs[name]
             allowed = range(run.least, len(run.blocks) + 1)
             if not isinstance(choices, Sequence) or not choices or any(choice not in allowed for choice in choices) or (
                     max(choices) != len(run.blocks)):
-                raise ConfigError(f'depth[{pattern!r}] must be a list of numbers of blocks from {allowed[0]} to '
-                                  f'{allowed[-1]}, the last of them among these, got {choices!r}')
+                raise ConfigError(f'depth[{shown(pattern)}] must be a list of numbers of blocks from {allowed[0]} to '
+                                  f'{allowed[-1]}, the last of them among these, got {shown(choices)}')
             genes[name] = DepthGene(name, tuple(sorted(set(choices))))
     return [gene for name in plan.runs if (gene := genes.get(name)) is not None and len(gene.choices) > 1]
 

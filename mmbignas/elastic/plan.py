@@ -13,6 +13,8 @@ from torch import nn
 from mmbignas.elastic.axes import Atom, Fix, Node, Prod, Sum, normal
 from mmbignas.errors import ConfigError
 from mmbignas.utils.files import replacing
+from mmbignas.utils.plain_data import read_data
+from mmbignas.utils.rules import in_one_line, shown
 
 VERSION = 1
 
@@ -92,12 +94,14 @@ class Plan:
         try:
             values = dict(content)
             if values['version'] != VERSION:
-                raise ConfigError(f'{key} must be a plan of version {VERSION}, got version {values["version"]!r}')
+                raise ConfigError(f'{key} must be a plan of version {VERSION}, got version '
+                                  f'{shown(values["version"])}')
             values['groups'] = {name: Group(**own) for name, own in values['groups'].items()}
             values['runs'] = {name: Run(**own) for name, own in values['runs'].items()}
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f'{key} must be a plan, as tracing writes it, got something else ({error})') from None
+            raise ConfigError(f'{key} must be a plan, as tracing writes it, got something else '
+                              f'({in_one_line(error)})') from None
 
     @property
     def digest(self) -> str:
@@ -122,12 +126,10 @@ class Plan:
             ConfigError: for a file that is missing or holds no plan.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding='utf-8'))
-        except OSError as error:
-            raise ConfigError(f'{key} must be a plan file, got {str(path)!r} ({error.strerror})') from None
-        except ValueError as error:
-            raise ConfigError(f'{key} must be a plan file, got {str(path)!r}, which is no JSON ({error})') from None
-        return cls.from_dict(content, f'{key} {str(path)!r}')
+            content = read_data(path, 'plan')
+        except ConfigError as error:
+            raise ConfigError(f'{key} must be a plan file, but {error}') from None
+        return cls.from_dict(content, f'{key} {path}')
 
     def difference(self, other: Plan) -> str | None:
         """The first thing in which another plan differs, for people; ``None`` where they say the same."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmbignas.ops.slicing import crop
+from mmbignas.ops.slicing import as_parameter, crop, in_format_of, is_channels_last
 
 MANY_PIECES = 8  # from here on, looking up by index is faster than copying piece by piece
 
@@ -50,9 +50,7 @@ class Taking:
             if self._plain:
                 return crop(tensor, self.shape)
             return _Pieces.apply(tensor, self) if tensor.requires_grad else self.gather(tensor)
-        taken = crop(tensor, self.shape) if self._plain else self.gather(tensor)
-        # Torch goes by this too when it chooses how to multiply, and a plain network's parameter has it.
-        return taken.requires_grad_() if tensor.requires_grad else taken
+        return as_parameter(tensor, crop(tensor, self.shape) if self._plain else self.gather(tensor))
 
     @torch.no_grad()
     def put(self, tensor: Tensor, values: Tensor) -> None:
@@ -61,17 +59,19 @@ class Taking:
             tensor[target] = values[source]
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """A copy of what is in use."""
+        """A copy of what is in use, in the memory format of the tensor."""
+        full = tensor
         if self._by_index:
             for axis, index in enumerate(self._index):
                 if index is not None:
                     tensor = tensor.index_select(axis, index.to(tensor.device))
-            return tensor
+            return in_format_of(full, tensor)
         for axis, runs in enumerate(self._runs):
             if runs != [(0, self.full[axis])]:
                 pieces = [tensor.narrow(axis, start, length) for start, length in runs]
                 tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces, axis)
-        return tensor.clone(memory_format=torch.contiguous_format) if tensor._is_view() else tensor.contiguous()
+        kind = torch.channels_last if is_channels_last(full) else torch.contiguous_format
+        return tensor.clone(memory_format=kind) if tensor._is_view() else in_format_of(full, tensor.contiguous())
 
     def scatter(self, gradient: Tensor) -> Tensor:
         """Zeros of the full shape with ``gradient`` at the positions in use."""

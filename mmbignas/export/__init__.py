@@ -1,5 +1,6 @@
 """A subnet as a folder, as ONNX and as .pt2."""
-from mmbignas.export.comparison import BoxCheck, ExportCheck
+from mmbignas.export.box_comparison import BoxCheck
+from mmbignas.export.comparison import ExportCheck
 from mmbignas.export.detection import DetectionNetwork
 from mmbignas.export.network import Network, check_plain
 from mmbignas.export.onnx import check_opset, export_onnx

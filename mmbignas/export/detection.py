@@ -1,6 +1,7 @@
 """From raw outputs to boxes, as one graph of fixed shapes."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -11,6 +12,7 @@ from mmdet.models import SingleStageDetector
 from mmdet.models.dense_heads import AnchorHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.structures.bbox import get_box_tensor
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -159,6 +161,36 @@ class DetectionNetwork(nn.Module):
         levels = len(raw) // 2
         metas = [dict(img_shape=tuple(size)) for size in image_sizes.tolist()]
         return self.head.predict_by_feat(list(raw[:levels]), list(raw[levels:]), batch_img_metas=metas)
+
+
+    def decoded(self, raw: Sequence[Tensor], image_sizes: Tensor, tie: float) -> list[InstanceData]:
+        """What MMDetection itself decodes from raw outputs before boxes suppress each other, one result per image.
+
+        Args:
+            raw: raw outputs.
+            image_sizes: ``(N, 2)``, height and width of each image.
+            tie: scores nearer than this are taken for equal.
+
+        Returns:
+            list: with ``bboxes``, ``scores``, ``labels`` and ``limits``, the score of the ``test_cfg.nms_pre``-th best
+            of the level. No box is below its limit, but several may be as good as the last that is needed.
+        """
+        levels = len(raw) // 2
+        sizes = [level.shape[-2:] for level in raw[:levels]]
+        priors = self.head.prior_generator.grid_priors(sizes, raw[0].dtype, raw[0].device)
+        cfg, results = ConfigDict(self.head.test_cfg, nms_pre=sys.maxsize), []
+        for index, size in enumerate(image_sizes.tolist()):
+            parts = []
+            for cls_score, bbox_pred, level_priors in zip(raw[:levels], raw[levels:], priors):
+                part = self.head._predict_by_feat_single(
+                    [cls_score[index]], [bbox_pred[index]], [None], [level_priors], dict(img_shape=tuple(size)), cfg,
+                    with_nms=False)
+                scores = cls_score[index].sigmoid().flatten()
+                limit = float(scores.topk(self.nms_pre).values[-1]) if len(scores) > self.nms_pre else 0.
+                part.bboxes, part.limits = get_box_tensor(part.bboxes), torch.full_like(part.scores, limit)
+                parts.append(part[part.scores >= limit - tie])
+            results.append(InstanceData.cat(parts))
+        return results
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:

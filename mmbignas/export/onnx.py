@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mmbignas.dependencies import require
-from mmbignas.export.comparison import ExportCheck, compare_boxes, compare_raw
+from mmbignas.export.box_comparison import compare_boxes
+from mmbignas.export.comparison import ExportCheck, compare_raw
 from mmbignas.export.detection import BOX_OUTPUTS, ONNX_TRANSLATIONS, DetectionNetwork
 from mmbignas.export.network import TRACED_BATCH, Network, describe, trace
 from mmbignas.utils.files import check_new_file, write_file
@@ -70,7 +71,7 @@ def export_onnx(model: nn.Module, path: str | Path, image_size: Sequence[int], b
     Raises:
         ConfigError: for a model, image size, opset or file that is not allowed.
         DependencyError: when onnx, onnxscript or onnxruntime is missing.
-        RuntimeError: when the ONNX model computes something else than the model, or finds other boxes than MMDetection;
+        MismatchError: when the ONNX model computes something else than the model, or finds other boxes than MMDetection;
             nothing is written then.
     """
     path = check_new_file(path, '.onnx', overwrite)

@@ -37,7 +37,7 @@ def export_pt2(model: nn.Module, path: str | Path, image_size: Sequence[int], dy
 
     Raises:
         ConfigError: for a model, image size or file that is not allowed.
-        RuntimeError: when the graph computes something else than the model; nothing is written then.
+        MismatchError: when the graph computes something else than the model; nothing is written then.
     """
     path = check_new_file(path, '.pt2', overwrite)
     network = Network(model, image_size)

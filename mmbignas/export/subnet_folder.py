@@ -24,6 +24,7 @@ from mmbignas.data.resizing import at_resolution
 from mmbignas.elastic import cut
 from mmbignas.elastic.cutting import CUT, STANDALONE_CUT
 from mmbignas.elastic.stock_sizes import stock_sizes
+from mmbignas.errors import MismatchError
 from mmbignas.export.comparison import compare_raw
 from mmbignas.export.plain_config import needs_package, plain_run_config
 from mmbignas.space import ImageSize, Subnet, json_number
@@ -112,7 +113,7 @@ class SubnetExporter:
         Raises:
             ConfigError: for a folder that :func:`check_export_folder` refuses or that cannot be made, or weights whose
                 outputs are not finite.
-            RuntimeError: when the written network computes something else than the supernet.
+            MismatchError: when the written network computes something else than the supernet.
         """
         check_export_folder(out)
         with new_folder(out) as aside:
@@ -133,7 +134,7 @@ class SubnetExporter:
                 certificate['stock_sizes'] = stock_sizes(self.model, self.cfg.model, plain)
             certificate.update(self._compare(plain, self._size(subnet)))
             if sum(parameter.numel() for parameter in plain.parameters()) != cost.params:
-                raise RuntimeError(f'the exported network must have {cost.params} parameters, as the cost model says')
+                raise MismatchError(f'the exported network must have {cost.params} parameters, as the cost model says')
             (aside / CERTIFICATE).write_text(json.dumps(certificate, indent=2) + '\n', encoding='utf-8')
         return certificate
 

@@ -10,9 +10,14 @@ import numpy as np
 
 from mmbignas.errors import ConfigError
 from mmbignas.utils.files import write_json
-from mmbignas.utils.rules import shown
+from mmbignas.utils.plain_data import read_data
+from mmbignas.utils.rules import Rule, check_keys, check_options, list_of, must_be, number, shown, text
 
 SECTIONS = ('identity', 'blocks', 'times', 'networks', 'fit')
+SECTION = Rule(lambda value: isinstance(value, dict), 'a dict')
+TIMES = list_of(number(above=0), 'a non-empty list of numbers > 0', least=1)  # milliseconds
+NETWORKS = list_of(text(), 'a list of names')
+FIT_RULES = dict(intercept=number(), slope=number(), error=number(0), fitted=NETWORKS, held_out=NETWORKS)
 
 
 class LatencyTable:
@@ -45,15 +50,13 @@ class LatencyTable:
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
         """Read a table. Raises ConfigError for a file that is not there, not a table, or damaged."""
+        content = read_data(path, 'latency table')
         try:
-            content = json.loads(Path(path).read_text(encoding='utf-8'))
             _check(content)
-            return cls(path, content['identity'], content)
-        except OSError as error:
-            raise ConfigError(f'{path}: cannot be read ({error.strerror}); give an existing latency table') from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f'{path}: is damaged, or no latency table ({" ".join(str(error).split())}); delete it or '
-                              'name another file') from error
+        except ConfigError as error:
+            raise ConfigError(f'{path}: is damaged, or no latency table ({error}); delete it or name another '
+                              'file') from error
+        return cls(path, content['identity'], content)
 
     @classmethod
     def resume(cls, path: str | Path, identity: Mapping[str, Any]) -> LatencyTable:
@@ -94,20 +97,19 @@ class LatencyTable:
 
 
 def _check(content: Any) -> None:
-    """Make sure that the content of a file has the form of a table. Raises ValueError, saying what is wrong."""
-    if not isinstance(content, dict) or set(content) != set(SECTIONS):
-        raise ValueError(f'it must be a dict with the keys {", ".join(SECTIONS)}')
+    """Make sure that the content of a file has the form of a table. Raises ConfigError, saying what is wrong."""
+    check_keys(content, 'it', SECTIONS, SECTIONS)
     for section in SECTIONS[:-1]:
-        if not isinstance(content[section], dict):
-            raise ValueError(f'{section} must be a dict')
+        SECTION.check(content[section], section)
     for section in ('times', 'networks'):
         for name, values in content[section].items():
-            if not isinstance(values, list) or not values or not all(
-                    isinstance(value, float) and value > 0 for value in values):
-                raise ValueError(f'{section}.{name} must be a non-empty list of numbers > 0')
+            TIMES.check(values, f'{section}.{name}')
     for key, signature in content['blocks'].items():
-        if signature not in content['times']:
-            raise ValueError(f'blocks.{key} has no time')
+        if not isinstance(signature, str) or signature not in content['times']:
+            raise must_be(f'blocks.{key}', 'a key of times', signature)
+    if content['fit'] is not None:
+        check_keys(content['fit'], 'fit', LinearFit._fields, LinearFit._fields)
+        check_options('fit', content['fit'], FIT_RULES)
 
 
 class LinearFit(NamedTuple):

@@ -54,9 +54,9 @@ def resolve_norm(norm_cfg: Mapping[str, Any] | None, widths: Sequence[int], dyna
         return None
     name = type_name(norm_cfg)
     if not dynamic:
-        return {**norm_cfg, 'type': PLAIN_NORMS.get(name, norm_cfg['type'])}
+        return {**norm_cfg, 'type': PLAIN_NORMS.get(name, norm_cfg.get('type'))}
     if name not in DYNAMIC_NORMS:
-        raise must_be('norm_cfg.type', f'one of {", ".join(DYNAMIC_NORMS)} in a supernet', norm_cfg['type'])
+        raise must_be('norm_cfg.type', f'one of {", ".join(DYNAMIC_NORMS)} in a supernet', norm_cfg.get('type'))
     resolved = {**norm_cfg, 'type': f'mmbignas.{DYNAMIC_NORMS[name]}'}
     if name == 'SwitchableBatchNorm2d':
         resolved['widths'] = sorted(set(widths))
@@ -73,7 +73,7 @@ def resolve_conv(conv_cfg: Mapping[str, Any] | None, kernel_sizes: Sequence[int]
     if not dynamic:
         return None if conv_cfg is None or type_name(conv_cfg) == 'DynamicConv2d' else dict(conv_cfg)
     if conv_cfg is not None and type_name(conv_cfg) not in DYNAMIC_CONVS:
-        raise must_be('conv_cfg.type', f'one of {", ".join(DYNAMIC_CONVS)} in a supernet', conv_cfg['type'])
+        raise must_be('conv_cfg.type', f'one of {", ".join(DYNAMIC_CONVS)} in a supernet', conv_cfg.get('type'))
     return {**(conv_cfg or {}), 'type': 'mmbignas.DynamicConv2d', 'kernel_sizes': tuple(kernel_sizes)}
 
 

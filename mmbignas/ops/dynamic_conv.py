@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas.ops.dynamic_layer import DynamicLayer
-from mmbignas.ops.slicing import crop, crop_kernel
+from mmbignas.ops.slicing import as_parameter, crop, crop_kernel
 from mmbignas.registry import MODELS
 from mmbignas.utils.rules import must_be
 
@@ -58,13 +58,13 @@ class DynamicConv2d(nn.Conv2d, DynamicLayer):
         if self._shared is None:
             return self._cut(shape)
         if shape not in self._shared:
-            self._shared[shape] = self._cut(shape)
+            self._shared[shape] = _autocast_once(self._cut(shape))
         return self._shared[shape]
 
     def _cut(self, shape: Sequence[int]) -> Tensor:
         if not self.transforms:
-            return crop(self.weight, shape)
-        return crop_kernel(self.weight, dict(self.transforms.items()), shape)
+            return as_parameter(self.weight, crop(self.weight, shape))
+        return as_parameter(self.weight, crop_kernel(self.weight, dict(self.transforms.items()), shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x`` of shape ``(N, C, H, W)``; ``C`` decides how many input channels are in use."""
@@ -82,6 +82,18 @@ class DynamicConv2d(nn.Conv2d, DynamicLayer):
     def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
         weight = self._active_shape(input_shape[1])
         return dict(weight=weight) if self.bias is None else dict(weight=weight, bias=weight[:1])
+
+
+def _autocast_once(weight: Tensor) -> Tensor:
+    """A weight in the type that autocast computes convolutions in, where it is on.
+
+    Autocast itself keeps what it has converted of a plain network's weight, but not of a slice. Several uses of it
+    would be converted one by one, and their gradients added in another precision than the plain network's.
+    """
+    kind = weight.device.type
+    if not hasattr(torch, 'get_autocast_dtype') or not torch.is_autocast_enabled(kind):  # the former before torch 2.4
+        return weight
+    return weight.to(torch.get_autocast_dtype(kind))
 
 
 @contextmanager

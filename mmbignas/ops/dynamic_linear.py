@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbignas.ops.dynamic_layer import DynamicLayer
-from mmbignas.ops.slicing import crop
+from mmbignas.ops.slicing import as_parameter, crop
 from mmbignas.registry import MODELS
 
 
@@ -30,7 +30,8 @@ class DynamicLinear(nn.Linear, DynamicLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` of shape ``(..., C)`` to ``(..., active_out_features)``; ``C`` decides the input features."""
         bias = None if self.bias is None else self.bias[:self.active_out_features]
-        return F.linear(x, crop(self.weight, (self.active_out_features, x.shape[-1])), bias)
+        weight = as_parameter(self.weight, crop(self.weight, (self.active_out_features, x.shape[-1])))
+        return F.linear(x, weight, bias)
 
     def plain_shapes(self, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
         weight = (self.active_out_features, input_shape[-1])

@@ -55,16 +55,19 @@ def crop_kernel(weight: Tensor, transforms: Mapping[str, Tensor], shape: Sequenc
     """
     if shape[2] == weight.shape[2]:
         return crop(weight, shape)
-    weight = crop(weight, (*shape[:2], *weight.shape[2:]))
-    for name, matrix in transforms.items():
-        small = int(name.split('to')[1])
-        if small < shape[2]:
-            break
-        weight = crop(weight, (*shape[:2], small, small))
-        weight = F.linear(weight.flatten(2), matrix).view(*shape[:2], small, small)
+    full, weight = weight, crop(weight, (*shape[:2], *weight.shape[2:]))
+    with torch.autocast(weight.device.type, enabled=False):  # weights, as a plain network has them, are full-precision
+        for name, matrix in transforms.items():
+            small = int(name.split('to')[1])
+            if small < shape[2]:
+                break
+            weight = crop(weight, (*shape[:2], small, small))
+            # Of two dimensions and contiguous, so that all networks and their exports multiply in the same way.
+            rows = weight.contiguous().view(-1, small * small)
+            weight = F.linear(rows, matrix).view(*shape[:2], small, small)
     if weight.shape[2] != shape[2]:
         raise ValueError(f'kernel size {shape[2]} has no transform; there are: {", ".join(transforms)}')
-    return weight
+    return in_format_of(full, weight)
 
 
 def crop(parameter: Tensor, shape: Sequence[int]) -> Tensor:
@@ -90,4 +93,37 @@ def crop(parameter: Tensor, shape: Sequence[int]) -> Tensor:
     for dim in range(parameter.dim() - 1, -1, -1):
         surplus = parameter.shape[dim] - shape[dim]
         pads += [-(surplus // 2), -(surplus - surplus // 2)] if dim >= 2 else [0, -surplus]
-    return torch.constant_pad_nd(parameter, pads)
+    return in_format_of(parameter, torch.constant_pad_nd(parameter, pads))
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether the channels of a pixel lie side by side in memory, by the strides alone.
+
+    Torch's ``is_contiguous(memory_format=...)`` passes over dimensions of one element. The choice of an algorithm does
+    not: a 1x1 kernel has one format or the other.
+    """
+    if tensor.dim() != 4:
+        return False
+    _, channels, height, width = tensor.shape
+    if channels == height == width == 1:  # both formats are the same
+        return False
+    return tensor.stride() == (height * width * channels, 1, width * channels, channels)
+
+
+def in_format_of(parameter: Tensor, cut: Tensor) -> Tensor:
+    """What was cut out of a parameter, in the memory format that the parameter has.
+
+    A plain network's weight has the format of the whole network, and by it torch chooses how to compute, so that
+    another format gives other last digits.
+    """
+    return cut.to(memory_format=torch.channels_last) if is_channels_last(parameter) else cut
+
+
+def as_parameter(parameter: Tensor, cut: Tensor) -> Tensor:
+    """What was cut out of a parameter, as one that is differentiated, even where gradients are switched off.
+
+    Torch goes by this too when it chooses how to multiply, and a plain network's parameter has it.
+    """
+    if parameter.requires_grad and not cut.requires_grad and not torch.is_grad_enabled():
+        cut.requires_grad_()
+    return cut

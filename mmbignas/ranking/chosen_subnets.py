@@ -1,7 +1,6 @@
 """Which of the evaluated subnets are trained alone."""
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from mmbignas.evaluation.identity import space_hash
 from mmbignas.evaluation.ledger import check_identity
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.build import build_model
+from mmbignas.utils.plain_data import parse_json
 from mmbignas.utils.rules import integer, must_be, one_of
 
 LEDGER = 'ledger.jsonl'
@@ -52,7 +52,7 @@ def read_ledger(path: str | Path) -> list[EvaluatedSubnet]:
     subnets: dict[int, EvaluatedSubnet] = {}
     for text in Path(path).read_text(encoding='utf-8', errors='replace').splitlines():
         try:
-            line = json.loads(text)
+            line = parse_json(text)
             if 'number' in line:
                 own = EvaluatedSubnet.from_line(line)
                 subnets.setdefault(own.number, own)
@@ -75,7 +75,7 @@ def check_space(path: Path, cfg: Config) -> None:
     """
     sizes, header = (cfg.get('test_cfg') or {}).get('image_size'), None
     with path.open(encoding='utf-8', errors='replace') as file, suppress(ValueError):
-        header = json.loads(file.readline())
+        header = parse_json(file.readline())
     if sizes is None or not isinstance(header, Mapping) or 'identity' not in header:
         return
     sizes = [sizes] if isinstance(sizes[0], int) else sizes

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import json
 import os
 import signal
 import subprocess
@@ -33,6 +32,7 @@ from mmbignas.supernet.build import build_model
 from mmbignas.utils.adaptations import exact_metrics
 from mmbignas.utils.configs import type_name
 from mmbignas.utils.files import write_file, write_json
+from mmbignas.utils.plain_data import read_data
 from mmbignas.utils.rules import integer, must_be, one_of
 from mmbignas.utils.units import format_macs, format_params
 
@@ -163,7 +163,7 @@ class TrustCheck:
                 text = (folder / LOG).read_text(encoding='utf-8', errors='replace')
                 raise RuntimeError('\n'.join([f'{folder}: the training ended with exit code {code}; the end of {LOG}:',
                                               *text.splitlines()[-LOG_LINES:]]))
-        metrics = json.loads((folder / METRICS).read_text(encoding='utf-8'))
+        metrics = read_data(folder / METRICS, 'file of metrics')
         line = dict(number=json_number(subnet.number), subnet_settings=subnet.settings, macs=subnet.macs,
                     image_size=list(subnet.image_size), params=subnet.params, metrics=metrics,
                     seconds=time.time() - begin)

@@ -13,6 +13,8 @@ Choices = tuple[tuple[Value, ...], ...]
 INTEGER_ELEMENTS = ('depth', 'out_channel', 'kernel_size', 'group_width')
 NUMBER, INTEGER = number(above=0), integer(1)
 KERNEL = Rule(lambda value: INTEGER.holds(value) and value % 2 == 1, 'an odd integer >= 1')
+GREATEST = 10**6  # of integers; no layer is as wide, and no network as deep
+MAX_CHOICES = 1000  # of a stage; counting subnets takes up to their square
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def read_values(name: str, values: Any, key: str) -> tuple[Value, ...]:
     for index, value in enumerate(values):
         if not rule.holds(value):
             raise must_be(f'{key}[{index}]', rule.allowed, value)
+        if value > GREATEST and name in INTEGER_ELEMENTS:
+            raise must_be(f'{key}[{index}]', f'at most {GREATEST}', value)
     return tuple(int(value) if value == int(value) else float(value) for value in values)
 
 
@@ -115,6 +119,9 @@ def _parse_space(name: str, space: Any, num_stages: int, key: str) -> Choices:
     if keys == {'dynamic_range'}:
         stages = _per_stage(space['dynamic_range'], num_stages, f'{key}.space.dynamic_range', 'list')
         ranges = [read_values(name, stage, f'{key}.space.dynamic_range[{i}]') for i, stage in enumerate(stages)]
+        for index, stage in enumerate(ranges):
+            if len(stage) > MAX_CHOICES:
+                raise must_be(f'{key}.space.dynamic_range[{index}]', f'at most {MAX_CHOICES} choices', len(stage))
         return tuple(tuple(sorted(set(stage))) for stage in ranges)
     if not {'min', 'max'} <= keys <= {'min', 'max', 'stride'}:
         raise must_be(f'{key}.space', 'dict(min=..., max=..., stride=...) or dict(dynamic_range=...)', space)
@@ -142,6 +149,9 @@ def _stage_range(low: Value, high: Value, stride: Any, stage: int, key: str) -> 
         raise must_be(f'{key}.space.min', f'<= max, {high}, in stage {stage}', low)
     if not NUMBER.holds(stride):
         raise must_be(f'{key}.space.stride', f'{NUMBER.allowed} in stage {stage}, from {low} to {high}', stride)
+    if (high - low) / stride >= MAX_CHOICES:
+        raise must_be(f'{key}.space.stride', f'greater, for at most {MAX_CHOICES} choices in stage {stage}, from {low} '
+                      f'to {high}', stride)
     steps = round((high - low) / stride)
     if abs(low + steps * stride - high) > 1e-9 * abs(high):
         raise must_be(f'{key}.space.stride', f'a divisor of {high - low:g} in stage {stage}, from {low} to {high}',

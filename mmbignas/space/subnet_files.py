@@ -12,9 +12,10 @@ from mmbignas.errors import ConfigError
 from mmbignas.space.search_space import SearchSpace
 from mmbignas.space.subnet import Subnet
 from mmbignas.utils.files import write_file
+from mmbignas.utils.plain_data import YAML_SUFFIXES, read_data
 from mmbignas.utils.rules import one_of
 
-SUBNET_SUFFIXES = ('.json', '.yaml', '.yml')
+SUBNET_SUFFIXES = ('.json', *YAML_SUFFIXES)
 
 
 def save_subnet(subnet: Subnet, path: str | Path, **info: Any) -> None:
@@ -54,14 +55,7 @@ def load_subnet(path: str | Path, space: SearchSpace) -> Subnet:
         ConfigError: for another suffix, a file that cannot be read, or settings outside the space.
     """
     path = _checked(path)
-    try:
-        text = path.read_text(encoding='utf-8')
-        content = json.loads(text) if path.suffix == '.json' else yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f'{path}: cannot be read ({error.strerror}); give an existing file') from error
-    except (ValueError, yaml.YAMLError) as error:
-        kind = 'JSON' if path.suffix == '.json' else 'YAML'
-        raise ConfigError(f'{path}: is not valid {kind} ({" ".join(str(error).split())})') from error
+    content = read_data(path)
     if isinstance(content, Mapping) and 'subnet_settings' in content:
         content = content['subnet_settings']
     try:

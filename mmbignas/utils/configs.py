@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mmbignas.errors import ConfigError
+from mmbignas.utils.rules import in_one_line
 
 BUILDERS = ('mmengine', 'mmcv')  # packages that build things from configs
-_TYPE = re.compile('is not in the .* registry|Cannot find .* in registry')
+_TYPE = re.compile('is not in the .* registry|Cannot find .* in registry|must contain the key "type"')
+_NO_CONFIG = re.compile('^(cfg (should|must) be a dict|type must be a str)')
 _KEY = 'got an unexpected keyword argument'
 _NO_OPTIMIZER = 'None is not a callable object'  # MMEngine does not look at what its look-up gave
 
@@ -48,9 +50,12 @@ def _typo(error: KeyError | TypeError) -> str | None:
         return None
     if isinstance(error, KeyError):
         found = _TYPE.search(text)  # MMCV forgets which type it was, but not of which part
-        return text.split('. ')[0] + (f' ({frames[-1].name})' if 'find None' in text else '') if found else None
+        unnamed = 'find None' in text or 'the cfg dict' in text
+        return in_one_line(text.split('. ')[0]) + (f' ({frames[-1].name})' if unnamed else '') if found else None
     if text == _NO_OPTIMIZER:
         return 'optim_wrapper.optimizer.type is not in the optimizer registry'
+    if _NO_CONFIG.match(text) and built[-1] == len(frames) - 1:
+        return in_one_line(text)
     passed_on = frames[built[-1] + 1:]
     if _KEY not in text or any(frame.name != '__init__' for frame in passed_on):
         return None

@@ -11,9 +11,28 @@ from typing import Any
 
 from mmbignas.errors import ConfigError
 
-_repr = Repr()
-_repr.maxstring = _repr.maxother = 120
-_repr.maxdict = _repr.maxlist = _repr.maxtuple = _repr.maxset = 8
+LONGEST = 400  # characters of a value in a message
+NAMES = 8  # in a message about many of them
+
+
+class _Shortened(Repr):
+    """What messages show of a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4  # each level multiplies what is shown, and what that takes
+        self.maxstring = self.maxother = 120
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = NAMES
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Of more than 4,300 digits Python makes no text."""
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            return f'an integer of {x.bit_length():,} bits'
+
+
+_repr = _Shortened()
 
 
 @dataclass(frozen=True)
@@ -66,8 +85,15 @@ def must_be(key: str, allowed: str, value: Any) -> ConfigError:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, at most a few hundred characters long."""
-    return _repr.repr(value)
+    """A value for a message, at most a few hundred characters long, and made at once, whatever it is."""
+    text = _repr.repr(value)
+    return text if len(text) <= LONGEST else f'{text[:LONGEST]}...'
+
+
+def in_one_line(error: BaseException | str) -> str:
+    """What an error or a text says, for a message: one line, at most a few hundred characters long."""
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST else f'{text[:LONGEST]}...'
 
 
 def check_options(owner: str, options: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
@@ -110,7 +136,9 @@ def check_keys(value: Any, key: str, known: Collection[str], needed: Collection[
         unknown, missing = [name for name in value if name not in known], [name for name in needed if name not in value]
         if not unknown and not missing:
             return value
-        found = f'{"" if unknown else "no "}key {", ".join(map(shown, unknown or missing))}'
+        names = unknown or missing
+        more = f' and {len(names) - NAMES} more' if len(names) > NAMES else ''
+        found = f'{"" if unknown else "no "}key {", ".join(map(shown, names[:NAMES]))}{more}'
     else:
         found = shown(value)
     allowed = f'a dict with {"the keys" if len(known) == len(needed) else "keys among"} {", ".join(known)}'
@@ -172,7 +200,10 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and (_is_integer(value) or math.isfinite(value))
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floating point numbers
+        return False
 
 
 def _within(value: Any, low: float | None, high: float | None) -> bool:

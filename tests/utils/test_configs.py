@@ -67,6 +67,11 @@ def line_of(capsys, build):
      'MultiStepLRR is not in the '),
     (lambda: Runner.build_dataloader(dict(dataset=ToyDataset(2), sampler=None, batchsize=1)), "argument 'batchsize'"),
     (lambda: build_norm_layer(dict(type='BNN'), 4), 'Cannot find None in registry under'),
+    (lambda: OWN_MODELS.build(dict(width=1)), 'must contain the key "type", but got {\'width\': 1}'),
+    (lambda: MODELS.build(dict(type='BigFPN', in_channels=[8], num_outs=1, norm_cfg={}, depth=[1, 1], out_channel=[8, 8],
+                               _scope_='mmbignas')), 'the cfg dict must contain the key "type" (build_norm_layer)'),
+    (lambda: MODELS.build(dict(type=[1])), "type must be a str or valid type, but got <class 'list'>"),
+    (lambda: MODELS.build([dict(type='RetinaNet')]), "cfg should be a dict, ConfigDict or Config, but got <class 'list'>"),
 ])
 def test_wrong_keys_and_types(capsys, build, message):
     assert message in line_of(capsys, build)
@@ -89,7 +94,6 @@ def broken_function():
     (TypeError, lambda: MODELS.build(dict(type=broken_function))),
     (TypeError, lambda: OPTIMIZERS.build(dict(type='SGD', lr=1))),  # something is missing
     (KeyError, lambda: {}['type']),
-    (KeyError, lambda: OWN_MODELS.build(dict(width=1))),
 ])
 def test_other_errors_pass_through(kind, build):
     with pytest.raises(kind):

@@ -15,7 +15,7 @@ from mmengine.runner import IterBasedTrainLoop
 
 from mmbignas.registry import HOOKS
 from mmbignas.train.resume.checkpoint_files import BACKEND, STOPPED, write_last
-from mmbignas.utils.rules import must_be
+from mmbignas.utils.rules import list_of, one_of
 
 
 @HOOKS.register_module()
@@ -42,8 +42,7 @@ class StopHook(Hook):
     def __init__(self, signals: Sequence[str] = ('SIGTERM', )) -> None:
         known = {own.name for own in signal.valid_signals() if isinstance(own, signal.Signals)}
         known -= {'SIGKILL', 'SIGSTOP'}
-        if isinstance(signals, str) or not signals or not set(signals) <= known:
-            raise must_be('StopHook.signals', f'a list of {", ".join(sorted(known))}', signals)
+        list_of(one_of(known), f'a list of {", ".join(sorted(known))}', least=1).check(signals, 'StopHook.signals')
         self.signals = [signal.Signals[name] for name in signals]
         self._received = 0
         self._before: dict[signal.Signals, Any] = {}
