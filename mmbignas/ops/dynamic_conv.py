@@ -1,8 +1,9 @@
 """A convolution whose width, kernel size and number of groups can be reduced."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,11 +55,18 @@ class DynamicConv2d(nn.Conv2d, DynamicLayer):
 
     def active_weight(self, in_channels: int) -> Tensor:
         """The weight in use for an input of ``in_channels`` channels, shape ``(out, in / groups, k, k)``."""
-        shape = self._active_shape(in_channels)
+        return self._once(self._active_shape(in_channels), self._cut)
+
+    def _active_bias(self) -> Tensor | None:
+        bias = self.bias
+        return None if bias is None else self._once((self.active_out_channels,), partial(crop, bias))
+
+    def _once(self, shape: tuple[int, ...], cut: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
+        """A parameter cut to a shape, within :func:`shared_weights` once."""
         if self._shared is None:
-            return self._cut(shape)
+            return cut(shape)
         if shape not in self._shared:
-            self._shared[shape] = _autocast_once(self._cut(shape))
+            self._shared[shape] = _autocast_once(cut(shape))
         return self._shared[shape]
 
     def _cut(self, shape: Sequence[int]) -> Tensor:
@@ -68,8 +76,7 @@ class DynamicConv2d(nn.Conv2d, DynamicLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x`` of shape ``(N, C, H, W)``; ``C`` decides how many input channels are in use."""
-        weight = self.active_weight(x.shape[1])
-        bias = None if self.bias is None else self.bias[:self.active_out_channels]
+        weight, bias = self.active_weight(x.shape[1]), self._active_bias()
         surplus = (self.kernel_size[0] - self.active_kernel_size) // 2
         assert not isinstance(self.padding, str)
         padding = [pad - surplus * dilation for pad, dilation in zip(self.padding, self.dilation)]

@@ -93,6 +93,11 @@ def mobilenet() -> dict[str, Any]:
     return classifier(dict(type='mmpretrain.MobileNetV2', widen_factor=0.25), 1280)
 
 
+def mobilenet_v3() -> dict[str, Any]:
+    """A MobileNetV3 with squeeze-and-excitation, and group normalisations."""
+    return classifier(dict(type='mmpretrain.MobileNetV3', arch='small_050', norm_cfg=dict(type='GN', num_groups=4)), 288)
+
+
 def elastic(config: dict[str, Any], **options: Any) -> dict[str, Any]:
     """The config of the supernet of a stock network."""
     config = dict(config)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mmbignas.models.blocks import ConvTower
 from mmbignas.ops import DynamicConv2d, DynamicLayer, SwitchableBatchNorm2d
+from tests.arithmetic import Arithmetic
 
 Run = Callable[[nn.Module, Any], Any]
 NO_LAYERS = ('bbox_head.loss', 'head.loss', 'loss', 'data_preprocessor')  # parts of a model that are no network
@@ -58,19 +59,23 @@ def widths_of(plain: nn.Module) -> dict[str, int | None]:
     return {name: state[f'{name.rpartition(".")[0]}.weight'].shape[0] for name in state}
 
 
-def check_same_network(supernet: nn.Module, plain: nn.Module, inputs: Any, run: Run = lambda net, x: net(x)) -> None:
-    """Outputs, gradients and running statistics of both are equal, in eval and in train mode.
+def check_same_network(supernet: nn.Module, plain: nn.Module, inputs: Any, run: Run = lambda net, x: net(x),
+                       arithmetic: Arithmetic = Arithmetic()) -> None:
+    """Outputs, gradients and running statistics of both are equal to the last bit, in eval and in train mode.
 
     Args:
         supernet: with the subnet applied.
         plain: the subnet's network, with its weights.
         inputs: what ``run`` gives to a network.
         run: computes the outputs of a network.
+        arithmetic: the precision and memory format of both.
     """
     check_plain_layers(plain)
+    arithmetic.convert(supernet, plain)
+    inputs = arithmetic.converted(inputs)
     supernet.eval()
     plain.eval()
-    with torch.no_grad():
+    with torch.no_grad(), arithmetic.autocast():
         outputs, expected = tensors(run(supernet, inputs)), tensors(run(plain, inputs))
     assert len(outputs) == len(expected) > 0
     assert all(torch.equal(a, b) for a, b in zip(outputs, expected))
@@ -79,11 +84,15 @@ def check_same_network(supernet: nn.Module, plain: nn.Module, inputs: Any, run: 
     for network in (supernet, plain):
         network.train()
         network.zero_grad()
-    outputs, expected = tensors(run(supernet, inputs)), tensors(run(plain, inputs))
+    results = []
+    for network in (supernet, plain):
+        with arithmetic.autocast():  # of each alone, as it keeps what it has converted
+            results.append(tensors(run(network, inputs)))
+    outputs, expected = results
     assert all(torch.equal(a, b) for a, b in zip(outputs, expected))
     slopes = [torch.randn_like(output) for output in outputs]
-    for results in (outputs, expected):
-        sum((output * slope).sum() for output, slope in zip(results, slopes)).backward()
+    for own in results:
+        sum((output * slope).sum() for output, slope in zip(own, slopes)).backward()
     check_parameters(supernet, plain)
     check_buffers(supernet, plain, before)
 
@@ -116,8 +125,7 @@ def check_parameters(supernet: nn.Module, plain: nn.Module) -> None:
             continue
         assert torch.equal(parameter, mine[source][where]), name
         gradient = remaining[source]
-        if not torch.equal(gradient[where], parameter.grad):  # as nearly all are, which is seen faster
-            torch.testing.assert_close(gradient[where], parameter.grad, rtol=1e-6, atol=1e-7, msg=name)
+        assert torch.equal(gradient[where], parameter.grad), name
         gradient[where] = 0
     for name, gradient in remaining.items():
         assert not gradient.any(), f'{name} has a gradient that the subnet does not have'
@@ -159,7 +167,7 @@ def check_buffers(supernet: nn.Module, plain: nn.Module, before: dict[str, Tenso
     assert all(untouched.values()), [name for name, same in untouched.items() if not same]
 
 
-def relu_features(widths: Iterable[int], size: int = 16) -> list[Tensor]:
-    """Features as a backbone gives them: one tensor a level, each half the size of the one before."""
-    return [F.relu(torch.randn(2, width, max(size >> level, 1), max(size >> level, 1)))
-            for level, width in enumerate(widths)]
+def relu_features(widths: Iterable[int], size: int = 16, count: int = 2) -> list[Tensor]:
+    """Features of images as a backbone gives them: one tensor a level, each half the size of the one before."""
+    sizes = [-(-size // 2**level) for level, _ in enumerate(widths)]
+    return [F.relu(torch.randn(count, width, own, own)) for width, own in zip(widths, sizes)]

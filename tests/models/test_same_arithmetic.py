@@ -1,7 +1,13 @@
-"""The contract of the package: a supernet that computes as a subnet is that subnet's network, to the last bit."""
+"""The contract of the package: a supernet that computes as a subnet is that subnet's network, to the last bit.
+
+Each network is tried with as many subnets as it takes for all pairs of options to meet: precision, memory format,
+number of images and image size. The first two subnets are the largest and the smallest.
+"""
 from __future__ import annotations
 
+import copy
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +17,7 @@ from torch import Tensor, nn
 
 from mmbignas.ops import DynamicBatchNorm2d, DynamicConv2d, SwitchableBatchNorm2d
 from mmbignas.supernet import Supernet, live_modules, subnet_config, subnet_state_dict
+from tests.arithmetic import run_options
 from tests.models.same_network import check_same_network, relu_features
 from tests.small_models import (
     batch,
@@ -25,7 +32,6 @@ from tests.small_models import (
     tower,
 )
 
-SETTINGS = 20
 SWITCHABLE = dict(type='mmbignas.SwitchableBatchNorm2d')
 TRANSFORM = dict(type='mmbignas.DynamicConv2d', kernel_transform=True)
 BLOCK_WISE = dict(
@@ -54,15 +60,26 @@ BACKBONES = {
 @pytest.mark.parametrize('config', BACKBONES.values(), ids=BACKBONES)
 def test_backbone(config: dict[str, Any]) -> None:
     supernet = scramble(build(config))
-    space, rng = supernet.search_space, random.Random(0)
-    x = torch.randn(2, config.get('in_channels', 3), 33, 40)
-    for settings in (space.max(), space.min(), *(space.sample(rng) for _ in range(SETTINGS))):
+    rng = random.Random(0)
+    options = run_options(str(config), [(33, 40), (40, 34)])
+    for (arithmetic, count, size), settings in zip(options, subnets(supernet.search_space, rng)):
         supernet.apply_subnet(settings)
         plain = MODELS.build({**config, **settings})
         plain.load_state_dict(subnet_state_dict(supernet, plain), strict=True)
-        check_same_network(supernet, plain, x)
+        x = torch.randn(count, config.get('in_channels', 3), *size)
+        check_same_network(supernet, plain, x, arithmetic=arithmetic)
 
 
+def subnets(space: Any, rng: random.Random) -> Iterator[Any]:
+    """The largest, the smallest, then random ones."""
+    yield from (space.max(), space.min())
+    while True:
+        yield space.sample(rng)
+
+
+# Of the finest of five levels. The coarsest has more than one pixel, so that a batch normalisation can be trained with
+# one image.
+FEATURE_SIZES = [20, 24]
 FPN_KERNELS = dict(kernel_size=element([1, 3], [3, 7], 2, 'block_wise'))
 NECKS = {
     'on output': big_fpn(),
@@ -77,13 +94,14 @@ NECKS = {
 @pytest.mark.parametrize('config', NECKS.values(), ids=NECKS)
 def test_neck(config: dict[str, Any]) -> None:
     supernet = scramble(build(config))
-    space, rng = supernet.search_space, random.Random(0)
-    for settings in (space.max(), space.min(), *(space.sample(rng) for _ in range(SETTINGS))):
+    rng = random.Random(0)
+    options = run_options(str(config), FEATURE_SIZES)
+    for (arithmetic, count, size), settings in zip(options, subnets(supernet.search_space, rng)):
         supernet.apply_subnet(settings)
         widths = [rng.choice([width, width // 2]) for width in config['in_channels']]
         plain = MODELS.build({**config, **settings, 'in_channels': widths})
         plain.load_state_dict(subnet_state_dict(supernet, plain), strict=True)
-        check_same_network(supernet, plain, relu_features(widths))
+        check_same_network(supernet, plain, relu_features(widths, size, count), arithmetic=arithmetic)
 
 
 BLOCK_TOWER = tower(
@@ -102,13 +120,13 @@ HEADS = {
 def test_head(config: dict[str, Any]) -> None:
     supernet = scramble(build(config))
     facade, rng = Supernet(supernet), random.Random(0)
-    space = facade.space
-    for subnet in (space.max(), space.min(), *(space.sample(rng) for _ in range(SETTINGS))):
+    options = run_options(str(config), FEATURE_SIZES)
+    for (arithmetic, count, size), subnet in zip(options, subnets(facade.space, rng)):
         facade.apply(subnet)
         width = rng.choice([8, 12, 24])
         plain = MODELS.build({**config, **subnet.to_dict(), 'in_channels': width})
         plain.load_state_dict(subnet_state_dict(supernet, plain), strict=True)
-        check_same_network(supernet, plain, relu_features([width] * 5))
+        check_same_network(supernet, plain, relu_features([width] * 5, size, count), arithmetic=arithmetic)
 
 
 DETECTORS = {
@@ -132,15 +150,18 @@ def raw(model: nn.Module, x: Tensor) -> Any:
 
 @pytest.mark.parametrize('config', DETECTORS.values(), ids=DETECTORS)
 def test_detector(config: dict[str, Any]) -> None:
+    config = copy.deepcopy(config)
+    # With a fifth level, images would have to be larger for its second pixel.
+    config.neck.num_outs, config.bbox_head.anchor_generator.strides = 4, [8, 16, 32, 64]
     model = scramble(build(config))
     supernet, rng = Supernet(model), random.Random(0)
-    space, x = supernet.space, torch.randn(2, 3, 64, 64)
-    for subnet in (space.max(), space.min(), space.middle(), *(space.sample(rng) for _ in range(8))):
+    sizes = [(96, 65), (65, 96)] if config.backbone.deep_stem else [(40, 33), (33, 40)]
+    for (arithmetic, count, size), subnet in zip(run_options(str(config), sizes), subnets(supernet.space, rng)):
         plain_config = subnet_config(config, model, subnet)
         supernet.apply(subnet)
         plain = MODELS.build(plain_config)
         plain.load_state_dict(subnet_state_dict(model, plain), strict=True)
-        check_same_network(model, plain, x, raw)
+        check_same_network(model, plain, torch.randn(count, 3, *size), raw, arithmetic)
 
 
 @pytest.mark.parametrize('config', [*DETECTORS.values()][:2], ids=['tied', 'untied'])
@@ -148,7 +169,7 @@ def test_detector_losses_and_predictions(config: dict[str, Any]) -> None:
     model = scramble(build(config))
     supernet, rng = Supernet(model), random.Random(1)
     x, truth = torch.randn(2, 3, 64, 64), samples([[[4., 6., 40., 50.], [20., 8., 62., 60.]], [[10., 10., 54., 44.]]])
-    for _ in range(4):
+    for _ in range(2):
         subnet = supernet.apply(supernet.space.sample(rng))
         plain = MODELS.build(subnet_config(config, model, subnet))
         plain.load_state_dict(subnet_state_dict(model, plain), strict=True)
