@@ -14,7 +14,7 @@ from torch import nn
 
 from mmbignas.ops import DynamicConv2d, DynamicLinear
 from mmbignas.utils.configs import type_name
-from mmbignas.utils.rules import must_be
+from mmbignas.utils.rules import Rule, must_be
 
 DYNAMIC_NORMS = {
     'BN': 'DynamicBatchNorm2d',
@@ -26,6 +26,7 @@ DYNAMIC_NORMS = {
 }
 PLAIN_NORMS = {'DynamicBatchNorm2d': 'BN', 'SwitchableBatchNorm2d': 'BN', 'DynamicSyncBatchNorm2d': 'SyncBN'}
 RELU = {'type': 'ReLU'}
+TYPED = Rule(lambda value: isinstance(value, Mapping) and bool(value.get('type')), 'a dict with a type')
 DYNAMIC_CONVS = ('Conv2d', 'Conv', 'DynamicConv2d')
 
 
@@ -48,15 +49,16 @@ def resolve_norm(norm_cfg: Mapping[str, Any] | None, widths: Sequence[int], dyna
         dynamic: for a supernet, else for a plain network.
 
     Raises:
-        ConfigError: for a normalisation that has no dynamic counterpart.
+        ConfigError: for a normalisation that has no type, or no dynamic counterpart.
     """
     if norm_cfg is None:
         return None
+    TYPED.check(norm_cfg, 'norm_cfg')
     name = type_name(norm_cfg)
     if not dynamic:
-        return {**norm_cfg, 'type': PLAIN_NORMS.get(name, norm_cfg.get('type'))}
+        return {**norm_cfg, 'type': PLAIN_NORMS.get(name, norm_cfg['type'])}
     if name not in DYNAMIC_NORMS:
-        raise must_be('norm_cfg.type', f'one of {", ".join(DYNAMIC_NORMS)} in a supernet', norm_cfg.get('type'))
+        raise must_be('norm_cfg.type', f'one of {", ".join(DYNAMIC_NORMS)} in a supernet', norm_cfg['type'])
     resolved = {**norm_cfg, 'type': f'mmbignas.{DYNAMIC_NORMS[name]}'}
     if name == 'SwitchableBatchNorm2d':
         resolved['widths'] = sorted(set(widths))
@@ -68,12 +70,13 @@ def resolve_conv(conv_cfg: Mapping[str, Any] | None, kernel_sizes: Sequence[int]
     """The ``conv_cfg`` of one layer; arguments as for :func:`resolve_norm`.
 
     Raises:
-        ConfigError: for a convolution that has no dynamic counterpart.
+        ConfigError: for a convolution that has no type, or no dynamic counterpart.
     """
+    TYPED.or_none().check(conv_cfg, 'conv_cfg')
     if not dynamic:
         return None if conv_cfg is None or type_name(conv_cfg) == 'DynamicConv2d' else dict(conv_cfg)
     if conv_cfg is not None and type_name(conv_cfg) not in DYNAMIC_CONVS:
-        raise must_be('conv_cfg.type', f'one of {", ".join(DYNAMIC_CONVS)} in a supernet', conv_cfg.get('type'))
+        raise must_be('conv_cfg.type', f'one of {", ".join(DYNAMIC_CONVS)} in a supernet', conv_cfg['type'])
     return {**(conv_cfg or {}), 'type': 'mmbignas.DynamicConv2d', 'kernel_sizes': tuple(kernel_sizes)}
 
 

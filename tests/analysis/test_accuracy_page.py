@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -32,20 +33,37 @@ setTimeout(() => {
 </script></body>"""
 
 
+# Names as nobody gives them, but a file may have.
+NASTY = '</script><img src=x onerror="document.title=1"> & \'{plot_id}\' {title} {0} @SUBNETS@ %{x} $& \\'
+METRICS = {METRIC1: f'coco/{NASTY}', METRIC2: METRIC2}
+
+
 def command(subnet):
-    return f'export </script><b> "{subnet.number}" --out \'x\''
+    return f'export {NASTY} "{subnet.number}" --out \'x\''
 
 
 def subnets_of(text):
-    return json.loads(re.search(r'const subnets = (\[.*\]);', text)[1])
+    return json.loads(re.search(r'<script type="application/json" id="subnets">(.*?)</script>', text, re.S)[1])
 
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-    own = sample(60, SIZES[:2], latency=True, marks=dict(baseline=2 * 10**9))
+    own = sample(60, SIZES[:2], latency=True, marks={NASTY: 2 * 10**9})
+    subnets = [replace(one, settings={NASTY if path == 'backbone' else path: value for path, value in
+                                      one.settings.items()},
+                       metrics={METRICS.get(name, name): value for name, value in one.metrics.items()})
+               for one in own.subnets]
+    own = replace(own, subnets=subnets, metric1=METRICS[METRIC1])
     path = tmp_path_factory.mktemp('page') / 'subnets.html'
-    write_page(own, path, command, 'A <title> & "more" </script>')
+    write_page(own, path, command, NASTY)
     return own, path
+
+
+def labels_of(text):
+    """The labels of plotly's buttons and traces, as people see them."""
+    found = [json.loads(f'"{own}"') for own in re.findall(r'"(?:label|name)":"((?:[^"\\]|\\.)*)"', text)]
+    assert not any(re.search('[<>]', label) for label in found)  # plotly would take it for a tag
+    return [html.unescape(label) for label in found]
 
 
 def test_what_is_in_it(page):
@@ -53,19 +71,21 @@ def test_what_is_in_it(page):
     text = path.read_text()
     for one, facts in zip(own.subnets, subnets_of(text), strict=True):
         assert facts['command'] == command(one)
-        assert f'subnet {one.number}, {METRIC1} {one.metric(METRIC1):.4f}' in facts['facts']
-        assert 'out_channel ' + ' '.join(map(str, one.settings['backbone']['out_channel'])) in facts['settings']
-    buttons = [label.replace('\\u002f', '/') for label in re.findall(r'"label":"([^"]*)"', text)]
-    assert buttons == [f'{metric} against {cost}' for metric in (METRIC1, METRIC2)
-                       for cost in ('MACs', 'parameters', 'latency')]
+        assert f'subnet {one.number}, {own.metric1} {one.metric(own.metric1):.4f}' in facts['facts']
+        assert f'{NASTY}: ' in facts['settings']
+        assert 'out_channel ' + ' '.join(map(str, one.settings[NASTY]['out_channel'])) in facts['settings']
+    labels = labels_of(text)
+    assert [label for label in labels if ' against ' in label] == [
+        f'{metric} against {cost}' for metric in (own.metric1, METRIC2) for cost in ('MACs', 'parameters', 'latency')]
+    assert f'{NASTY}, 2.00 GMACs: best {len(own.best_near(2 * 10**9))} within 1 %' in labels
     for one in [*own.front('macs'), *own.best_near(2 * 10**9)]:
         assert f'>subnet {one.number}, ' in text
 
 
 def test_nothing_breaks_out_and_nothing_is_loaded(page):
     text = page[1].read_text()
-    assert html.escape('A <title> & "more" </script>') in text and 'A <title>' not in text
-    assert '</script><b>' not in text
+    assert text.count(f'<title>{html.escape(NASTY)}</title>') == text.count(f'<h1>{html.escape(NASTY)}</h1>') == 1
+    assert '<img' not in text.replace('<image', '')  # of plotly's script
     # Plotly's script names addresses, which it does not use here.
     own = re.sub(r'<script[^>]*>.*?</script>', '', text, flags=re.S)
     assert 'http' not in own and not re.search(r'<script[^>]*\bsrc=|<link[^>]*href="(?!data:)', text)
@@ -76,17 +96,20 @@ def test_nothing_breaks_out_and_nothing_is_loaded(page):
 def test_a_click_in_a_browser(page, tmp_path):
     own, path = page
     clicked = tmp_path / 'clicked.html'
-    clicked.write_text(path.read_text().replace('</body>', CLICK))
+    clicked.write_text(CLICK.join(path.read_text().rsplit('</body>', 1)))
     done = subprocess.run([CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--virtual-time-budget=15000',
                            '--enable-logging=stderr', '--dump-dom', f'file://{clicked}'], capture_output=True,
                           text=True, timeout=200, check=True)
     assert 'CONSOLE' not in done.stderr
     text, one = done.stdout, own.subnets[5]
-    assert 'ERROR' not in re.search('<title>(.*?)</title>', text, re.S)[1]
+    assert html.unescape(re.search('<title>(.*?)</title>', text, re.S)[1]) == NASTY
+    assert '<img' not in re.sub('<script.*?</script>', '', text, flags=re.S)
+    drawn = [html.unescape(re.sub('<[^>]*>', '', own)) for own in re.findall('<text.*?</text>', text, re.S)]
+    assert any(NASTY in own for own in drawn)
     assert html.unescape(re.search('<pre id="command">(.*?)</pre>', text, re.S)[1]) == command(one)
     assert f'subnet {one.number},' in re.search('<p id="facts">(.*?)</p>', text, re.S)[1]
     x, y, count = json.loads(html.unescape(re.search('data-found="(.*?)"', text)[1]))
-    assert (x, y) == ([one.params], [one.metric(METRIC1)])
+    assert (x, y) == ([one.params], [one.metric(own.metric1)])
     assert count == len(own.of_size(own.image_sizes()[0]).subnets)
 
 

@@ -68,7 +68,11 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         '[]', '{}', damage(content, 'extra', 1), damage(content, 'times', []), damage(content, 'fit', dict(slope=1)),
         damage(content, 'times', dict(x=[], y=[1.])), damage(content, 'times', dict(x=['1'], y=[1.])),
         damage(content, 'times', dict(x=[1.])), damage(content, 'networks', {'17': [-1.]}),
-        damage(content, 'networks', {'17': 1.}), damage(content, 'blocks', None), damage(content, 'fit', 3)]
+        damage(content, 'networks', {'17': 1.}), damage(content, 'blocks', None), damage(content, 'fit', 3),
+        damage(content, 'times', dict(x=[float('inf')], y=[1.])), damage(content, 'networks', {'17': [float('nan')]}),
+        damage(content, 'blocks', {'a': ['x']}),
+        *(damage(content, 'fit', {**content['fit'], **change}) for change in (
+            dict(slope='1'), dict(error=-1.), dict(intercept=float('inf')), dict(fitted='17'), dict(held_out=[[1]])))]
     for broken in texts:
         path.write_text(broken)
         for read in (LatencyTable.load, lambda path: LatencyTable.resume(path, IDENTITY)):

@@ -195,7 +195,7 @@ def test_mmengines_loop_by_epoch_saves_nothing(tmp_path):
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
-@pytest.mark.parametrize('signals', ['SIGTERM', [], ['SIGKILL'], ['SIGNONE'], [15]])
+@pytest.mark.parametrize('signals', ['SIGTERM', [], ['SIGKILL'], ['SIGNONE'], [15], [[1]], 15])
 def test_wrong_signals(signals):
     with pytest.raises(ConfigError, match='StopHook.signals must be a list of .*SIGTERM.*, got '):
         StopHook(signals)

@@ -68,10 +68,12 @@ def line_of(capsys, build):
     (lambda: Runner.build_dataloader(dict(dataset=ToyDataset(2), sampler=None, batchsize=1)), "argument 'batchsize'"),
     (lambda: build_norm_layer(dict(type='BNN'), 4), 'Cannot find None in registry under'),
     (lambda: OWN_MODELS.build(dict(width=1)), 'must contain the key "type", but got {\'width\': 1}'),
-    (lambda: MODELS.build(dict(type='BigFPN', in_channels=[8], num_outs=1, norm_cfg={}, depth=[1, 1], out_channel=[8, 8],
-                               _scope_='mmbignas')), 'the cfg dict must contain the key "type" (build_norm_layer)'),
+    (lambda: build_norm_layer({}, 4), 'the cfg dict must contain the key "type" (build_norm_layer)'),
+    *((lambda own=own: MODELS.build(dict(type='BigFPN', in_channels=[8], num_outs=1, depth=[1, 1], out_channel=[8, 8],
+                                         _scope_='mmbignas', **own)), 'm_cfg must be a dict with a type, got ')
+      for own in (dict(norm_cfg={}), dict(norm_cfg='BN'), dict(norm_cfg=[1]))),
     (lambda: MODELS.build(dict(type=[1])), "type must be a str or valid type, but got <class 'list'>"),
-    (lambda: MODELS.build([dict(type='RetinaNet')]), "cfg should be a dict, ConfigDict or Config, but got <class 'list'>"),
+    (lambda: MODELS.build(5), "cfg should be a dict, ConfigDict or Config, but got <class 'int'>"),
 ])
 def test_wrong_keys_and_types(capsys, build, message):
     assert message in line_of(capsys, build)

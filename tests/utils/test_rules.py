@@ -17,6 +17,7 @@ from mmbignas.utils.rules import (
     must_be,
     number,
     one_of,
+    shown,
     text,
 )
 
@@ -28,7 +29,7 @@ NAN, INF = float('nan'), float('inf')
     (integer(1), 'an integer >= 1', [1, 10**30], [0]),
     (integer(0, 4), 'an integer from 0 to 4', [0, 4], [-1, 5]),
     (integer(0).or_none(), 'an integer >= 0, or None', [None, 0], [-1, False]),
-    (number(), 'a number', [0, -.5, np.float32(2)], [True, '1', NAN, INF, None]),
+    (number(), 'a number', [0, -.5, np.float32(2), 10**300], [True, '1', NAN, INF, None, 10**309, np.float32('inf')]),
     (number(0, 1), 'a number from 0 to 1', [0, 1, .5], [-.1, 1.1]),
     (number(0, below=1), 'a number >= 0 and < 1', [0, .99], [1, -.1]),
     (number(above=0, high=2), 'a number > 0 and <= 2', [.1, 2], [0, 2.1]),
@@ -44,7 +45,7 @@ def test_rules(rule: Rule, allowed: str, good: list[Any], bad: list[Any]) -> Non
     for value in bad:
         with pytest.raises(ConfigError) as error:
             rule.check(value, 'key')
-        assert str(error.value) == f'key must be {allowed}, got {value!r}'
+        assert str(error.value) == f'key must be {allowed}, got {shown(value)}'
 
 
 def test_options_are_checked_by_name() -> None:
@@ -71,5 +72,12 @@ def test_keys_that_may_be() -> None:
 
 
 def test_long_values_are_shortened() -> None:
-    for value in ('x' * 10**6, list(range(10**6)), dict.fromkeys(range(100), 'x' * 10**5), np.zeros(10**5)):
-        assert len(str(must_be('key', 'short', value))) < 1500
+    nested: Any = ['x' * 100] * 9
+    for _ in range(20):
+        nested = [nested] * 9
+    for value in ('x' * 10**6, list(range(10**6)), dict.fromkeys(range(100), 'x' * 10**5), np.zeros(10**5), nested,
+                  10**5000):
+        assert len(str(must_be('key', 'short', value))) < 450
+    assert str(must_be('key', 'short', 10**5000)) == 'key must be short, got an integer of 16,610 bits'
+    with pytest.raises(ConfigError, match="got key 'k0', 'k1', .*, 'k7' and 9992 more$"):
+        check_keys({f'k{index}': 1 for index in range(10**4)}, 'key', 'ab')
