@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -56,7 +57,8 @@ def crop_kernel(weight: Tensor, transforms: Mapping[str, Tensor], shape: Sequenc
     if shape[2] == weight.shape[2]:
         return crop(weight, shape)
     full, weight = weight, crop(weight, (*shape[:2], *weight.shape[2:]))
-    with torch.autocast(weight.device.type, enabled=False):  # weights, as a plain network has them, are full-precision
+    # In full precision, as the weight of a plain network is computed. There is no autocast on the meta device.
+    with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
         for name, matrix in transforms.items():
             small = int(name.split('to')[1])
             if small < shape[2]:
