@@ -46,6 +46,7 @@ class Arithmetic:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
+PLAIN = Arithmetic()
 DTYPES = (None, torch.bfloat16)  # float16, which takes ten times as long on a CPU, has a test of its own
 BATCHES = (1, 3)
 

@@ -1,5 +1,6 @@
 """The rooms of the package: which may import which, and no circles."""
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,10 @@ def test_names_of_files_mean_one_thing():
     names = [module.rpartition('.')[2] for module in IMPORTS if '.' in module and not (PACKAGE / module.replace(
         '.', '/')).is_dir()]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_messages_show_no_value_in_full() -> None:
+    """What a user or a file says may be of any length: `shown` shortens it, `must_be` does so by itself."""
+    found = [f'{path.relative_to(PACKAGE)}:{number}' for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts
+             for number, line in enumerate(path.read_text().splitlines(), 1) if re.search(r'got [^{]*\{[^}]*!r\}', line)]
+    assert not found

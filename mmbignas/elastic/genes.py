@@ -100,8 +100,8 @@ def width_genes(model: nn.Module, plan: Plan, width: Any, share: str = 'stage') 
             chosen.setdefault(key, []).append(name)
     for rule in rules:
         if not any(_matches(rule.match, name, group) for name, group in plan.groups.items()):
-            raise ConfigError(f'{rule.key}.match must match channels of the model, got {shown(rule.match)}; near it are '
-                              f'{_near(rule.match, plan)}')
+            raise ConfigError(f'{rule.key}.match must match channels of the model, got {shown(rule.match)}; near it '
+                              f'are {_near(rule.match, plan)}')
     genes: list[WidthGene] = []
     for key, names in chosen.items():
         title = names[0] if share == 'group' else f'{key[1]}.{key[2]}'
@@ -134,8 +134,8 @@ def depth_genes(plan: Plan, depth: Any) -> list[DepthGene]:
     for pattern, choices in depth.items():
         names = [name for name in plan.runs if name == pattern or fnmatchcase(name, str(pattern))]
         if not names:
-            raise ConfigError(f'depth must name runs of blocks that can be left out, got {shown(pattern)}; the model has '
-                              f'{", ".join(plan.runs) or "none"}')
+            raise ConfigError(f'depth must name runs of blocks that can be left out, got {shown(pattern)}; the model '
+                              f'has {", ".join(plan.runs) or "none"}')
         for name in names:
             run = plan.runs[name]
             allowed = range(run.least, len(run.blocks) + 1)

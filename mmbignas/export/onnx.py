@@ -71,8 +71,8 @@ def export_onnx(model: nn.Module, path: str | Path, image_size: Sequence[int], b
     Raises:
         ConfigError: for a model, image size, opset or file that is not allowed.
         DependencyError: when onnx, onnxscript or onnxruntime is missing.
-        MismatchError: when the ONNX model computes something else than the model, or finds other boxes than MMDetection;
-            nothing is written then.
+        MismatchError: when the ONNX model computes something else than the model, or finds other boxes than
+            MMDetection, ties of score apart; nothing is written then.
     """
     path = check_new_file(path, '.onnx', overwrite)
     onnx, _, runtime = (_require(package) for package in ('onnx', 'onnxscript', 'onnxruntime'))

@@ -95,7 +95,8 @@ def mobilenet() -> dict[str, Any]:
 
 def mobilenet_v3() -> dict[str, Any]:
     """A MobileNetV3 with squeeze-and-excitation, and group normalisations."""
-    return classifier(dict(type='mmpretrain.MobileNetV3', arch='small_050', norm_cfg=dict(type='GN', num_groups=4)), 288)
+    norm = dict(type='GN', num_groups=4)
+    return classifier(dict(type='mmpretrain.MobileNetV3', arch='small_050', norm_cfg=norm), 288)
 
 
 def elastic(config: dict[str, Any], **options: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmbignas.models.blocks import ConvTower
 from mmbignas.ops import DynamicConv2d, DynamicLayer, SwitchableBatchNorm2d
-from tests.arithmetic import Arithmetic
+from tests.arithmetic import PLAIN, Arithmetic
 
 Run = Callable[[nn.Module, Any], Any]
 NO_LAYERS = ('bbox_head.loss', 'head.loss', 'loss', 'data_preprocessor')  # parts of a model that are no network
@@ -60,7 +60,7 @@ def widths_of(plain: nn.Module) -> dict[str, int | None]:
 
 
 def check_same_network(supernet: nn.Module, plain: nn.Module, inputs: Any, run: Run = lambda net, x: net(x),
-                       arithmetic: Arithmetic = Arithmetic()) -> None:
+                       arithmetic: Arithmetic = PLAIN) -> None:
     """Outputs, gradients and running statistics of both are equal to the last bit, in eval and in train mode.
 
     Args:

@@ -1,4 +1,6 @@
 """Wrong keys and types of a config are one line; mistakes of a program keep their traceback."""
+from argparse import Namespace
+
 import pytest
 from mmcv.cnn import build_norm_layer
 from mmengine.optim import build_optim_wrapper
@@ -6,7 +8,7 @@ from mmengine.registry import HOOKS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch import nn
 
-from mmbignas.cli import run_tool
+from mmbignas.cli import read_config, run_tool
 from mmbignas.registry import MODELS as OWN_MODELS
 from mmbignas.supernet.build import use_scope
 from tests.toy import ToyDataset, build_runner
@@ -100,3 +102,27 @@ def broken_function():
 def test_other_errors_pass_through(kind, build):
     with pytest.raises(kind):
         run_tool(build)
+
+
+@pytest.mark.parametrize(('name', 'content', 'message'), [
+    ('a.py', b'', "a.py: model must be a dict, got None"),
+    ('a.py', b'model = 3', "a.py: model must be a dict, got 3"),
+    ('a.py', b'model = dict(', 'a.py: cannot be read as a config (SyntaxError: '),
+    ('a.py', bytes(range(256)), 'a.py: cannot be read as a config (UnicodeDecodeError: '),
+    ('a.py', b'model = 1\x00', 'a.py: cannot be read as a config ('),
+    ('a.py', b"_base_ = 'no.py'", 'a.py: cannot be read as a config (FileNotFoundError: '),
+    ('a.txt', b'model = {}', 'a.txt: cannot be read as a config ('),
+    ('a.json', b'[1, 2]', 'a.json: cannot be read as a config ('),
+    ('a.json', b'[' * 10**5, 'a.json: cannot be read as a config (RecursionError: '),
+    ('a.yaml', b'model: !!bool maybe', 'a.yaml: cannot be read as a config (KeyError: '),
+])
+def test_files_that_are_no_configs(tmp_path, capsys, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    args = Namespace(config=str(tmp_path / name), cfg_options={})
+    assert line_of(capsys, lambda: read_config(args)).startswith(f'{tmp_path}/{message}')
+
+
+def test_what_a_config_raises_itself_passes_through(tmp_path):
+    (tmp_path / 'a.py').write_text('model = dict(type=name)')
+    with pytest.raises(NameError):
+        run_tool(lambda: read_config(Namespace(config=str(tmp_path / 'a.py'), cfg_options={})))
