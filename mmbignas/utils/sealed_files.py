@@ -1,0 +1,49 @@
+"""Files of ``torch.save`` with a digest of all that is in them.
+
+The checksums of a ZIP file do not cover its own directory, and ``torch.load`` does not compare them. So a checkpoint is
+sealed: SHA-256 of every byte of the file, written as the file's ZIP comment, which every other reader of such files
+passes over. A file that was saved again by something else has no seal, and loads as one that never had any.
+"""
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+END = b'PK\5\6'  # begins the last record of a ZIP file, 22 bytes, of which the last two are the comment's length
+END_BYTES = 22
+MARK = b'mmbignas sha256:'
+SEAL_BYTES = len(MARK) + 64
+
+
+def sealed(content: bytes) -> list[bytes | memoryview]:
+    """The content of a sealed file, in pieces to be written one after the other.
+
+    Args:
+        content: what ``torch.save`` wrote. What is no ZIP file, or has a comment, stays as it is.
+    """
+    if content[-END_BYTES:-END_BYTES + len(END)] != END or content[-2:] != b'\0\0':
+        return [content]
+    pieces: list[bytes | memoryview] = [memoryview(content)[:-2], SEAL_BYTES.to_bytes(2, 'little') + MARK]
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return [*pieces, digest.hexdigest().encode()]
+
+
+def is_as_written(path: str | Path) -> bool | None:
+    """Whether a file is the one that was sealed, to the last bit; ``None`` for one without a seal."""
+    with open(path, 'rb') as file:
+        length = file.seek(0, 2)
+        if length < END_BYTES + SEAL_BYTES:
+            return None
+        file.seek(-END_BYTES - SEAL_BYTES, 2)
+        tail = file.read()
+        # Either mark will do, so that no single damage makes it a file without a seal.
+        if tail[END_BYTES:-64] != MARK and not tail.startswith(END):
+            return None
+        file.seek(0)
+        digest, left = hashlib.sha256(), length - 64
+        while left and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest().encode() == tail[-64:]
