@@ -148,7 +148,9 @@ def _statistics_method(owner: Any, name: Any) -> str:
     return name
 
 
-def _no_bytes() -> bytes:
+def _no_bytes(*args: Any) -> bytes:
+    if args:
+        raise _refused('bytes(...)', 'none are, as in an empty array')
     return b''
 
 

@@ -116,7 +116,7 @@ def _beside(best: Any, filename: str) -> str | None:
         return None
     folder = filename.rpartition('/')[0]
     path = f'{folder}/{name}' if folder else name
-    return path if path == best or '://' not in filename and Path(path).is_file() else None
+    return path if (path == best if '://' in filename else Path(path).is_file()) else None
 
 
 def _hash(text: str) -> bytes:

@@ -13,6 +13,7 @@ END = b'PK\5\6'  # begins the last record of a ZIP file, 22 bytes, of which the 
 END_BYTES = 22
 MARK = b'mmbignas sha256:'
 SEAL_BYTES = len(MARK) + 64
+LENGTH = SEAL_BYTES.to_bytes(2, 'little')
 
 
 def sealed(content: bytes) -> list[bytes | memoryview]:
@@ -23,7 +24,7 @@ def sealed(content: bytes) -> list[bytes | memoryview]:
     """
     if content[-END_BYTES:-END_BYTES + len(END)] != END or content[-2:] != b'\0\0':
         return [content]
-    pieces: list[bytes | memoryview] = [memoryview(content)[:-2], SEAL_BYTES.to_bytes(2, 'little') + MARK]
+    pieces: list[bytes | memoryview] = [memoryview(content)[:-2], LENGTH + MARK]
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
@@ -34,16 +35,17 @@ def is_as_written(path: str | Path) -> bool | None:
     """Whether a file is the one that was sealed, to the last bit; ``None`` for one without a seal."""
     with open(path, 'rb') as file:
         length = file.seek(0, 2)
-        if length < END_BYTES + SEAL_BYTES:
-            return None
-        file.seek(-END_BYTES - SEAL_BYTES, 2)
+        file.seek(max(0, length - END_BYTES - SEAL_BYTES))
         tail = file.read()
-        # Either mark will do, so that no single damage makes it a file without a seal.
-        if tail[END_BYTES:-64] != MARK and not tail.startswith(END):
+        end = tail.rfind(END)
+        # Any of these marks will do, so that no single damage makes it a file without a seal.
+        in_place = end >= 0 and (len(tail) - end == END_BYTES + SEAL_BYTES
+                                 or tail[end + END_BYTES - 2:end + END_BYTES] == LENGTH)
+        if MARK not in tail and not in_place:
             return None
         file.seek(0)
         digest, left = hashlib.sha256(), length - 64
-        while left and (block := file.read(min(left, 1 << 20))):
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
             digest.update(block)
             left -= len(block)
     return digest.hexdigest().encode() == tail[-64:]

@@ -260,7 +260,8 @@ def test_a_missing_note(saved, note):
     (saved / 'last_checkpoint').unlink()
     if note is not None:
         (saved / 'last_checkpoint').write_text(note)
-    (saved / '.epoch_3.pth.77.partial').write_bytes(b'PK')
+    (saved / '.epoch_3.pth.x7.partial').mkdir()
+    (saved / '.epoch_3.pth.x7.partial' / '.mmbignas.lock').write_text('')
     (saved / 'best_min_epoch_9.pth').write_bytes(b'PK')
     assert resumed(saved) == 8
     assert not list(saved.glob('.*.partial'))

@@ -71,8 +71,9 @@ def _differences(runner: Any, checkpoint: Mapping[str, Any]) -> Iterator[tuple[s
     if own is None or not isinstance(groups, list):
         return
     for index, (there, here) in enumerate(zip(groups, own.param_groups)):
-        for name in {*here} & {*there} - {'params'}:
-            if f'initial_{name}' not in here:  # else a schedule changes it, and this is how it began
+        for name in here:
+            # What a schedule changes began as another entry, which says so.
+            if name in there and name != 'params' and f'initial_{name}' not in here:
                 yield f'optimizer.param_groups[{index}].{name.removeprefix("initial_")}', there[name], here[name]
 
 
