@@ -40,7 +40,7 @@ def allow_mmengine_checkpoints() -> None:
     MMEngine of the OneDL forks allows every ``getattr``, and loads what is refused once more without the check, so that
     a checkpoint made to do harm does it. Here it loads with ``torch.load``, as MMEngine does.
     """
-    if tuple(int(number) for number in torch.__version__.split('.')[:2]) < (2, 6):
+    if not loads_weights_only():
         return
     safe: list[Any] = [(_Buffer, f'{HistoryBuffer.__module__}.{HistoryBuffer.__qualname__}'), (_Array, 'numpy.ndarray'),
                        (_Dtype, 'numpy.dtype'), (_statistics_method, 'builtins.getattr'),
@@ -50,6 +50,11 @@ def allow_mmengine_checkpoints() -> None:
     torch.serialization.add_safe_globals(safe)
     if hasattr(checkpoint, FORKS_LOADER):
         setattr(checkpoint, FORKS_LOADER, torch.load)
+
+
+def loads_weights_only() -> bool:
+    """Whether torch loads weights only where nothing else was said."""
+    return tuple(int(number) for number in torch.__version__.split('.')[:2]) >= (2, 6)
 
 
 class _Dtype:

@@ -1,22 +1,25 @@
 """Checkpoints are loaded whole or not at all, and what is in them stays data.
 
-torch's weights-only loading runs nothing of a file. But MMEngine does later on, with what it has loaded: it runs the
-text of ``meta['config']`` as a config when a training is resumed, and that of ``cfg`` where an inferencer is given
-weights alone; and it deletes the file or folder that the message hub calls the best checkpoint so far.
+torch's weights-only loading runs nothing of a file. But MMEngine loads what it downloads without it. And it acts later
+on what it has loaded: it runs the text of ``meta['config']`` as a config when a training is resumed, and that of
+``cfg`` where an inferencer is given weights alone; and it deletes the file or folder that the message hub calls the
+best checkpoint so far.
 """
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, checkpoint
 
 from mmbignas.errors import ConfigError
+from mmbignas.utils.safe_globals import loads_weights_only
 from mmbignas.utils.sealed_files import is_as_written
 
 BEST, KEPT = 'best_ckpt', 'keep_ckpt_ids'  # what CheckpointHook keeps in the message hub
@@ -27,7 +30,8 @@ def load_as_data() -> None:
     """Let MMEngine load every checkpoint of this process as this file says; a second call does nothing.
 
     All of MMEngine's ways to a checkpoint end in ``CheckpointLoader``, and all that run a config's text in
-    ``Config.fromstring``; these two are replaced.
+    ``Config.fromstring``; these two are replaced. From a network it loads by ``load_url``, which becomes weights-only
+    where torch's loading is (2.6 and later).
     """
     load, parse = CheckpointLoader.load_checkpoint, Config.fromstring
     if getattr(parse, 'refuses_checkpoints', False):
@@ -51,6 +55,8 @@ def load_as_data() -> None:
         return parse(cfg_str, file_format)
 
     fromstring.refuses_checkpoints = True  # type: ignore[attr-defined]
+    if loads_weights_only():
+        checkpoint.load_url = partial(checkpoint.load_url, weights_only=True)
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
     Config.fromstring = staticmethod(fromstring)

@@ -7,7 +7,11 @@ passes over. A file that was saved again by something else has no seal, and load
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
+from typing import Any
+
+import torch
 
 END = b'PK\5\6'  # begins the last record of a ZIP file, 22 bytes, of which the last two are the comment's length
 END_BYTES = 22
@@ -29,6 +33,19 @@ def sealed(content: bytes) -> list[bytes | memoryview]:
     for piece in pieces:
         digest.update(piece)
     return [*pieces, digest.hexdigest().encode()]
+
+
+def save_sealed(content: Any, path: str | Path) -> None:
+    """Write a file as ``torch.save`` does, with a seal.
+
+    Args:
+        content: what to write.
+        path: the file.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with open(path, 'wb') as file:
+        file.writelines(sealed(buffer.getvalue()))
 
 
 def is_as_written(path: str | Path) -> bool | None:

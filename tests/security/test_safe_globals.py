@@ -195,6 +195,20 @@ def test_mmengine_does_not_run_what_is_in_a_checkpoint(tmp_path, map_location):
     assert not harm.exists()
 
 
+def test_nor_what_was_downloaded(tmp_path, monkeypatch):
+    """MMEngine loads files from a network with weights-only loading off; this one has been downloaded before."""
+    harm = tmp_path / 'harm'
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path))
+    (tmp_path / 'checkpoints').mkdir()
+    torch.save(dict(state_dict={}, meta=Call(open, str(harm), 'w')), tmp_path / 'checkpoints' / 'x.pth')
+    with pytest.raises(ConfigError, match=r'x.pth: cannot be read as a checkpoint \(UnpicklingError: Unsupported glob'):
+        CheckpointLoader.load_checkpoint('https://host.invalid/x.pth', 'cpu', logger='silent')
+    assert not harm.exists()
+    torch.save(dict(state_dict=dict(x=torch.ones(2))), tmp_path / 'checkpoints' / 'y.pth')
+    found = CheckpointLoader.load_checkpoint('https://host.invalid/y.pth', 'cpu', logger='silent')
+    assert found['state_dict']['x'].tolist() == [1, 1]
+
+
 def test_mmengine_loads_its_message_hub(tmp_path, message_hub):
     torch.save(dict(state_dict={}, message_hub=message_hub), tmp_path / 'x.pth')
     found = CheckpointLoader.load_checkpoint(str(tmp_path / 'x.pth'), 'cpu', logger='silent')

@@ -50,7 +50,7 @@ def test_an_inferencer_runs_no_config_of_a_checkpoint(tmp_path, harm, place):
     content = dict(state_dict={}, meta={}, message_hub=dict(runtime_info={}))
     (content['meta'] if place == 'meta' else content['message_hub']['runtime_info'])['cfg'] = text
     torch.save(content, tmp_path / 'x.pth')
-    with pytest.raises(ConfigError, match='a config that came in a checkpoint is a program .* give the config as a file'):
+    with pytest.raises(ConfigError, match='a config that came in a checkpoint .* give the config as a file'):
         DetInferencer(weights=str(tmp_path / 'x.pth'), device='cpu')
     assert not harm.exists()
 

@@ -12,6 +12,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmbignas.distill import DistillHook
 from mmbignas.errors import ConfigError
 from mmbignas.train import RegularizeLargestHook, ResumeHook, StopHook
+from mmbignas.utils.sealed_files import is_as_written
 from tests.processes import call, free_port
 from tests.toy import ToyDataset, ToyModel, build_runner, calibration
 from tests.train.test_standard_hooks import assert_same
@@ -99,6 +100,7 @@ def assert_as_uninterrupted(folder, whole, start, killed, name):
     resumed = seen(folder)[-len(seen(whole, start)):]
     assert resumed == seen(whole, start)
     ours, theirs = (torch.load(own / name, weights_only=False) for own in (folder, whole))
+    assert is_as_written(folder / name)
     for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
         assert_same(ours[key], theirs[key], key)
     assert (ours['meta']['iter'], ours['meta']['epoch']) == (theirs['meta']['iter'], theirs['meta']['epoch'])

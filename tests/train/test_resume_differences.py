@@ -92,7 +92,8 @@ def test_other_schedules_and_optimizers(tmp_path, trained):
         tmp_path, trained, param_scheduler=[SCHEDULES[0], dict(SCHEDULES[1], milestones=[3, 4], gamma=.1)],
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=.2, momentum=.9, weight_decay=1e-4)))
     for part in ('param_scheduler[1].milestones is [1, 2] there, which holds, and [3, 4] here; ',
-                 'param_scheduler[1].gamma is 0.5 there, which holds, and 0.1 here; ', 'optimizer.param_groups[0].lr is 0.1 there, which holds, and 0.2 here',
+                 'param_scheduler[1].gamma is 0.5 there, which holds, and 0.1 here; ',
+                 'optimizer.param_groups[0].lr is 0.1 there, which holds, and 0.2 here',
                  'optimizer.param_groups[0].weight_decay is 0 there, which holds, and 0.0001 here'):
         assert part in text
     assert '\n' not in text
@@ -140,7 +141,7 @@ def test_one_training_in_a_folder(tmp_path, resume):
     kill = living(tmp_path)
     try:
         before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob('*.pth')}
-        message = f'work_dir: another training runs in {re.escape(str(tmp_path))}; wait until it has ended, or give anot'
+        message = f'work_dir: another training runs in {re.escape(str(tmp_path))}; wait until it has ended'
         with pytest.raises(ConfigError, match=message):
             run(tmp_path, resume=resume, **EPOCHS)
         assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob('*.pth')} == before
