@@ -20,7 +20,7 @@ from mmengine.runner import CheckpointLoader, checkpoint
 
 from mmbignas.errors import ConfigError
 from mmbignas.utils.safe_globals import loads_weights_only
-from mmbignas.utils.sealed_files import is_as_written
+from mmbignas.utils.sealed_files import DAMAGED, is_as_written
 
 BEST, KEPT = 'best_ckpt', 'keep_ckpt_ids'  # what CheckpointHook keeps in the message hub
 _texts: set[bytes] = set()  # hashes of the configs that came in checkpoints
@@ -77,8 +77,7 @@ def load_from_local(filename: str, map_location: Any) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f'{path} can not be found.')
     if is_as_written(path) is False:
-        raise ConfigError(f'{filename}: is damaged, its SHA-256 is not the one that was written with it; take another '
-                          'checkpoint')
+        raise ConfigError(f'{filename}: is truncated or damaged ({DAMAGED}); give another checkpoint')
     return torch.load(path, map_location=map_location)
 
 

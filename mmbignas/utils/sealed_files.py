@@ -16,6 +16,7 @@ import torch
 END = b'PK\5\6'  # begins the last record of a ZIP file, 22 bytes, of which the last two are the comment's length
 END_BYTES = 22
 MARK = b'mmbignas sha256:'
+DAMAGED = 'its SHA-256 is not the one that was written with it'
 SEAL_BYTES = len(MARK) + 64
 LENGTH = SEAL_BYTES.to_bytes(2, 'little')
 

@@ -254,6 +254,7 @@ def test_a_damaged_checkpoint(saved, how):
     assert resumed(saved) == (8 if how == 'whole' else 4)
     log = log_of(saved)
     assert (f'resuming from {saved}/epoch_1.pth in place of what cannot be read: {last}' in log) == (how != 'whole')
+    assert ('its SHA-256 is not the one that was written' in log) == (how == 'one bit')
 
 
 @pytest.mark.parametrize('note', [None, ''])

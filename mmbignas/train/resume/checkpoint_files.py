@@ -12,7 +12,7 @@ from mmengine.runner import CheckpointLoader
 from mmbignas.errors import ConfigError
 from mmbignas.utils.files import replacing
 from mmbignas.utils.partial_folders import remove_left_over
-from mmbignas.utils.sealed_files import is_as_written, sealed
+from mmbignas.utils.sealed_files import DAMAGED, is_as_written, sealed
 
 BACKEND = 'mmbignas.whole_files'
 LAST = 'last_checkpoint'
@@ -91,13 +91,15 @@ def what_is_broken(path: str | Path) -> str | None:
     if not Path(path).is_file():
         return 'does not exist'
     try:
-        if is_as_written(path) is None:
+        as_written = is_as_written(path)
+        if as_written is False:
+            return f'is truncated or damaged ({DAMAGED})'
+        if as_written is None:
             with zipfile.ZipFile(path) as file:
                 damaged = file.testzip()
             if damaged is not None:
                 return f'is damaged ({damaged})'
         CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
     except Exception as error:  # of a dozen kinds, depending on which bytes are wrong
-        reason = ' '.join(str(error).split()).removeprefix(f'{path}: ')
-        return f'is truncated or damaged ({reason or type(error).__name__})'
+        return f'is truncated or damaged ({" ".join(str(error).split()) or type(error).__name__})'
     return None
