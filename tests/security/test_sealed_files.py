@@ -106,6 +106,23 @@ def test_without_a_digest_a_resume_compares_the_checksums(tmp_path, place):
     assert 'damaged' in what_is_broken(tmp_path / 'x.pth')
 
 
+def test_no_damage_ends_a_resume_without_a_word(tmp_path):
+    """Without a digest too, where zipfile and torch raise a dozen kinds of errors, most of them in what is between."""
+    buffer, rng = io.BytesIO(), random.Random(0)
+    torch.save(dict(state_dict=STATE), buffer)
+    whole, path = buffer.getvalue(), tmp_path / 'x.pth'
+    places = [rng.randrange(len(whole)) for _ in range(100)]
+    places += [rng.randrange(whole.find(b'PK\1\2'), len(whole)) for _ in range(300)]
+    found = []
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        found.append(what_is_broken(path))
+    assert len({problem for problem in found if problem}) > 10
+    assert all(problem is None or '\n' not in problem for problem in found)
+
+
 def test_pieces_are_no_copies():
     """A checkpoint may have as many bytes as the memory is large."""
     buffer = io.BytesIO()

@@ -10,6 +10,7 @@ from mmbignas.errors import ConfigError
 from mmbignas.train import ResumeHook, StopHook
 from mmbignas.train.resume.resume_hook import LOCK
 from mmbignas.utils.locks import take
+from tests.distributed import run_processes
 from tests.toy import build_runner
 
 SCHEDULES = [dict(type='LinearLR', start_factor=.1, by_epoch=False, begin=0, end=4),
@@ -151,6 +152,24 @@ def test_one_training_in_a_folder(tmp_path, resume):
     lock = take(tmp_path / LOCK)  # given up at the end
     assert lock is not None
     lock.close()
+
+
+def decide(rank):
+    """What each process is told, where the first one finds this, or fails."""
+    def fail():
+        raise ConfigError('another training')
+
+    found = [ResumeHook()._decided_by_first(lambda: rank)]
+    try:
+        ResumeHook()._decided_by_first(fail)
+    except ConfigError as error:
+        found.append(str(error))
+    return found
+
+
+def test_all_processes_do_as_the_first():
+    """It alone takes the lock and looks for a checkpoint, and none waits for it in vain."""
+    assert run_processes(decide) == [[0, 'another training']] * 2
 
 
 def test_a_test_needs_no_lock(tmp_path):
