@@ -72,8 +72,8 @@ class SampleFlops:
     def run(self, model: nn.Module, out: str | Path, log: Callable[[str], Any] = print) -> CostSample:
         """Draw, and write ``subnets.jsonl``, ``summary.json``, ``macs.png`` and ``macs_params.png``.
 
-        While it draws, the lines are in ``subnets.jsonl.partial``. The files get their names together, when all of
-        them are complete.
+        While it draws, the lines are in a hidden folder, ``.subnets.jsonl.*.partial``. The files get their names
+        together, when all of them are complete.
 
         Args:
             model: a supernet, also on the meta device.

@@ -14,7 +14,6 @@ from mmengine.device import get_device
 from torch import Tensor, nn
 
 from mmbignas.cost import Cost, CostModel
-from mmbignas.cost.forward_inputs import forward_inputs
 from mmbignas.data import is_one_size, read_image_sizes
 from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.data.check_data import check_classes
@@ -40,9 +39,11 @@ from mmbignas.supernet import (
 )
 from mmbignas.supernet.build import build_model, load_supernet
 from mmbignas.supernet.check_widths import check_widths
+from mmbignas.supernet.forward_inputs import forward_inputs
 from mmbignas.utils.files import check_new_folder, new_folder
 from mmbignas.utils.models import tensors_in
 from mmbignas.utils.rules import must_be
+from mmbignas.utils.sealed_files import save_sealed
 from mmbignas.version import __version__
 
 CONFIG, CHECKPOINT, CERTIFICATE = 'config.py', 'checkpoint.pth', 'certificate.json'
@@ -172,7 +173,7 @@ class SubnetExporter:
         # The config in a checkpoint is in no folder of its own.
         text = header.replace('{{ fileDirname }}', str(folder)) + plain_cfg.pretty_text
         meta = dict(self.checkpoint.meta, cfg=text)
-        torch.save(dict(meta=meta, state_dict=subnet_state_dict(self.model, plain)), aside / CHECKPOINT)
+        save_sealed(dict(meta=meta, state_dict=subnet_state_dict(self.model, plain)), aside / CHECKPOINT)
 
     def _certificate(self, subnet: Subnet, cost: Cost, folder: Path) -> dict[str, Any]:
         source = dict(config=self.cfg.filename, checkpoint=self.checkpoint.path, weights=self.checkpoint.weights)

@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,11 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from mmbignas.errors import ConfigError, DependencyError
+from mmbignas.search.passwords import without_password, without_secrets
 from mmbignas.utils.rules import must_be
 
 JOURNAL_SUFFIXES = ('.journal', '.log')
@@ -37,7 +38,7 @@ def dashboard_address(storage: str | Path) -> str:
     """A file or URL as optuna-dashboard takes it, without a password."""
     text = str(storage)
     if '://' in text:
-        return re.sub(r'(://[^:/@]*):[^@/]*@', r'\1:***@', text)
+        return without_password(text)
     path = Path(text).resolve()
     return str(path) if path.suffix in JOURNAL_SUFFIXES else f'sqlite:///{path}'
 
@@ -59,7 +60,7 @@ def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
         return storage
     text = str(storage)
     if '://' in text:
-        return _open_database(text, text)
+        return _open_database(text, without_password(text))
     path = Path(text).resolve()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +109,12 @@ def _cut_torn_line(path: str) -> None:
 
 def _open_database(url: str, name: str) -> BaseStorage:
     """Open a database; what several processes do at once while its tables are made is tried again."""
+    try:
+        make_url(url.format(SCHEMA_VERSION=''))  # as Optuna does
+    except (ArgumentError, ValueError, LookupError):
+        # Their texts may have parts of a password.
+        raise ConfigError(f'storage: {name} is no URL of a database; give a file, or a URL such as sqlite:///search.db '
+                          'or postgresql://user@host/name, with %40 for @ and %2F for / in a password') from None
     options: dict[str, Any] = dict(pool_pre_ping=True)  # a connection may have ended while a subnet was evaluated
     if url.startswith('sqlite'):
         options['connect_args'] = dict(timeout=SQLITE_WAIT)
@@ -115,14 +122,16 @@ def _open_database(url: str, name: str) -> BaseStorage:
         try:
             return RDBStorage(url, engine_kwargs=options)
         except ImportError as error:
-            raise DependencyError(f'storage: {name} needs a package that cannot be imported ({error})') from error
+            raise DependencyError(f'storage: {name} needs a package that cannot be imported '
+                                  f'({without_secrets(str(error), url)})') from error
         except ArgumentError as error:
-            raise ConfigError(f'storage: {name} is no URL of a database ({error}); give a file, or a URL such as '
-                              'sqlite:///search.db or postgresql://user@host/name') from error
+            raise ConfigError(f'storage: {name} is no URL of a database ({without_secrets(str(error), url)}); give a '
+                              'file, or a URL such as sqlite:///search.db or postgresql://user@host/name') from error
         except (SQLAlchemyError, StorageInternalError, AssertionError) as error:
             # AssertionError: tables whose version another process has not written yet.
             if attempt + 1 == OPEN_ATTEMPTS or isinstance(error, OperationalError) and 'unable to open' in str(error):
-                raise ConfigError(f'storage: {name} cannot be opened ({str(error).splitlines()[0]})') from error
+                reason = without_secrets(str(error).splitlines()[0], url)
+                raise ConfigError(f'storage: {name} cannot be opened ({reason})') from error
         time.sleep(random.uniform(0.05, 0.3))
     raise AssertionError('not reached')
 
