@@ -139,6 +139,7 @@ def test_names_of_files_mean_one_thing():
 
 def test_messages_show_no_value_in_full() -> None:
     """What a user or a file says may be of any length: `shown` shortens it, `must_be` does so by itself."""
+    in_full = re.compile(r'got [^{]*\{[^}]*!r\}')
     found = [f'{path.relative_to(PACKAGE)}:{number}' for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts
-             for number, line in enumerate(path.read_text().splitlines(), 1) if re.search(r'got [^{]*\{[^}]*!r\}', line)]
+             for number, line in enumerate(path.read_text().splitlines(), 1) if in_full.search(line)]
     assert not found

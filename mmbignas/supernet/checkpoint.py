@@ -65,7 +65,8 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
         raise ConfigError(f'checkpoint not found: {path}; give an existing file')
     content = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     state = content.get('state_dict', content) if isinstance(content, Mapping) else None
-    if not state or not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not state or not isinstance(state, Mapping) or not all(
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise ConfigError(f'{path}: holds no weights; give a state dict, alone or as state_dict')
     is_elastic = any(PLAN in own for own in (getattr(state, '_metadata', None) or {}).values())
     if weights is None and 'ema_state_dict' in content:

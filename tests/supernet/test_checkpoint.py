@@ -78,7 +78,8 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     text.write_text('weights')
     with pytest.raises(ConfigError, match='text.pth: cannot be read'):
         read_checkpoint(text)
-    for content in ([torch.zeros(2)], dict(meta=dict(epoch=1)), dict(state_dict={}), dict(state_dict=dict(a=1))):
+    for content in ([torch.zeros(2)], dict(meta=dict(epoch=1)), dict(state_dict={}), dict(state_dict=dict(a=1)),
+                    dict(state_dict={1: torch.zeros(2)})):
         with pytest.raises(ConfigError, match='holds no weights'):
             read_checkpoint(saved(tmp_path / 'y.pth', content))
 
