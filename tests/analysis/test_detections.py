@@ -244,6 +244,7 @@ def test_tool_without_latency(monkeypatch: Any, capsys: Any, tmp_path: Path, fol
 @pytest.mark.parametrize(('options', 'message'), [
     (['--images', 'none.png'], '--images: none.png does not exist'),
     (['--images', 'CONFIG'], 'cannot be read as an image'),
+    (['--images', 'CONFIG.png'], '--images: CONFIG.png cannot be read as an image'),  # an empty file
     (['--out', 'a.jpg'], "the file must be one that ends in .png, got 'a.jpg'"),
     (['--out', 'nowhere/a.png'], 'nowhere/a.png: its folder does not exist'),
     (['--out', 'CONFIG.png'], 'CONFIG.png: exists'),
