@@ -10,10 +10,10 @@ from .version import __version__
 
 check_dependencies()  # before anything below imports torch or an mm* package
 
-from . import data, distill, elastic, evaluation, models, ops, supernet, train
+from . import agreement, data, distill, elastic, evaluation, models, ops, supernet, train
 from .utils.adaptations import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
 
-__all__ = ['ConfigError', 'DependencyError', '__version__', 'data', 'distill', 'elastic', 'evaluation', 'models', 'ops',
-           'supernet', 'train']
+__all__ = ['ConfigError', 'DependencyError', '__version__', 'agreement', 'data', 'distill', 'elastic', 'evaluation',
+           'models', 'ops', 'supernet', 'train']

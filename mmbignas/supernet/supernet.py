@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from mmbignas.errors import ConfigError
-from mmbignas.space import IMAGE_SIZE, ModuleSettings, ModuleSpace, SearchSpace, Subnet
+from mmbignas.space import IMAGE_SIZE, ImageSize, ModuleSettings, ModuleSpace, SearchSpace, Subnet
 from mmbignas.utils.models import training_flags_kept, unwrapped
 
-PROBE_SIZE = 64
+PROBE_SIZE, PROBE_IMAGES = (64, 64), 2
 
 
 @runtime_checkable
@@ -98,12 +98,15 @@ def live_modules(model: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.M
 
 
 @torch.no_grad()
-def probe(supernet: Supernet, subnet: Subnet) -> None:
-    """Let a subnet compute a small image in eval mode, for the forward hooks that the caller has registered.
+def probe(supernet: Supernet, subnet: Subnet, image_size: ImageSize | None = None) -> None:
+    """Let a subnet compute two images in eval mode, for the forward hooks that the caller has registered.
+
+    They are small. Where a model does not take small ones, those of its own size decide.
 
     Args:
         supernet: the model; its current subnet and training flags are put back, also after an exception.
         subnet: the subnet to apply.
+        image_size: height and width in pixels of the images that the model is for, if they are known.
     """
     model = supernet.model
     before = supernet.current
@@ -111,9 +114,19 @@ def probe(supernet: Supernet, subnet: Subnet) -> None:
         try:
             model.eval()
             supernet.apply(subnet)
-            model(next(model.parameters()).new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE), mode='tensor')
+            try:
+                _compute(model, PROBE_SIZE)
+            except (RuntimeError, ValueError):
+                if image_size is None:
+                    raise
+                _compute(model, image_size)
         finally:
             supernet.apply(before)
+
+
+def _compute(model: nn.Module, image_size: ImageSize) -> None:
+    # Two: of one image, a normalisation may be left with a single value.
+    model(next(model.parameters()).new_zeros(PROBE_IMAGES, image_channels(model), *image_size), mode='tensor')
 
 
 def image_channels(model: nn.Module) -> int:

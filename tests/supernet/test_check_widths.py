@@ -2,7 +2,6 @@
 import pytest
 
 from mmbignas import ConfigError
-from mmbignas.data.check_data import check_num_classes
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.check_widths import check_widths
 from tests.small_classifiers import big_regnet, classifier, cls_head, regnet_classifier, width_up_to
@@ -39,13 +38,3 @@ def test_a_layer_that_is_wider_than_what_it_is_given_is_refused():
         check_widths(Supernet(build(classifier(big_regnet(), cls_head(width_up_to(640))))))
     with pytest.raises(ConfigError, match=r'model: in_channels of neck.lateral_convs.2.conv must be 40, .*, got 48$'):
         check_widths(supernet(big_fpn(in_channels=[32, 32, 48])))
-
-
-def test_classes_that_do_not_match_the_head():
-    model, data = build(regnet_classifier()), type('Data', (), dict(metainfo=dict(classes=tuple('abcdefg'))))()
-    with pytest.raises(ConfigError, match='model.head.num_classes must be 7, the number of classes of data .*, got 5$'):
-        check_num_classes(model, data, 'data')
-    data.metainfo = dict(classes=tuple('abcde'))
-    check_num_classes(model, data, 'data')
-    check_num_classes(model, object(), 'data')
-    check_num_classes(build(retinanet()), data, 'data')
