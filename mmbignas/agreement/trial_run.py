@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -43,8 +44,8 @@ def train_trial(runner: Any) -> None:
     statistics, random states and what transforms of the pipeline remember.
 
     Args:
-        runner: the runner, about to train. Models with a ``train_step`` of their own, and data that can only be
-            iterated over, are passed over.
+        runner: the runner, about to train. Models with a ``train_step`` of their own or several optimizers, and data
+            that can only be iterated over, are passed over.
 
     Raises:
         TrialFailure: when an image cannot be loaded, or the losses cannot be computed.
@@ -52,6 +53,7 @@ def train_trial(runner: Any) -> None:
     loop, original = runner.train_loop, unwrapped(runner.model)
     dataset = loop.dataloader.dataset
     steps = hasattr(loop, 'supernet') or getattr(type(original), 'train_step', None) is BaseModel.train_step
+    steps = steps and not isinstance(runner.optim_wrapper, OptimWrapperDict)
     if isinstance(dataset, IterableDataset) or loop.dataloader.batch_sampler is None or not steps:
         return
     smallest = smallest_batch(loop.dataloader, getattr(loop, 'max_iters', float('inf')))
@@ -181,7 +183,7 @@ def _attempt(step: Callable[[], Any], key: str, advice: Callable[[], str | None]
     """
     try:
         step()
-    except AttributeError:
+    except (AttributeError, NotImplementedError):
         return False
     except Exception as error:  # what models and metrics raise
         reason = None
