@@ -59,7 +59,10 @@ def config_classes(leaf: Mapping[str, Any]) -> list[str] | None:
         list: the names; ``None`` where the config gives none, or names a file that is not here.
     """
     classes = leaf.get('classes') or (leaf.get('metainfo') or {}).get('classes')
-    kind: Any = DATASETS.get(leaf['type']) if isinstance(leaf.get('type'), str) else leaf.get('type')
+    kind: Any = leaf.get('type')
+    if isinstance(classes, str) and isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
     if isinstance(classes, str) and hasattr(kind, '_load_metainfo'):
         classes = kind._load_metainfo(dict(classes=classes)).get('classes')
     return [str(name) for name in classes] if isinstance(classes, (list, tuple)) else None

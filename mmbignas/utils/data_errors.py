@@ -64,10 +64,12 @@ def _explanation(dataset: Any, error: Exception) -> str:
     kind, path, metainfo = type(dataset).__name__, dataset.ann_file, getattr(dataset, 'metainfo', {})
     prefix = getattr(dataset, 'data_prefix', None)
     place = path or (next(iter(prefix.values()), '') if isinstance(prefix, Mapping) else prefix)
-    if getattr(dataset, 'data_list', None) == [] and isinstance(error, ValueError):
+    if any(frame.name == '_serialize_data' for frame in traceback.extract_tb(error.__traceback__)):
+        # MMEngine joins the annotations of all images, of which there are none.
         found = read_categories(path) if path else None
         names = f'; its categories are {shown(tuple(found.values()))}' if found else ''
-        hint = f'; metainfo has CLASSES, which must be classes: {shown(metainfo["CLASSES"])}' * ('CLASSES' in metainfo)
+        wrong = metainfo.get('CLASSES')
+        hint = f'; metainfo has CLASSES, which must be classes: {shown(wrong)}' if wrong else ''
         return (f'{place}: no image is left for {kind} by its filter_cfg and metainfo.classes, '
                 f'{shown(metainfo.get("classes"))}{names}{hint}')
     if isinstance(error, KeyError):
