@@ -7,6 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset
 
 from mmbignas.data.leaves import built_leaves, source_of
+from mmbignas.errors import ConfigError
 from mmbignas.utils.rules import must_be
 
 ENDLESS = ('Infinite', 'MultiSource')  # in the names of samplers that never come to an end
@@ -29,6 +30,16 @@ def batch_lines(dataloader: DataLoader, key: str) -> Iterator[str]:
         own = getattr(dataloader.batch_sampler, 'batch_size', dataloader.batch_size)
         yield str(must_be(f'{key}.batch_size', f'at most {_share(dataloader)}, the number of images for each process, '
                           f'with drop_last=True', own))
+
+
+def check_batches(dataloader: DataLoader, key: str) -> None:
+    """Make sure that a dataloader yields batches; arguments as for :func:`batch_lines`.
+
+    Raises:
+        ConfigError: when it does not.
+    """
+    for line in batch_lines(dataloader, key):
+        raise ConfigError(line)
 
 
 def smallest_batch(dataloader: DataLoader, max_iters: float = float('inf')) -> int:

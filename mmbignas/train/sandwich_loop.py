@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmbignas.agreement import agreement_of
+from mmbignas.agreement.batches import check_batches
 from mmbignas.data import read_size_list
 from mmbignas.data.check_data import check_dataset_files
 from mmbignas.data.pipeline_size import pipeline_size
@@ -110,6 +111,7 @@ class SandwichLoop(BaseLoop):
         if runner.cfg.get('val_cfg') is not None:
             check_dataset_files(runner.cfg.val_dataloader.get('dataset'), 'val_dataloader.dataset')
         super().__init__(runner, self._repeatable(runner, dataloader), *args, **kwargs)
+        check_batches(self.dataloader, 'train_dataloader')  # before a schedule asks how long an epoch is
         agreement_of(runner)
         if isinstance(self, EpochBasedTrainLoop):
             check_same_length(self.dataloader)

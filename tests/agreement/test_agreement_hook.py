@@ -30,14 +30,27 @@ def runner_of(folder: Any, train: str = 'abcde', val: str = 'abcde', training: A
 
 
 def test_all_at_once(tmp_path):
-    """The head, the validation's classes, and a training without a batch."""
+    """The head, the validation's classes, and a validation without a batch."""
     model = ToyModel()
     model.head.num_classes = 5
-    runner = runner_of(tmp_path, 'abcd', 'abdc', model=model, val_cfg={}, training=dict(batch_size=64, drop_last=True))
+    runner = runner_of(tmp_path, 'abcd', 'abdc', model=model, val_cfg={})
+    runner._val_dataloader.update(batch_size=64, drop_last=True)
     with pytest.raises(ConfigError) as error:
         runner.train()
     assert [line.partition(' ')[0] for line in str(error.value).split('\n')] == [
-        'model.head.num_classes', 'val_dataloader.dataset:', 'train_dataloader.batch_size']
+        'model.head.num_classes', 'val_dataloader.dataset:', 'val_dataloader.batch_size']
+
+
+def test_a_training_without_a_batch(tmp_path):
+    """MMEngine's loop would end at once, with an untrained checkpoint."""
+    for drop_last, fits in ((False, True), (True, False)):
+        runner = runner_of(tmp_path, training=dict(batch_size=64, drop_last=drop_last), param_scheduler=dict(
+            type='LinearLR', start_factor=.1, by_epoch=True, convert_to_iter_based=True, end=1))
+        if fits:
+            runner.train()
+        else:
+            with pytest.raises(ConfigError, match='^train_dataloader.batch_size must be at most 12, .* got 64$'):
+                runner.train()
 
 
 @pytest.mark.parametrize('train_cfg', [{}, dict(type='mmbignas.SandwichIterTrainLoop', max_iters=2),

@@ -105,8 +105,8 @@ def test_heads_of_a_cascade():
 
 def test_what_means_no_list_of_names():
     found = lines(model(), plain('cell'))
-    assert found == [f"{TRAIN}.metainfo.classes must be a list or tuple of names, such as ('cell', ), or a file with one "
-                     "a line, got 'cell'"]
+    assert found == [f"{TRAIN}.metainfo.classes must be a list or tuple of names, such as ('cell', ), or a file with "
+                     "one a line, got 'cell'"]
     assert lines(model(), plain(None, CLASSES=('a', 'b'))) == [
         f"{TRAIN}.metainfo must have classes, not CLASSES, which are not read: ('a', 'b')"]
 
@@ -125,8 +125,8 @@ def test_classes_of_a_checkpoint():
     assert list(checkpoint_lines(['a', 'b', 'c'], 'x.pth', datasets)) == []
     assert list(checkpoint_lines(None, 'x.pth', datasets)) == []
     found = list(checkpoint_lines(['b', 'a', 'c'], 'x.pth', datasets))
-    assert found[1].startswith("test_dataloader.dataset.datasets[1]: classes must be those of x.pth, has another order: "
-                               "label 0 is 'a' instead of 'b'")
+    assert found[1].startswith("test_dataloader.dataset.datasets[1]: classes must be those of x.pth, has another "
+                               "order: label 0 is 'a' instead of 'b'")
 
 
 def test_many_names_are_shortened():

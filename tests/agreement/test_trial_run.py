@@ -146,9 +146,10 @@ def test_more_best_classes_than_there_are(tmp_path):
         runner = build_runner(tmp_path, Predictions(), metric=accuracy(topk=topk), val_cfg=dict())
         loop = runner.val_loop
         if fits:
-            assert evaluation_trial(runner, loop.dataloader, loop.evaluator, 'val') == ['accuracy/top1', 'accuracy/top5']
+            names = evaluation_trial(runner, loop.dataloader, loop.evaluator, 'val')
+            assert names == ['accuracy/top1', 'accuracy/top5']
         else:
-            with pytest.raises(TrialFailure, match=r'^val_evaluator: does not take the first images, .*Top-6 accuracy is unavailable'):
+            with pytest.raises(TrialFailure, match='^val_evaluator: does not take the first images, .*Top-6 accuracy'):
                 evaluation_trial(runner, loop.dataloader, loop.evaluator, 'val')
 
 

@@ -278,8 +278,8 @@ def test_scores_of_a_softmax_are_refused(loss, field):
         if sigmoid:
             check_scores(model, jobs.values(), field)
             continue
-        with pytest.raises(ConfigError, match=r'^DistillHook.jobs.cls.loss must be a loss for scores of a softmax, which '
-                           rf"those of bbox_head are \({field}='bbox_head.retina_cls'.*, got '{loss}'$"):
+        with pytest.raises(ConfigError, match='^DistillHook.jobs.cls.loss must be a loss for scores of a softmax, '
+                           rf"which those of bbox_head are \({field}='bbox_head.retina_cls'.*, got '{loss}'$"):
             check_scores(model, jobs.values(), field)
     others = parse_jobs(dict(cls=dict(mimic_name=names[:1], loss=dict(type='mmbignas.FeatureMSELoss'))), 'x', [])
     check_scores(model, others.values(), field)

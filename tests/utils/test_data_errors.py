@@ -27,7 +27,7 @@ def test_fields_that_are_missing(tmp_path, wrap):
     content = json.loads((tmp_path / 'a.json').read_text())
     del content['images'][2]['height']
     (tmp_path / 'a.json').write_text(json.dumps(content))
-    assert message_of(wrap(cfg)) == f"{tmp_path}/a.json: an image or annotation has no 'height', which CocoDataset needs"
+    assert message_of(wrap(cfg)).endswith("a.json: an image or annotation has no 'height', which CocoDataset needs")
 
 
 def test_no_image_with_one_of_the_classes(tmp_path):
