@@ -9,9 +9,11 @@ from torch import nn
 
 from mmbignas.errors import ConfigError
 from mmbignas.space import IMAGE_SIZE, ImageSize, ModuleSettings, ModuleSpace, SearchSpace, Subnet
+from mmbignas.supernet.forward_inputs import forward_inputs
 from mmbignas.utils.models import training_flags_kept, unwrapped
 
 PROBE_SIZE, PROBE_IMAGES = (64, 64), 2
+PROBE_PROPOSALS = 4
 
 
 @runtime_checkable
@@ -126,7 +128,9 @@ def probe(supernet: Supernet, subnet: Subnet, image_size: ImageSize | None = Non
 
 def _compute(model: nn.Module, image_size: ImageSize) -> None:
     # Two: of one image, a normalisation may be left with a single value.
-    model(next(model.parameters()).new_zeros(PROBE_IMAGES, image_channels(model), *image_size), mode='tensor')
+    images = next(model.parameters()).new_zeros(PROBE_IMAGES, image_channels(model), *image_size)
+    with forward_inputs(model, images, PROBE_PROPOSALS) as inputs:
+        model(images, **inputs)
 
 
 def image_channels(model: nn.Module) -> int:
