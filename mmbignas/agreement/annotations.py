@@ -131,10 +131,9 @@ def _metric_files(evaluator: Evaluator, key: str) -> Iterator[tuple[int, str, An
 
 
 def image_lines(dataset: Any, key: str) -> Iterator[str]:
-    """The image files of a data set that are not there or empty, those of a back end other than the local one apart."""
+    """The image files of a data set that are not there or empty, as far as they are read from the local disk."""
     for place, leaf in built_leaves(dataset, key):
-        backend = (getattr(leaf, 'backend_args', None) or {}).get('backend', 'local')
-        if not hasattr(leaf, 'get_data_info') or backend != 'local':
+        if not hasattr(leaf, 'get_data_info') or not _reads_local_files(leaf):
             continue
         count = len(leaf)
         paths = (leaf.get_data_info(index).get('img_path')
@@ -143,6 +142,14 @@ def image_lines(dataset: Any, key: str) -> Iterator[str]:
         if bad:
             more = f' and {len(bad) - LISTED_FILES} more' * (len(bad) > LISTED_FILES)
             yield f'{place}: images must be files that are not empty, got {", ".join(bad[:LISTED_FILES])}{more}'
+
+
+def _reads_local_files(leaf: Any) -> bool:
+    """Whether images are loaded by their path alone, and have to be there."""
+    transforms = getattr(getattr(leaf, 'pipeline', None), 'transforms', ())
+    loaders = [own for own in transforms if type(own).__name__ == 'LoadImageFromFile']
+    return bool(loaders) and not any(
+        getattr(own, name, None) for own in loaders for name in ('backend_args', 'file_client_args', 'ignore_empty'))
 
 
 def _has_content(path: str) -> bool:

@@ -11,6 +11,7 @@ from mmbignas.utils.rules import must_be, shown
 
 # What heads with the classes of the data are called in models of MMDetection and MMPretrain; an RPN has others.
 HEADS = ('head', 'bbox_head', 'mask_head', 'query_head')
+ABOVE = ('roi_head', 'detector', 'student', 'teacher', 'module')  # what they may stand in
 NAMED = 5  # names in a message
 
 
@@ -74,9 +75,9 @@ def heads_of(model: nn.Module) -> dict[str, int]:
     """Path -> ``num_classes`` of the heads that have as many as the data: also several, in a list or below another."""
     heads = {}
     for path, module in model.named_modules():
-        name = next((part for part in reversed(path.split('.')) if not part.isdigit()), '')
+        *above, name = [part for part in path.split('.') if not part.isdigit()] or ['']
         count = getattr(module, 'num_classes', None)
-        if name in HEADS and isinstance(count, int) and count > 0:
+        if name in HEADS and {*above} <= {*ABOVE} and isinstance(count, int) and count > 0:
             heads[path] = count
     return heads
 

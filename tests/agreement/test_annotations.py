@@ -112,7 +112,9 @@ def test_images_that_are_missing_or_empty(tmp_path):
     expected = ', '.join(str(tmp_path / f'{number}.png') for number in (1, 2, 3))
     assert list(image_lines(dataset, KEY)) == [
         f'{KEY}: images must be files that are not empty, got {expected} and 1 more']
-    dataset.backend_args = dict(backend='petrel')
+    dataset.pipeline.transforms[0].backend_args = dict(backend='petrel')
+    assert list(image_lines(dataset, KEY)) == []
+    dataset.pipeline.transforms.pop(0)  # so they come from elsewhere
     assert list(image_lines(dataset, KEY)) == []
 
 

@@ -59,7 +59,8 @@ def test_validation_of_other_classes(other, text):
 
 @pytest.mark.parametrize('classes', [('a', 'b', 'c'), ['a', 'b', 'c'], None])
 def test_the_same_classes_or_none_pass(classes):
-    assert lines(model(bbox_head=3, rpn_head=1, backbone=1000), plain(), plain(classes)) == []
+    own = model(detector__bbox_head=3, rpn_head=1, backbone=1000, reid__head=380)
+    assert lines(own, plain(), plain(classes)) == []
 
 
 WRAPPERS = {
