@@ -1,7 +1,7 @@
 """Data, model and metrics are compared and tried out before anything slow."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.evaluator import Evaluator
@@ -134,18 +134,13 @@ def _comparison(runner: Any, every: Mapping[str, Any], new: Mapping[str, Any]) -
 def _trial(runner: Any, stage: str, loop: Any) -> Iterator[str]:
     """Why a stage cannot take its first images, in at most one line."""
     scorer: Any = getattr(loop, 'scorer', None)
-    trial: Callable[[], Any]
-    if stage == 'train':
-        trial = lambda: train_trial(runner)  # noqa: E731
-    elif hasattr(scorer, 'trial'):
-        trial = scorer.trial
-    elif isinstance(getattr(loop, 'evaluator', None), Evaluator):
-        trial = lambda: evaluation_trial(  # noqa: E731
-            runner, loop.dataloader, loop.evaluator, stage, getattr(loop, 'fp16', False))
-    else:
-        return
     try:
-        trial()
+        if stage == 'train':
+            train_trial(runner)
+        elif hasattr(scorer, 'trial'):
+            scorer.trial()
+        elif isinstance(getattr(loop, 'evaluator', None), Evaluator):
+            evaluation_trial(runner, loop.dataloader, loop.evaluator, stage, getattr(loop, 'fp16', False))
     except TrialFailure as failure:
         yield str(failure)
 
