@@ -14,6 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from mmbignas.dependencies import require_mmpretrain
 from mmbignas.errors import ConfigError, DependencyError, MismatchError
 from mmbignas.utils.configs import typos_explained
+from mmbignas.utils.data_errors import data_errors_explained
 from mmbignas.utils.rules import in_one_line, must_be
 
 
@@ -24,11 +25,12 @@ def run_tool(main: Callable[[], None]) -> None:
     first process that failed.
 
     Args:
-        main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError`, :class:`MismatchError`
-            and those that :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types passes through.
+        main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError`, :class:`MismatchError` and
+            those that :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types, and
+            :func:`~mmbignas.utils.data_errors.data_errors_explained` of broken data, passes through.
     """
     try:
-        record(typos_explained()(main))()
+        record(data_errors_explained()(typos_explained()(main)))()
     except (ConfigError, DependencyError, MismatchError) as error:
         where = f' in rank {os.environ["RANK"]}' if int(os.environ.get('WORLD_SIZE', '1')) > 1 else ''
         print(f'error{where}: {error}', file=sys.stderr)

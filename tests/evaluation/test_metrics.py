@@ -16,8 +16,8 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmbignas.agreement.partial_evaluation import restricted
 from mmbignas.errors import ConfigError
-from mmbignas.evaluation.metrics import restricted
 from mmbignas.utils.adaptations import exact_metrics
 from tests.runs import python
 
