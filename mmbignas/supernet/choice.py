@@ -86,7 +86,7 @@ def _parse_choice(choice: Any, space: SearchSpace, key: str, typed: bool,
                   names: Sequence[str]) -> tuple[str, Subnet | None]:
     if isinstance(choice, str) and choice in names:
         return choice, getattr(space, choice)() if choice in ('max', 'min', 'middle') else None
-    if isinstance(choice, str) and re.fullmatch('-?[0-9]+', choice):
+    if isinstance(choice, str) and re.fullmatch('-?[0-9]{1,4000}', choice):
         choice = int(choice)
     try:
         if isinstance(choice, Mapping):

@@ -15,6 +15,7 @@ from typing import Any
 from mmbignas.utils.rules import must_be
 
 PREFIXES = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12}
+GREATEST, LONGEST = 10**30, 100  # MACs, and characters that say how many
 _AMOUNT = re.compile(r'(\+?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,2})?)\s*([KMGT]?)\s*(?:MACs?)?', re.ASCII | re.IGNORECASE)
 _ALLOWED = "a number of MACs > 0, such as 200000000000, 2e11, '200G', '1.5T' or '600 MMACs'"
 
@@ -40,7 +41,7 @@ def parse_amount(value: Any, key: str) -> int:
         text = value.strip()
         if re.search(r'flops?$', text, re.IGNORECASE):
             raise must_be(key, f'{_ALLOWED}, not FLOPs: a multiply-add is one to some and two to others', value)
-        match = _AMOUNT.fullmatch(text)
+        match = _AMOUNT.fullmatch(text) if len(text) < LONGEST else None
         amount = Fraction(match[1]) * PREFIXES[match[2].upper()] if match else None
     elif isinstance(value, Integral) and not isinstance(value, bool):
         amount = Fraction(int(value))
@@ -48,7 +49,7 @@ def parse_amount(value: Any, key: str) -> int:
         amount = Fraction(float(value))
     else:
         amount = None
-    if amount is None or round(amount) < 1:
+    if amount is None or not 1 <= round(amount) <= GREATEST:
         raise must_be(key, _ALLOWED, value)
     return round(amount)
 

@@ -55,6 +55,7 @@ KINDS = 'must be max, min, middle, random, a number from 0 to 233, or a file tha
     (['max'], f" {KINDS}, or settings, got ['max']"),
     (234, ': subnet number must be an integer from 0 to 233, got 234'),
     ('-5', ': subnet number must be an integer from 0 to 233, got -5'),
+    ('1' * 5000, f" {KINDS}, or settings, got '{'1' * 57}...{'1' * 58}'"),
     ('no/such.json', ': no/such.json: cannot be read (No such file or directory); give an existing file'),
     (dict(net=dict(depth=[1, 4])), ': net.depth must be one of [1, 2, 3] in stage 1, got 4'),
     (dict(name='a', subnet_settings=dict(head={})),
