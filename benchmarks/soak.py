@@ -4,10 +4,9 @@
 
 The supernet of ``configs/digits_supnet.py`` (learned kernel transforms, two image sizes, distillation; a checkpoint an
 epoch, of which two are kept) is trained on batches of eight, four subnets an iteration. Then subnets of it are
-calibrated and evaluated by ``SampleAccuracyLoop``, on few images. A quarter of each is a warm-up, in which everything
-has happened once. Growth of memory (resident set) and open files is that from the end of the warm-up to the end. A log
-grows by nature, so its growth is that of the bytes written per iteration or subnet in the second half of what is
-measured over those in the first.
+calibrated and evaluated by ``SampleAccuracyLoop``, on few images. The first third of each is a warm-up, in which
+everything has happened once. Growth of memory (resident set) and open files is that from the end of the warm-up to the
+end. A log grows by nature, so its growth is that of the bytes written in the last third over those in the second.
 """
 from __future__ import annotations
 
@@ -33,16 +32,17 @@ LOGS = ('*.log', '*.json', '*.jsonl', '*.csv')
 
 
 class SoakHook(Hook):
-    """Notes what a run holds at the end of the warm-up, in the middle of the rest, and at the end.
+    """Notes what a run holds after each third.
 
     Args:
-        count: of iterations or evaluated subnets in all.
+        third: how many iterations or evaluated subnets it has; of iterations, those of whole epochs, since what is
+            logged goes by epochs.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, count: int) -> None:
-        self.moments = [count // 4, count // 4 + (count - count // 4) // 2, count]
+    def __init__(self, third: int) -> None:
+        self.moments = [third, 2 * third, 3 * third]
         self.done = 0
         self.notes: list[dict[str, int]] = []
 
@@ -67,11 +67,9 @@ class SoakHook(Hook):
 
     def growth(self) -> dict[str, float]:
         """By which part each grew."""
-        start, _, end = self.notes
-        first, second = ((later['log'] - before['log']) / (count - done) for before, later, done, count in zip(
-            self.notes, self.notes[1:], self.moments, self.moments[1:]))
+        start, middle, end = self.notes
         return dict(memory=end['memory'] / start['memory'] - 1, files=end['files'] / start['files'] - 1,
-                    log=second / first - 1)
+                    log=(end['log'] - middle['log']) / (middle['log'] - start['log']) - 1)
 
 
 def config(name: str, data: Path, folder: Path) -> Config:
@@ -96,8 +94,8 @@ def run(cfg: Config, hook: SoakHook, stage: str) -> SoakHook:
 def main() -> None:
     """Run both, one after the other, in this process."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('--iterations', type=int, default=2000, help='of the training (default: 2000)')
-    parser.add_argument('--subnets', type=int, default=500, help='that are evaluated (default: 500)')
+    parser.add_argument('--iterations', type=int, default=2000, help='of the training, at least (default: 2000)')
+    parser.add_argument('--subnets', type=int, default=500, help='that are evaluated, at least (default: 500)')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -107,21 +105,23 @@ def main() -> None:
         cfg = config('digits_supnet.py', data, folder / 'train')
         images = len(list((data / 'train').rglob('*.png')))
         cfg.train_dataloader.batch_size = TRAIN_BATCH
-        epochs = -(-args.iterations // -(-images // TRAIN_BATCH))
+        epoch = -(-images // TRAIN_BATCH)
+        epochs = 3 * -(-args.iterations // (3 * epoch))
         cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs + 1)
-        trained = run(cfg, SoakHook(args.iterations), 'train')
+        trained = run(cfg, SoakHook(epochs // 3 * epoch), 'train')
         cfg = config('digits_sample_accuracy.py', data, folder / 'sample')
         cfg.load_from = str(folder / 'train' / f'epoch_{epochs}.pth')
         cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
         cfg.custom_hooks = [dict(type='mmbignas.BNCalibrationHook', num_images=IMAGES, dataloader=dict(
             cfg.test_dataloader, batch_size=IMAGES))]
-        cfg.test_cfg.update(subnet_count=args.subnets, val_images=IMAGES)
-        sampled = run(cfg, SoakHook(args.subnets), 'test')
+        third = -(-args.subnets // 3)
+        cfg.test_cfg.update(subnet_count=3 * third, val_images=IMAGES)
+        sampled = run(cfg, SoakHook(third), 'test')
     figures = [common.figure(f'{what} in {stage}', growth, BAR, 'growth')
                for stage, hook in (('training', trained), ('evaluation', sampled))
                for what, growth in hook.growth().items()]
     figures.sort(key=lambda own: -own['value'])  # the worst is the benchmark's value
-    common.report('soak', figures, iterations=args.iterations, subnets=args.subnets, training=trained.notes,
+    common.report('soak', figures, iterations=trained.done, subnets=sampled.done, training=trained.notes,
                   evaluation=sampled.notes)
 
 
