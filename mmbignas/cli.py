@@ -1,6 +1,7 @@
 """What the command-line tools share: their common options and the way from a config to a model or a Runner."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from mmbignas.dependencies import require_mmpretrain
 from mmbignas.errors import ConfigError, DependencyError
 from mmbignas.utils.configs import typos_explained
+from mmbignas.utils.files import writing
 from mmbignas.utils.rules import must_be
 
 
@@ -20,18 +22,35 @@ def run_tool(main: Callable[[], None]) -> None:
     """Run a tool; end it with one line and exit code 2 for an error that its user can mend.
 
     With several processes, the line names the one that it comes from, and torchrun's last lines have the error of the
-    first process that failed.
+    first process that failed. A log that cannot be written, as on a full disk, is one line too, and the tool goes on.
 
     Args:
-        main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError` and those that
-            :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types passes through.
+        main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError`, those that
+            :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types, and those that
+            :func:`~mmbignas.utils.files.writing` makes of files that cannot be written passes through.
     """
+    logging.Handler.handleError = _say_once  # type: ignore[method-assign]
     try:
-        record(typos_explained()(main))()
+        record(typos_explained()(writing('a file of this run')(main)))()
     except (ConfigError, DependencyError) as error:
         where = f' in rank {os.environ["RANK"]}' if int(os.environ.get('WORLD_SIZE', '1')) > 1 else ''
         print(f'error{where}: {error}', file=sys.stderr)
         sys.exit(2)
+
+
+_handle_error = logging.Handler.handleError
+_silent: set[logging.Handler] = set()
+
+
+def _say_once(self: logging.Handler, record: logging.LogRecord) -> None:
+    """Say that a log cannot be written, once for each; logging would print a traceback for every message."""
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        _handle_error(self, record)
+    elif self not in _silent:
+        _silent.add(self)
+        name = getattr(self, 'baseFilename', 'the log')
+        print(f'warning: {name}: cannot be written ({error.strerror}); the run goes on without it', file=sys.stderr)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, kind: str = 'config file') -> None:

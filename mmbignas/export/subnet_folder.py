@@ -30,7 +30,6 @@ from mmbignas.space import ImageSize, Subnet, json_number
 from mmbignas.supernet import (
     Checkpoint,
     calibrate_bn,
-    file_hash,
     image_channels,
     load_weights,
     read_checkpoint,
@@ -39,7 +38,7 @@ from mmbignas.supernet import (
 )
 from mmbignas.supernet.build import build_model, load_supernet
 from mmbignas.supernet.check_widths import check_widths
-from mmbignas.utils.files import check_new_folder, new_folder
+from mmbignas.utils.files import check_new_folder, file_hash, new_folder
 from mmbignas.utils.models import tensors_in
 from mmbignas.utils.rules import must_be
 from mmbignas.version import __version__

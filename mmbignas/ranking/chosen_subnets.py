@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.errors import ConfigError
-from mmbignas.evaluation.identity import space_hash
+from mmbignas.evaluation.evaluation_identity import space_hash
 from mmbignas.evaluation.ledger import check_identity
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.build import build_model

@@ -21,18 +21,18 @@ from mmengine.hooks import Hook
 from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.data.check_data import check_files
 from mmbignas.data.pipeline_size import sized_model_config
-from mmbignas.evaluation.identity import config_hash
+from mmbignas.evaluation.evaluation_identity import config_hash
 from mmbignas.evaluation.ledger import Ledger, only_run
 from mmbignas.evaluation.metrics import json_metrics
 from mmbignas.export.plain_config import plain_run_config
 from mmbignas.ranking.chosen_subnets import check_metric, check_space, choose_spread, find_ledger, read_ledger
 from mmbignas.ranking.correlation import RankComparison, draw_ranks, require_scipy
 from mmbignas.space import IMAGE_SIZE, json_number
-from mmbignas.supernet import Supernet, file_hash, subnet_config
+from mmbignas.supernet import Supernet, subnet_config
 from mmbignas.supernet.build import build_model
 from mmbignas.utils.adaptations import exact_metrics
 from mmbignas.utils.configs import type_name
-from mmbignas.utils.files import write_file, write_json
+from mmbignas.utils.files import file_hash, write_file, write_json
 from mmbignas.utils.rules import integer, must_be, one_of
 from mmbignas.utils.units import format_macs, format_params
 

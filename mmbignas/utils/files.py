@@ -1,6 +1,8 @@
 """Files and folders that get their names when they are complete."""
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +13,42 @@ from typing import Any
 
 from mmbignas.errors import ConfigError
 from mmbignas.utils.rules import must_be
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+PARTIAL = '.partial'  # end of the name of a file that is not complete
+TORCH_WRITER = 'PytorchStreamWriter'  # raises a RuntimeError without a reason when its file cannot be written
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Say in one line what cannot be written, on a disk that is full or a folder that is not to be written to.
+
+    Other errors pass through.
+
+    Args:
+        path: what is being written; where the error itself names another file, that one is named.
+
+    Raises:
+        ConfigError: naming the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*NO_ROOM, *NOT_WRITABLE):
+            raise
+        own = str(error.filename or '')
+        named = path if not own or own.endswith(PARTIAL) else own
+        raise _not_written(named, str(error.strerror), error.errno in NO_ROOM) from error
+    except RuntimeError as error:
+        if TORCH_WRITER not in str(error):
+            raise
+        raise _not_written(path, 'the disk may be full', True) from error
+
+
+def _not_written(path: Any, reason: str, full: bool) -> ConfigError:
+    hint = 'make room, and run the same command again' if full else 'give a folder that can be written to'
+    return ConfigError(f'{path}: cannot be {"" if full else "read or "}written ({reason}); {hint}')
 
 
 def check_new_folder(folder: str | Path) -> None:
@@ -28,7 +66,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     """A folder to write to, which gets its name when it is complete; after an exception there is none.
 
     Raises:
-        ConfigError: when that exists, or cannot be made.
+        ConfigError: when that exists, or cannot be made or written to.
     """
     folder = Path(folder)
     check_new_folder(folder)
@@ -39,7 +77,8 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise ConfigError(f'{folder}: cannot be made ({error.strerror}); give a folder that can be made') from error
     try:
-        yield aside
+        with writing(folder):
+            yield aside
         check_new_folder(folder)  # somebody else may have made it meanwhile; replace would take an empty one over
         aside.replace(folder)
     finally:
@@ -51,12 +90,17 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to; at the end it takes the place of the file, and after an exception it is gone."""
+    """A path to write to; at the end it takes the place of the file, and after an exception it is gone.
+
+    Raises:
+        ConfigError: on a full disk, or in a folder that cannot be written to.
+    """
     path = Path(path)
     aside = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
-        yield aside
-        os.replace(aside, path)
+        with writing(path):
+            yield aside
+            os.replace(aside, path)
     finally:
         with suppress(OSError):
             aside.unlink()
@@ -71,7 +115,7 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]
         names: what they are to be called; until then, ``.partial`` is added.
 
     Raises:
-        ConfigError: for a folder that cannot be written to.
+        ConfigError: for a folder that cannot be written to, or a full disk.
     """
     asides = [folder / f'{name}.partial' for name in names]
     try:
@@ -82,9 +126,10 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]
         raise ConfigError(f'{folder}: cannot be written to ({error.strerror}); give a folder that can be made or '
                           'written to') from error
     try:
-        yield asides
-        for aside, name in zip(asides, names):
-            os.replace(aside, folder / name)
+        with writing(folder):
+            yield asides
+            for aside, name in zip(asides, names):
+                os.replace(aside, folder / name)
     finally:  # nothing is left of them after an interruption either
         for aside in asides:
             aside.unlink(missing_ok=True)
@@ -134,3 +179,12 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         raise ConfigError(f'{path}: cannot be written ({error.strerror}); give a file in a folder that exists and can '
                           'be written to') from error
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

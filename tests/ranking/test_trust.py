@@ -20,7 +20,7 @@ from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.cost import CostModel
 from mmbignas.data.pipeline_size import pipeline_size
 from mmbignas.errors import ConfigError
-from mmbignas.evaluation.identity import space_hash
+from mmbignas.evaluation.evaluation_identity import space_hash
 from mmbignas.ranking.chosen_subnets import check_space, choose_spread, find_ledger, read_ledger
 from mmbignas.ranking.trust import TrustCheck, _scaled
 from mmbignas.supernet.build import build_model

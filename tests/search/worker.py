@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmbignas.search import Proposal, SubnetStudy
+from mmbignas.search.owner import this_process
 from tests.search.tables import costs_of, line_of, tiny_space
 
 # Forked, since importing what is there already takes seconds.
@@ -19,6 +20,15 @@ def open_study(storage: Path, seed: int | None = 0, **settings: Any) -> SubnetSt
     space = tiny_space()
     return SubnetStudy(space, costs_of(space), ['accuracy', 'macs'], storage, seed=seed,
                        **{'sampler': 'random', **settings})
+
+
+def dead_owner() -> str:
+    """The name of a process of this machine that has ended."""
+    process = Process(target=int)
+    process.start()
+    process.join()
+    host, _, _ = this_process().rsplit(':', 2)
+    return f'{host}:{process.pid}:12345'
 
 
 def evaluate(study: SubnetStudy, proposal: Proposal, results: Path) -> None:
