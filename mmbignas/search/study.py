@@ -201,16 +201,23 @@ class SubnetStudy:
         return None
 
     def _draw(self, trials: Sequence[FrozenTrial], left_out: set[str], lost: int) -> Drawn | None:
-        trials = [trial for trial in trials if trial.state != TrialState.FAIL]
+        trials = [self._as_known(trial) for trial in trials if trial.state != TrialState.FAIL]
         others = any(trial.state == TrialState.RUNNING and trial.user_attrs[OWNER] != this_process()
                      for trial in trials)
         mix = (this_process(), lost) if others or lost else None
         taken = {int(number) for number in left_out | {trial.user_attrs[SUBNET] for trial in trials}}
         if self._guide is None or not self._guide.learn({
-                (number := int(trial.user_attrs[SUBNET])): self._values(number, trial.user_attrs[LINE])
-                for trial in trials if trial.state == TrialState.COMPLETE}):
+                int(trial.user_attrs[SUBNET]): trial.values for trial in trials if trial.state == TrialState.COMPLETE}):
             return self._drawing.draw(trials, taken, mix)
         return self._drawing.draw(trials, taken, mix, self._guide.candidates, self._guide.pick)
+
+    def _as_known(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial with the parameters and objectives that follow from its subnet and its line."""
+        known, number = copy.copy(trial), int(trial.user_attrs[SUBNET])
+        known.params = self._encoding.params(self.space[number])
+        if trial.state == TrialState.COMPLETE:
+            known.values = self._values(number, trial.user_attrs[LINE])
+        return known
 
     def _claim(self, drawn: Drawn) -> Proposal | None:
         """Add a trial for a subnet; ``None`` if another process was first."""

@@ -14,7 +14,7 @@ SUBNET, OWNER, HEARTBEAT, CLAIM, LINE, FAILED = 'subnet', 'owner', 'heartbeat', 
 
 
 def subnet_trials(trials: Sequence[FrozenTrial], size: int, where: str) -> list[FrozenTrial]:
-    """The trials of subnets, whose attributes are what a search writes.
+    """The trials of a study, whose attributes are what a search writes; those that only wait are left out.
 
     Args:
         trials: all trials of a study.
@@ -24,11 +24,11 @@ def subnet_trials(trials: Sequence[FrozenTrial], size: int, where: str) -> list[
     Raises:
         ConfigError: naming the first trial and attribute that no search has written.
     """
-    found = [trial for trial in trials if isinstance(trial.user_attrs, Mapping) and SUBNET in trial.user_attrs]
+    found = [trial for trial in trials if trial.state != TrialState.WAITING]  # which Optuna's tools may add
     for trial in found:
-        attributes = trial.user_attrs
+        attributes = trial.user_attrs if isinstance(trial.user_attrs, Mapping) else {}
         wrong = [name for name, right in (
-            (SUBNET, _is_below(attributes[SUBNET], size)), (OWNER, str(attributes.get(OWNER)).count(':') >= 2),
+            (SUBNET, _is_below(attributes.get(SUBNET), size)), (OWNER, str(attributes.get(OWNER)).count(':') >= 2),
             (LINE, _is_line(attributes.get(LINE), trial.state == TrialState.COMPLETE))) if not right]
         if wrong:
             raise ConfigError(f'storage: {where}: trial {trial.number} is not of a search in this space, or damaged: '

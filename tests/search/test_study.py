@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import sqlite3
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 
 from mmbignas import ConfigError, DependencyError
@@ -250,8 +252,8 @@ def finished_study(storage: Any, count: int = 3) -> SubnetStudy:
 
 
 @pytest.mark.parametrize('damage', [
-    b'no JSON\n', b'\x00' * 600 + b'\n', b'\n', b'[1]\n', b'5\n', b'{"op_code": 99}\n', b'{"op_code": 4}\n', b'\xff\xfe\n',
-    b'{"op_code": 4, "study_id": [1], "worker_id": "x"}\n', b'{}\n'], ids=lambda own: str(own[:20]))
+    b'no JSON\n', b'\x00' * 600 + b'\n', b'\n', b'[1]\n', b'5\n', b'{"op_code": 99}\n', b'{"op_code": 4}\n',
+    b'\xff\xfe\n', b'{"op_code": 4, "study_id": [1], "worker_id": "x"}\n', b'{}\n'], ids=map(str, range(10)))
 def test_a_damaged_line_of_a_journal_is_named(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / 'search.journal'
     study = finished_study(path)
@@ -269,28 +271,42 @@ def test_a_damaged_line_of_a_journal_is_named(tmp_path: Path, damage: bytes) -> 
 @pytest.mark.parametrize(('attribute', 'value'), [
     ('subnet', 'x'), ('subnet', 7), ('subnet', '99'), ('subnet', '9' * 5000), ('subnet', None), ('owner', 5),
     ('owner', 'a:b'), ('line', 5), ('line', dict(metrics=[1])), ('line', dict(number=3))])
-@pytest.mark.parametrize('name', ['search.db', 'search.journal'])
-def test_attributes_that_no_search_has_written(tmp_path: Path, name: str, attribute: str, value: Any) -> None:
-    study = finished_study(tmp_path / name)
+def test_attributes_that_no_search_has_written(attribute: str, value: Any) -> None:
+    storage = InMemoryStorage()
+    study = finished_study(storage)
     proposal = study.ask()
     study._set(proposal, attribute, value)
-    shown = re.escape(f'storage: {tmp_path / name}, study {"subnets"!r}: trial 3 is not of a search in this space, or '
-                      f'damaged: its {attribute} is ')
-    for call in (study.ask, study.counts, study.lines, open_study(tmp_path / name).ask):
-        with pytest.raises(ConfigError, match=shown):
+    message = re.escape("storage: InMemoryStorage, study 'subnets': trial 3 is not of a search in this space, or "
+                        f'damaged: its {attribute} is ')
+    for call in (study.ask, study.counts, study.lines, open_study(storage).ask):
+        with pytest.raises(ConfigError, match=message):
             call()
+
+
+def test_what_follows_from_a_subnet_is_not_read() -> None:
+    """Objectives and parameters that somebody else wrote have no effect on what is drawn."""
+    storages = InMemoryStorage(), InMemoryStorage()
+    first, second = (finished_study(own) for own in storages)
+    for trial in storages[1]._studies[0].trials:
+        trial.values, trial.params = [-7., -7.], {}
+    assert [first.ask().number for _ in range(4)] == [second.ask().number for _ in range(4)]
+
+
+@pytest.fixture(scope='module')
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('database') / 'search.db'
+    finished_study(path)
+    return path
 
 
 @pytest.mark.parametrize('change', [
     'ALTER TABLE studies RENAME COLUMN study_name TO name', 'DROP TABLE trials', 'DROP TABLE trial_user_attributes',
     "UPDATE trial_user_attributes SET value_json = '{'", "UPDATE trials SET state = 'ASLEEP'",
     "UPDATE trial_params SET distribution_json = '{}'", "UPDATE alembic_version SET version_num = 'v99'",
-    "UPDATE study_user_attributes SET value_json = '5'", "UPDATE trial_values SET value = 'x'",
-    'DELETE FROM version_info'])
-def test_a_database_of_another_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    path = tmp_path / 'search.db'
-    study = finished_study(path)
-    study.study._storage._backend.engine.dispose()
+    "UPDATE study_user_attributes SET value_json = '5'", 'DELETE FROM version_info'])
+def test_a_database_of_another_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Path, change: str
+                                      ) -> None:
+    path = Path(shutil.copy(database, tmp_path))
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(change)
         connection.commit()
@@ -332,12 +348,17 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.tell(proposal, line_of(study, proposal)) and len(again.lines()) == 4
 
 
-def test_a_full_database(tmp_path: Path) -> None:
-    study = finished_study(tmp_path / 'search.db')
-    with study.study._storage._backend.engine.connect() as connection:  # SQLite's own limit: no more pages
-        pages = connection.exec_driver_sql('PRAGMA page_count').scalar()
-        connection.exec_driver_sql(f'PRAGMA max_page_count = {pages}')
-        proposal = study.ask()
-        with pytest.raises(ConfigError, match='search.db.*cannot be read or written .*database or disk is full'):
-            study.tell(proposal, dict(line_of(study, proposal), text='x' * 100_000))
-    assert len(open_study(tmp_path / 'search.db').lines()) == 3
+def test_a_full_database(tmp_path: Path, database: Path) -> None:
+    path = Path(shutil.copy(database, tmp_path))
+    study = open_study(path)
+    proposal = study.ask()
+
+    @sqlalchemy.event.listens_for(study.study._storage._backend.engine, 'checkout')
+    def limit(connection: Any, *args: Any) -> None:  # SQLite's own: no more pages than there are
+        connection.execute(f'PRAGMA max_page_count = {connection.execute("PRAGMA page_count").fetchone()[0]}')
+
+    with pytest.raises(ConfigError, match='search.db.*cannot be read or written .*database or disk is full'):
+        study.tell(proposal, dict(line_of(study, proposal), text='x' * 100_000))
+    again = open_study(path)
+    assert len(again.lines()) == 3
+    assert again.tell(proposal, line_of(study, proposal)) and len(again.lines()) == 4
