@@ -44,7 +44,7 @@ class Ledger:
                     with replacing(self.path) as aside:
                         aside.write_text(json.dumps(dict(identity=dict(identity))) + '\n', encoding='utf-8')
             with self.path.open('rb') as file:
-                header = _parsed(file.readline()) or {}
+                header = parsed_line(file.readline()) or {}
         except OSError as error:
             raise ConfigError(f'{self.path}: cannot be read and written ({error.strerror}); give a folder that can be '
                               'made or written to') from error
@@ -72,7 +72,7 @@ class Ledger:
                 if not raw.endswith(b'\n'):
                     break  # somebody is writing it
                 self._read += len(raw)
-                line = _parsed(raw)
+                line = parsed_line(raw)
                 number = None if line is None else line_number(line)
                 if line is not None and number is not None and self._usable(line):
                     self._lines.setdefault(number, line)
@@ -105,7 +105,7 @@ def check_identity(found: Any, expected: Mapping[str, Any], where: str) -> None:
                           f'in {listed_differences(differing)}; give another folder, or move the file away')
 
 
-def _parsed(raw: bytes) -> dict[str, Any] | None:
+def parsed_line(raw: bytes) -> dict[str, Any] | None:
     """A line as a dict, or ``None`` for what is left of one that was torn or damaged."""
     try:
         line = json.loads(raw)

@@ -232,7 +232,7 @@ class SubnetSurvey:
         self.metric1 = self.metric1 or next(iter(self._numbers), None)
         for key, name in self._ranking.items():
             if name in self._names and name not in self._numbers:
-                others = f': {" or ".join(self._numbers)}' if self._numbers else ''
+                others = f', such as {" or ".join(self._numbers)}' if self._numbers else ''
                 raise must_be(key, f'a metric that is a number for these data{others}', name)
 
     def _write(self, run: SurveyRun) -> dict[str, float]:

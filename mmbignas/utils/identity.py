@@ -24,6 +24,7 @@ MACHINE = ('num_workers', 'persistent_workers', 'pin_memory', 'pin_memory_device
            'logger', 'print_log', 'verbose')
 IRRELEVANT = frozenset((*PLACES, *MACHINE))
 ANNOTATIONS = 'ann_file'
+HOOKS = ('custom_hooks', 'default_hooks')  # parts of a config whose files may be written by a run
 LONGEST = 80  # characters of a value that is kept as it is
 NAMED = 6  # differences in a message
 
@@ -31,7 +32,8 @@ NAMED = 6  # differences in a message
 def settings_of(**parts: Any) -> dict[str, Any]:
     """The settings in parts of a config that results can depend on.
 
-    A file counts by its content, a folder not at all. Of what is no plain value, such as a class, the name counts.
+    A file counts by its content, that of a hook by its name, and a folder not at all. Of what is no plain value, such
+    as a class, the name counts.
 
     Args:
         **parts: name of a part, e.g. ``model`` -> what the config says there.
@@ -59,8 +61,8 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
     texts = [f'{name} ({shown(found[name])} there, {shown(expected[name])} here)'
              if not _is_hash(found[name]) and not _is_hash(expected[name]) else name for name in both]
     for one, other, where in ((expected, found, 'there'), (found, expected, 'here')):
-        known = {_part(name) for name in other}
-        lacking = dict.fromkeys(name if _part(name) in known else _part(name) for name in one if name not in other)
+        known = {part_of(name) for name in other}
+        lacking = dict.fromkeys(name if part_of(name) in known else part_of(name) for name in one if name not in other)
         texts += [f'{name} (nothing about it {where})' for name in lacking]
     return texts
 
@@ -72,16 +74,18 @@ def listed_differences(texts: Sequence[str]) -> str:
 
 
 def _settings(value: Any, key: str, root: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping):
         root = str(value.get('data_root') or root)
-        for name, own in value.items():
-            if name not in IRRELEVANT:
-                yield from _settings(own, f'{key}.{name}' if key else str(name), root)
+        counting = {name: own for name, own in value.items() if name not in IRRELEVANT}
+        for name, own in counting.items():
+            yield from _settings(own, f'{key}.{name}' if key else str(name), root)
+        if not counting:
+            yield key, {}
     elif isinstance(value, (list, tuple)) and any(_is_config(own) for own in value):
         for index, own in enumerate(value):
             yield from _settings(own, f'{key}[{index}]', root)
     else:
-        plain = _plain(value, key.rpartition('.')[2], root)
+        plain = _plain(value, HOOKS[0] if part_of(key) in HOOKS else key.rpartition('.')[2], root)
         text = json.dumps(plain, sort_keys=True)
         yield key, plain if len(text) <= LONGEST else _hash(text)
 
@@ -113,7 +117,9 @@ def _plain(value: Any, name: str, root: str) -> Any:
 
 def _text(value: str, name: str, root: str) -> str:
     """A string; for the name of a file, the hash of its content, or its last part where it is not here."""
-    for path in (Path(root, value), Path(value)) if name != 'type' and ('/' in value or '.' in value) else ():
+    if name in HOOKS and '/' in value:
+        return PurePath(value).name
+    for path in (Path(root, value), Path(value)) if name not in ('type', *HOOKS) and ('/' in value or '.' in value) else ():
         try:
             if path.is_file():
                 return file_hash(path)
@@ -133,6 +139,6 @@ def _is_hash(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64 and not value.strip('0123456789abcdef')
 
 
-def _part(name: str) -> str:
-    """The part of a config that a setting is in."""
+def part_of(name: str) -> str:
+    """The part of a config that a setting is in: ``model`` of ``model.backbone.depth``."""
     return name.partition('.')[0].partition('[')[0]

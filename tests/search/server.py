@@ -40,7 +40,8 @@ class Server:
         self._user = pwd.getpwnam('nobody') if os.geteuid() == 0 else None
         if self._user is not None:
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
-        self._run('initdb', '-U', 'postgres', '-A', 'trust', '-N', '-E', 'UTF8', '--no-locale', '-D', self.folder / 'data')
+        self._run('initdb', '-U', 'postgres', '-A', 'trust', '-N', '-E', 'UTF8', '--no-locale', '-D',
+                  self.folder / 'data')
         self.start()
 
     @property
