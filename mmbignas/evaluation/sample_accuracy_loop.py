@@ -48,7 +48,7 @@ class SampleAccuracyLoop(BaseLoop):
                  lut_path: str | None = None, seed: int = 0, subnet_count: int = 2000,
                  subnet_sample_mode: str = 'random', flops_range: Any = None, **survey: Any) -> None:
         key = f'{stage_of(runner, dataloader)}_cfg'
-        costs = SubnetCosts(runner.model, image_size, lut_path, key)
+        costs = SubnetCosts(runner.model, image_size, lut_path, key, runner.cfg.get('model'))
         with errors_below(key):
             sampling = SubnetSampling(subnet_count, subnet_sample_mode, flops_range)
             draws = sampling.draw(costs.cost_model, random.Random(integer(0).check(seed, 'seed')))

@@ -78,7 +78,7 @@ class SubnetSearchLoop(BaseLoop):
         self.objectives: Sequence[str] = [str(metric1), 'macs'] if objectives is None else objectives
         self._settings: dict[str, Any] = dict(constraints=constraints, predictor=predictor, stale_after=stale_after,
                                               seed=seed, sampler=DEFAULT_SAMPLER if sampler is None else sampler)
-        costs = SubnetCosts(runner.model, image_size, lut_path, key)
+        costs = SubnetCosts(runner.model, image_size, lut_path, key, runner.cfg.get('model'))
         from optuna.storages import InMemoryStorage
 
         with errors_below(key):  # to find mistakes before data are loaded

@@ -48,6 +48,7 @@ class SubnetCosts:
         image_size: ``[height, width]`` in pixels, or a list of such sizes.
         lut_path: file of the latency table; ``None`` for no latencies.
         key: place of ``image_size`` in the config is ``<key>.image_size``.
+        model_cfg: config of the supernet, which has to be that of the latency table; ``None`` where there is none.
 
     Raises:
         ConfigError: for an image size that the model cannot see, or a latency table of something else.
@@ -58,13 +59,15 @@ class SubnetCosts:
         only_size: the size of a list with a single one, to which images are resized.
     """
 
-    def __init__(self, model: nn.Module, image_size: Any, lut_path: str | None, key: str) -> None:
+    def __init__(self, model: nn.Module, image_size: Any, lut_path: str | None, key: str,
+                 model_cfg: Mapping[str, Any] | None = None) -> None:
         model = Supernet(model).model
         sizes = read_image_sizes(model, image_size, f'{key}.image_size')
         self.only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
         self.cost_model = CostModel(model, sizes)
         self.space = self.cost_model.space
-        self._latency = None if lut_path is None else LatencyPredictor(LatencyTable.load(lut_path), self.cost_model)
+        self._latency = None if lut_path is None else LatencyPredictor(
+            LatencyTable.load(lut_path), self.cost_model, model_cfg)
 
     def image_size(self, subnet: Subnet) -> ImageSize:
         """Height and width in pixels that a subnet's costs are of."""

@@ -10,8 +10,10 @@ import numpy as np
 
 from mmbignas.errors import ConfigError
 from mmbignas.utils.files import write_json
+from mmbignas.utils.identity import differences, listed_differences
 from mmbignas.utils.rules import shown
 
+SETTINGS = 'settings'  # of the model, in the identity of a table
 SECTIONS = ('identity', 'blocks', 'times', 'networks', 'fit')
 
 
@@ -68,6 +70,10 @@ class LatencyTable:
         table = cls.load(path)
         for key in {**table.identity, **new.identity}:
             found, expected = table.identity.get(key), new.identity.get(key)
+            if key == SETTINGS and found != expected:
+                named = listed_differences(differences(found if isinstance(found, Mapping) else {}, expected))
+                raise ConfigError(f'{path}: was measured with another network, which differs in {named}; give the same '
+                                  'as before, or another file')
             if found != expected:
                 raise ConfigError(f'{path}: was measured with {key} {shown(found)}, now it is {shown(expected)}; give '
                                   'the same as before, or another file')

@@ -58,11 +58,12 @@ def read_ledger(path: str | Path, model: nn.Module, image_sizes: Any = None) -> 
     """
     lines = [line for line in map(parsed_line, Path(path).read_bytes().splitlines()) if line is not None
              and line_number(line) is not None and SIZE.holds(line.get('image_size'))]
+    costs: SubnetCosts | None = None
     sizes = image_sizes or [list(size) for size in dict.fromkeys(tuple(line['image_size']) for line in lines)]
-    costs = SubnetCosts(model, sizes, None, 'test_cfg') if lines else None
     subnets: dict[int, EvaluatedSubnet] = {}
     reason = ''
-    for line in lines if costs is not None else ():
+    for line in lines:
+        costs = costs or SubnetCosts(model, sizes, None, 'test_cfg')
         number = int(line['number'])
         try:
             subnet = _subnet_of(line, costs.space)

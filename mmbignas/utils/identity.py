@@ -117,9 +117,10 @@ def _plain(value: Any, name: str, root: str) -> Any:
 
 def _text(value: str, name: str, root: str) -> str:
     """A string; for the name of a file, the hash of its content, or its last part where it is not here."""
-    if name in HOOKS and '/' in value:
-        return PurePath(value).name
-    for path in (Path(root, value), Path(value)) if name not in ('type', *HOOKS) and ('/' in value or '.' in value) else ():
+    if name in HOOKS:
+        return PurePath(value).name if '/' in value else value
+    looks_like_one = name != 'type' and ('/' in value or '.' in value)
+    for path in (Path(root, value), Path(value)) if looks_like_one else ():
         try:
             if path.is_file():
                 return file_hash(path)

@@ -85,9 +85,13 @@ def identity(folder: Path, cfg: Any = MODEL, **own: Any) -> dict[str, Any]:
     return runner.test_loop.survey.identity()
 
 
+_first: dict[str, dict[str, Any]] = {}
+
+
 def changed(folder: Path, cfg: Any = MODEL, before: Any = MODEL, **own: Any) -> set[str]:
     """The settings that differ from those of a plain run."""
-    first = identity(folder, before)
+    key = json.dumps(before)
+    first = _first[key] if key in _first else _first.setdefault(key, identity(folder, before))
     return {text.partition(' ')[0] for text in differences(first, identity(folder, cfg, **own))}
 
 

@@ -193,6 +193,28 @@ def test_an_interrupted_run_goes_on(tmp_path, first):
         line['number'] for line in lines_of(tmp_path / 'whole')]
 
 
+def test_what_a_ledger_says_of_costs_has_no_effect(tmp_path):
+    """Costs follow from a number; lines that are damaged, or whose number and settings differ, are done again."""
+    arguments = dict(subnet_count=8, baseline_flops=6000)
+    runner_for(tmp_path, **arguments).test()
+    folder = tmp_path / 'sample_accuracy'
+    expected, path = json.loads((folder / 'results.json').read_text()), folder / 'ledger.jsonl'
+    header, *lines = path.read_bytes().splitlines()
+    lines = [json.loads(line) for line in lines]
+    lines[0].update(macs=-5, params='x', latency_ms=1e-9)
+    del lines[1]['macs'], lines[1]['seconds'], lines[1]['image_size'], lines[1]['ops']
+    lines[2].update(image_size=None, macs=None)
+    broken = [{**lines[3], 'subnet_settings': [1]}, {**lines[4], 'number': lines[5]['number']},
+              {**lines[6], 'metrics': None}]
+    texts = [json.dumps(line).encode() for line in [*lines[:3], *broken, lines[5], lines[7]]]
+    path.write_bytes(b'\n'.join([header, texts[0][:30] + b'\xff' + texts[0][31:], b'\xfe', *texts, b'']))
+    metric = CountingMetric()
+    metrics = runner_for(tmp_path, metric=metric, **arguments).test()
+    assert metric.count == 3
+    assert json.loads((folder / 'results.json').read_text()) == expected
+    assert metrics['sample_accuracy/best_macs'] == expected['best']['macs'] > 0
+
+
 @pytest.mark.parametrize(('change', 'named'), [
     (dict(model=trained_model(seed=1)), 'weights'), (dict(image_size=[[6, 6], [3, 3]]), 'space'),
     (dict(hooks=[], calib_bn=False), r'test_cfg.calib_bn \(True there, False here\)')])

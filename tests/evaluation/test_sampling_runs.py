@@ -71,6 +71,33 @@ def test_what_is_said_and_written(workspace, sampled, tmp_path):
     assert certificate['subnet_settings'] == line['subnet_settings'] and certificate['macs'] == line['macs']
 
 
+FULL = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))  # as on a full disk, writes beyond it fail
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+def test_a_disk_that_fills_up(workspace, whole, config, sampled, tmp_path):
+    """One line says what could not be written; what was finished stays, and the same command does the rest."""
+    command = ('tools/test.py', config(), whole / 'epoch_2.pth', '--work-dir', tmp_path)
+    lines, _ = sampled
+    ledger = tmp_path / 'sample_accuracy' / 'ledger.jsonl'
+    room = (workspace / 'sampled' / 'sample_accuracy' / 'ledger.jsonl').stat().st_size // 2
+    text = python('-c', FULL.format(size=room), *command, code=2, imported=True)
+    assert 'Traceback' not in text and 'Logging error' not in text
+    [error] = [line for line in text.splitlines() if line.startswith('error')]
+    assert error == (f'error: {ledger}: cannot be written (File too large); make room, and run the same command again')
+    before = lines_of(tmp_path)
+    assert 0 < len(before) < COUNT
+    python(*command)
+    after = lines_of(tmp_path)
+    assert {number: after[number] for number in before} == before  # evaluated once
+    assert {number: line['metrics'] for number, line in after.items()} == {
+        number: line['metrics'] for number, line in lines.items()}
+
+
 @pytest.mark.parametrize('parallel', ['images', 'subnet'])
 def test_two_processes_killed_and_started_again(workspace, whole, config, sampled, parallel, tmp_path):
     folder = workspace / f'killed_{parallel}'
