@@ -35,7 +35,7 @@ def written_apart(metrics: Sequence[BaseMetric], name: str) -> Iterator[None]:
     before = []
     for metric in metrics:
         for attribute, value in list(vars(metric).items()):
-            if value and isinstance(value, (str, Path)) and OUTPUT.search(attribute):
+            if isinstance(value, (str, Path)) and value and OUTPUT.search(attribute):
                 path = Path(value)
                 own = path / name if FOLDER.search(attribute) else path.parent / name / path.name
                 with writing(own):

@@ -71,7 +71,8 @@ class LatencyTable:
         for key in {**table.identity, **new.identity}:
             found, expected = table.identity.get(key), new.identity.get(key)
             if key == SETTINGS and found != expected:
-                named = listed_differences(differences(found if isinstance(found, Mapping) else {}, expected))
+                named = listed_differences(differences(*(
+                    own if isinstance(own, Mapping) else {} for own in (found, expected))))
                 raise ConfigError(f'{path}: was measured with another network, which differs in {named}; give the same '
                                   'as before, or another file')
             if found != expected:

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric, DumpResults
@@ -29,6 +30,7 @@ class WritingMetric(ToyMetric):
     def __init__(self, result_path: Any, save_folder: Path) -> None:
         super().__init__()
         self.result_path, self.save_folder, self.data_root = result_path, save_folder, 'data'
+        self.iou_thrs, self.out = np.arange(3), None
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         super().process(data_batch, data_samples)

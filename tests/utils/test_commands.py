@@ -15,8 +15,8 @@ from mmbignas.evaluation.results import export_command
 from mmbignas.utils.commands import command
 
 ROOT = Path(__file__).parents[2]
-NAMES = ['plain', 'two words', 'a$(touch X)', '`touch X`', 'a;touch X', "it's", 'a"b', 'a\nb', '*', '~', '!x', 'a&b|c>d',
-         '$HOME', '\\', '#', '']
+NAMES = ['plain', 'two words', 'a$(touch X)', '`touch X`', 'a;touch X', "it's", 'a"b', 'a\nb', '*', '~', '!x',
+         'a&b|c>d', '$HOME', '\\', '#', '']
 SHOWS = 'import sys; print(repr(sys.argv[1:]))'
 
 

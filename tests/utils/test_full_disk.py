@@ -51,7 +51,8 @@ def test_nothing_is_left_of_what_was_not_finished(tmp_path: Path, write: Callabl
 @pytest.mark.parametrize('reason', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES])
 @pytest.mark.parametrize('write', [
     lambda path: write_json(path, dict(a=1)), lambda path: write_file(path, b'a'),
-    lambda path: sample(3).write_csv(path), lambda path: save_figure(new_figure('a')[0], path, 20)], ids=['json', 'file', 'csv', 'figure'])
+    lambda path: sample(3).write_csv(path), lambda path: save_figure(new_figure('a')[0], path, 20)],
+    ids=['json', 'file', 'csv', 'figure'])
 def test_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, reason: int) -> None:
     path = tmp_path / 'a.json'
     path.write_text('before')
