@@ -31,7 +31,6 @@ from zoo_families import FAMILIES
 
 from mmbignas import ConfigError
 from mmbignas.cost import CostModel
-from mmbignas.cost.forward_inputs import forward_inputs
 from mmbignas.elastic import Plan, build_cut, cut_arguments, cut_state, make_supernet
 from mmbignas.elastic.builder import build_stock
 from mmbignas.elastic.conditions import quiet_run, run, tensor_outputs
@@ -39,6 +38,7 @@ from mmbignas.elastic.planning import traced
 from mmbignas.elastic.self_check import TOLERANCE, difference
 from mmbignas.elastic.verification import verified
 from mmbignas.supernet import Supernet
+from mmbignas.supernet.forward_inputs import forward_inputs
 
 SUBNETS = 3
 COSTS = 2

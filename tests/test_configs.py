@@ -11,6 +11,7 @@ from mmengine.registry import HOOKS, LOOPS, MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch import nn
 
+from mmbignas.cost.compiled_operations import compiled_operations_on_shapes
 from mmbignas.ops import DynamicLayer
 from mmbignas.supernet import Supernet, parse_choices, subnet_config, subnet_state_dict
 from mmbignas.supernet.build import build_model
@@ -61,7 +62,7 @@ def test_builds_as_supernet_and_as_plain_networks(path, checked):
             assert registry.get(own.type) is not None, own.type
     model, text = meta_model(cfg), str(cfg.model.to_dict())
     if 'space' in text and text not in checked:
-        with torch.device('meta'):
+        with torch.device('meta'), compiled_operations_on_shapes():
             check_plain_networks(cfg, model)
         checked.add(text)
 
@@ -172,6 +173,29 @@ def test_the_reference_recipe_evaluation():
     assert cfg.latency == dict(backend='torch', device='cpu', threads=1, batch_size=1)
     options = DictAction._parse_iterable("['max','my.yaml',7]")  # what the config's head says of --cfg-options
     assert options == ['max', 'my.yaml', 7]
+
+
+def test_the_reference_faster_rcnn():
+    """Its space holds the three networks that the reference reports, of growing cost."""
+    cfg = load('faster_rcnn_r18_evaluate_subnet.py')
+    model = meta_model(cfg)
+    space = Supernet(model).space
+    assert list(space.modules) == ['backbone', 'neck', 'rpn_head.tower', 'roi_head.bbox_head.fcs']
+    assert choices(space, 'roi_head.bbox_head.fcs', 'out_channel') == [(384, 448, 512)]
+    assert choices(space, 'rpn_head.tower', 'out_channel') == [(256, )]
+    assert choices(space, 'neck', 'out_channel') == [(128, 192, 256)] * 2
+    by_name = {own.name: own.subnet for own in parse_choices(cfg.test_cfg.subnets, space, 'test_cfg.subnets')}
+    expected = dict(r18_narrow=([32, 48, 96, 192, 384], [1, 1, 2, 2, 2], 384),
+                    r18_middle=([48, 64, 128, 256, 512], [1, 2, 3, 3, 3], 448),
+                    max=([64, 80, 160, 320, 640], [1, 3, 4, 4, 4], 512))
+    for name, (widths, depth, hidden) in expected.items():
+        own = by_name[name].to_dict()
+        assert (own['backbone']['out_channel'], own['backbone']['depth']) == (widths, depth)
+        assert own['neck']['out_channel'] == [256, 256]
+        assert own['roi_head.bbox_head.fcs'] == dict(depth=[2], out_channel=[hidden])
+    features = model.eval().extract_feat(torch.zeros(1, 3, 128, 256, device='meta'))
+    assert [tuple(own.shape[1:]) for own in features] == [(256, 32 >> level, 64 >> level) for level in range(5)]
+    assert model.roi_head.bbox_head.fcs[0].fc.in_features == 256 * 7 * 7
 
 
 # What is wrong -> the change to a working config, and what the message must hold: key, value and what is allowed.
@@ -353,11 +377,13 @@ def test_without_a_mistake_it_trains(monkeypatch, capsys, folder):
     ('retinanet_r18_subnet_bccd.py', 'retinanet_r18_supnet_bccd.py'),
     ('retinanet_r18_finetune_subnet.py', 'retinanet_r18_supnet.py'),
     ('retinanet_r18_finetune_subnet_bccd.py', 'retinanet_r18_supnet_bccd.py'),
+    ('faster_rcnn_r18_subnet.py', 'faster_rcnn_r18_supnet.py'),
+    ('faster_rcnn_r18_subnet_bccd.py', 'faster_rcnn_r18_supnet_bccd.py'),
 ])
 def test_the_smallest_subnet_as_a_plain_network(name, supernet):
     cfg, supernet_cfg = load(name), load(supernet)
     model, plain = meta_model(supernet_cfg), meta_model(cfg)
-    with torch.device('meta'):
+    with torch.device('meta'), compiled_operations_on_shapes():
         expected = MODELS.build(subnet_config(supernet_cfg.model, model, Supernet(model).space.min()))
     assert not any(isinstance(module, DynamicLayer) for module in plain.modules())
     plain.load_state_dict(expected.state_dict(), strict=True)
@@ -375,6 +401,7 @@ def test_the_smallest_subnet_as_a_plain_network(name, supernet):
 @pytest.mark.parametrize(('name', 'supernet', 'num_images'), [
     ('retinanet_r18_finetune_subnet.py', 'retinanet_r18_supnet.py', 2048),
     ('retinanet_r18_finetune_subnet_bccd.py', 'retinanet_r18_supnet_bccd.py', 292),
+    ('faster_rcnn_r18_finetune_subnet.py', 'faster_rcnn_r18_supnet.py', 2048),
     ('regnet_trashnet_finetune_subnet.py', 'regnet_trashnet_supnet.py', 1024),
 ])
 def test_finetuning(monkeypatch, name, supernet, num_images):

@@ -55,7 +55,7 @@ class CostModel:
     It is exact and needs no weights: the model is run on shapes alone, and each block only once per combination of its
     own settings and input shapes. From then on a subnet takes a few table look-ups. What is counted is what MMEngine's
     complexity analysis counts in the exported network, in mode ``tensor`` on one image; a two-stage detector looks at
-    ``test_cfg.rpn.max_per_img`` proposals (see :mod:`mmbignas.cost.forward_inputs`).
+    ``test_cfg.rpn.max_per_img`` proposals (see :mod:`mmbignas.supernet.forward_inputs`).
 
     This relies on what modules say about which block depends on which settings (see
     :class:`~mmbignas.models.SearchableBlocks`). So some subnets are also run as a whole at the start. If they disagree,

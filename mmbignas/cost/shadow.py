@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from mmbignas.cost.compiled_operations import compiled_operations_on_shapes
-from mmbignas.cost.forward_inputs import forward_inputs
 from mmbignas.cost.liveness import custom_functions
 from mmbignas.errors import ConfigError
 from mmbignas.models.searchable import SearchableBlocks
 from mmbignas.ops import DynamicLayer
 from mmbignas.space import Subnet
 from mmbignas.supernet import Supernet, image_channels
+from mmbignas.supernet.forward_inputs import forward_inputs
 from mmbignas.utils.models import tensors_in
 
 Forward = Callable[..., Any]

@@ -12,6 +12,7 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mmbignas.cost.compiled_operations import compiled_operations_on_shapes
 from mmbignas.cost.operation_counter import OperationCounter, on_shapes
 from mmbignas.cost.shadow import Shadow
 from mmbignas.utils.models import tensors_in
@@ -88,7 +89,7 @@ class Step:
             ops += own_ops
 
         tensors = [torch.empty(shape, dtype=dtype, device='meta') for shape, dtype in zip(shapes, self.dtypes)]
-        with OperationCounter(tensors, add):
+        with OperationCounter(tensors, add), compiled_operations_on_shapes():
             outputs = tensors_in(self.bound(*tensors))
         params = shadow.parameters(self.unit) if self.counts_parameters and self.unit is not None else 0
         return Entry(macs, ops, params, tuple(tuple(output.shape) for output in outputs))

@@ -4,6 +4,7 @@ from mmbignas.distill.distill_hook import DistillHook
 from mmbignas.distill.job import IN_PLACE, DistillJob, check_replaced, places, set_aside
 from mmbignas.distill.losses.dense import DenseBoxLoss, DenseGIoULoss, DenseKLLoss
 from mmbignas.distill.losses.features import FeatureMSELoss
+from mmbignas.distill.losses.region_boxes import RegionBoxLoss
 from mmbignas.distill.losses.soft_labels import (
     AlphaDivergenceLoss,
     GuidedSoftLabelLoss,
@@ -17,5 +18,5 @@ from mmbignas.distill.teacher import Teacher, TeacherDistillation
 
 __all__ = ['Adapters', 'AlphaDivergenceLoss', 'DenseBoxLoss', 'DenseGIoULoss', 'DenseKLLoss', 'DistillHook',
            'DistillJob', 'FeatureMSELoss', 'GuidedSoftLabelLoss', 'IN_PLACE', 'OutputRecorder', 'Outputs',
-           'SoftBCELoss', 'SoftCrossEntropyLoss', 'SoftLabelLoss', 'Teacher', 'TeacherDistillation',
+           'RegionBoxLoss', 'SoftBCELoss', 'SoftCrossEntropyLoss', 'SoftLabelLoss', 'Teacher', 'TeacherDistillation',
            'check_replaced', 'data_samples_of', 'parse_jobs', 'places', 'set_aside']

@@ -50,6 +50,9 @@ class DistillHook(Hook):
     pixels. BigNAS does without: the largest subnet's probabilities at its own image size teach all others (section
     3.1). This is ``same_pixels=False``, for outputs whose shape does not depend on the image size.
 
+    Student and teacher of a two-stage detector look at regions of their own. Modules in its ``roi_head`` are compared
+    on the teacher's: the student's second stage computes once more, from its own features, on these.
+
     Args:
         jobs: name -> dict of
 
@@ -192,11 +195,13 @@ class DistillHook(Hook):
         if not jobs:
             return
         outputs = self._recorder.stop()
+        if not subnet_pass.is_max:
+            taught = self._in_place.outputs(subnet_pass)
+            outputs = self._recorder.on_regions(outputs, self._in_place.regions(subnet_pass))
         check_outputs(outputs, jobs.values(), 'mimic_name', f'the pass of {subnet_pass.name}')
         if subnet_pass.is_max:
             self._in_place.keep(subnet_pass, outputs)
             return
-        taught = self._in_place.outputs(subnet_pass)
         set_aside(losses, jobs.values())
         for name, job in jobs.items():
             self._in_place.check(subnet_pass, job, outputs)

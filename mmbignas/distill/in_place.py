@@ -7,6 +7,7 @@ import torch
 
 from mmbignas.distill.job import DistillJob
 from mmbignas.distill.recorder import OutputRecorder, Outputs
+from mmbignas.distill.regions import RegionCall
 from mmbignas.space import ImageSize
 from mmbignas.train.subnet_pass import SubnetPass
 from mmbignas.train.trial_pass import undisturbed
@@ -27,15 +28,17 @@ class InPlaceTeacher:
         self._iteration = -1
         self._own_size: ImageSize | None = None
         self._outputs: dict[ImageSize | None, Outputs] = {}
+        self._regions: dict[ImageSize | None, list[RegionCall]] = {}
 
     def keep(self, subnet_pass: SubnetPass, outputs: Outputs) -> None:
         """Keep the outputs of the largest subnet's own pass."""
         self._iteration, self._own_size = subnet_pass.iteration, subnet_pass.image_size
         self._outputs = {subnet_pass.image_size: _detached(outputs)}
+        self._regions = {subnet_pass.image_size: self.recorder.regions}
 
     def forget(self) -> None:
         """Let go of all outputs."""
-        self._outputs = {}
+        self._outputs, self._regions = {}, {}
 
     def prepare(self, runner: Any, subnet_pass: SubnetPass) -> None:
         """Let the largest subnet see what a student is about to see, unless it has.
@@ -52,6 +55,7 @@ class InPlaceTeacher:
         with undisturbed(model), torch.no_grad(), runner.optim_wrapper.optim_context(model):
             model._run_forward(loop.data, mode='loss')
         self._outputs[subnet_pass.image_size] = _detached(self.recorder.stop())
+        self._regions[subnet_pass.image_size] = self.recorder.regions
         loop.supernet.apply(subnet_pass.subnet)
 
     def outputs(self, subnet_pass: SubnetPass) -> Outputs:
@@ -64,6 +68,11 @@ class InPlaceTeacher:
             raise RuntimeError(f'the outputs of the largest subnet are those of iteration {self._iteration}, but '
                                f'{subnet_pass.name} is trained in iteration {subnet_pass.iteration}')
         return self._outputs.get(subnet_pass.image_size) or self._outputs[self._own_size]
+
+    def regions(self, subnet_pass: SubnetPass) -> list[RegionCall]:
+        """Where the second stage of a two-stage detector looked in what :meth:`outputs` returns."""
+        size = subnet_pass.image_size
+        return self._regions[size if size in self._regions else self._own_size]
 
     def check(self, subnet_pass: SubnetPass, job: DistillJob, outputs: Outputs) -> None:
         """Refuse student's outputs that depend on the image size, where the teacher's images were of another one.

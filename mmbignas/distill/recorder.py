@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmbignas.distill.regions import SECOND_STAGE, RegionCall, RegionRecorder
 from mmbignas.errors import ConfigError
 from mmbignas.utils.models import tensors_in, unwrapped
 
@@ -18,7 +19,7 @@ class OutputRecorder:
     """Keeps the outputs of modules between :meth:`start` and :meth:`stop`.
 
     A module that is called several times (a head's convolution on all pyramid levels) or puts out several tensors
-    leaves them in the order of the calls.
+    leaves them in the order of the calls. Of a two-stage detector it also knows the regions, see :meth:`on_regions`.
 
     Args:
         model: a model, or a wrapper such as DDP around one.
@@ -35,6 +36,8 @@ class OutputRecorder:
         for name, key in places.items():
             if name not in modules:
                 raise ConfigError(f'{key}: the model has no module {name!r}; {_nearest(name, modules)}')
+        self._regions = RegionRecorder(model)
+        self._second_stage = [name for name in places if name.startswith(f'{SECOND_STAGE}.')]
         self._handles = [modules[name].register_forward_hook(self._hook(name)) for name in places]
 
     def _hook(self, name: str) -> Any:
@@ -47,11 +50,32 @@ class OutputRecorder:
     def start(self) -> None:
         """Begin to record, forgetting what was recorded before."""
         self._outputs = {}
+        self._regions.start()
 
     def stop(self) -> Outputs:
         """End recording and return what was recorded: module name -> its output tensors."""
         outputs, self._outputs = self._outputs or {}, None
+        self._regions.stop()
         return outputs
+
+    @property
+    def regions(self) -> list[RegionCall]:
+        """Where a detector's second stage looked while this was recorded."""
+        return self._regions.calls
+
+    def on_regions(self, outputs: Outputs, regions: Sequence[RegionCall]) -> Outputs:
+        """What was recorded, with the outputs of modules of the second stage on other regions in place of its own.
+
+        Args:
+            outputs: from :meth:`stop`.
+            regions: :attr:`regions` of a teacher's recorder.
+        """
+        if not self._second_stage:
+            return outputs
+        self._outputs = {}
+        self._regions.compute_on(regions)
+        found, self._outputs = self._outputs, None
+        return {**{name: own for name, own in outputs.items() if name not in self._second_stage}, **found}
 
     def remove(self) -> None:
         """Take the recorder off the model."""

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmbignas.data.calibration_images import DEFAULT_IMAGES, CalibrationImages
 from mmbignas.distill.job import IN_PLACE, DistillJob, check_outputs, places, set_aside
 from mmbignas.distill.recorder import OutputRecorder, Outputs, data_samples_of
+from mmbignas.distill.regions import RegionCall
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
 from mmbignas.space import ModuleSpace
@@ -101,6 +102,13 @@ class Teacher:
                 raise must_be(f'{self.key}.config: data_preprocessor.{name}', f"{value}, as the model's", theirs[name])
 
 
+class Taught(NamedTuple):
+    """What a teacher put out for a batch, and where the second stage of a two-stage detector looked."""
+
+    outputs: Outputs
+    regions: list[RegionCall]
+
+
 class TeacherDistillation:
     """Adds the losses between a model and its teacher to those that the model returns in mode ``loss``.
 
@@ -131,8 +139,8 @@ class TeacherDistillation:
 
     def forget(self) -> None:
         """Let go of the batches and of the teacher's outputs."""
-        self._seen: list[tuple[list[Any], Outputs]] = []  # batches, and what the teacher made of them
-        self._taught: Outputs = {}
+        self._seen: list[tuple[list[Any], Taught]] = []  # batches, and what the teacher made of them
+        self._taught = Taught({}, [])
 
     def remove(self) -> None:
         """Take everything off the model."""
@@ -159,7 +167,8 @@ class TeacherDistillation:
             self._teacher_recorder.start()
             with torch.no_grad():
                 self.teacher(*args, **{**kwargs, 'mode': 'tensor'})
-            known = self._teacher_recorder.stop()
+            outputs = self._teacher_recorder.stop()
+            known = Taught(outputs, self._teacher_recorder.regions)
             self._seen.append((batch, known))
         self._taught = known
         self._recorder.start()
@@ -169,13 +178,13 @@ class TeacherDistillation:
         jobs = self._active(kwargs)
         if not jobs:
             return None
-        outputs, losses = self._recorder.stop(), {**losses}
+        outputs, losses = self._recorder.on_regions(self._recorder.stop(), self._taught.regions), {**losses}
         set_aside(losses, jobs.values())
         check_outputs(outputs, jobs.values(), 'mimic_name', 'a forward pass of the model')
-        check_outputs(self._taught, jobs.values(), 'teacher_mimic_name', 'a forward pass of the teacher')
+        check_outputs(self._taught.outputs, jobs.values(), 'teacher_mimic_name', 'a forward pass of the teacher')
         data_samples = data_samples_of(args or kwargs)  # MMEngine gives a batch as the one or the other
         for name, job in jobs.items():
-            losses[f'loss_distill_{name}'] = job(outputs, self._taught, self.iteration(), data_samples)
+            losses[f'loss_distill_{name}'] = job(outputs, self._taught.outputs, self.iteration(), data_samples)
         return losses
 
 

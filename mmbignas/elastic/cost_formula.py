@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmbignas.cost.forward_inputs import forward_inputs
 from mmbignas.cost.liveness import Condition, Operations, custom_functions
 from mmbignas.cost.operation_counter import MACS, OTHERS, TRANSPARENT, Rounded, call_inside
 from mmbignas.elastic.axes import Atom, Fix, Node, atoms, normal, width
@@ -26,6 +25,7 @@ from mmbignas.elastic.plan import Plan, node_of
 from mmbignas.elastic.rules import RULES, default_rule
 from mmbignas.elastic.tracer import Tracer
 from mmbignas.elastic.watching import watching
+from mmbignas.supernet.forward_inputs import forward_inputs
 
 
 class Product:

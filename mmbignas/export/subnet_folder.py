@@ -14,7 +14,6 @@ from mmengine.device import get_device
 from torch import Tensor, nn
 
 from mmbignas.cost import Cost, CostModel
-from mmbignas.cost.forward_inputs import forward_inputs
 from mmbignas.data import is_one_size, read_image_sizes
 from mmbignas.data.calibration_images import CalibrationImages
 from mmbignas.data.check_data import check_classes
@@ -38,6 +37,7 @@ from mmbignas.supernet import (
 )
 from mmbignas.supernet.build import build_model, load_supernet
 from mmbignas.supernet.check_widths import check_widths
+from mmbignas.supernet.forward_inputs import forward_inputs
 from mmbignas.supernet.hashes import model_hash, space_hash
 from mmbignas.utils.files import check_new_folder, file_hash, new_folder
 from mmbignas.utils.identity import config_hash

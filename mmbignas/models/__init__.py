@@ -2,12 +2,13 @@
 from mmbignas.dependencies import installed
 from mmbignas.models.backbones import BigMobileNet, BigRegNet, BigResNet
 from mmbignas.models.checkpointing import checkpointed
-from mmbignas.models.dense_heads import BigRetinaHead
+from mmbignas.models.dense_heads import BigRetinaHead, BigRPNHead
 from mmbignas.models.necks import BigFPN
+from mmbignas.models.roi_heads import BigBBoxHead, BigRoIExtractor
 from mmbignas.models.searchable import SearchableBlocks
 
-__all__ = ['BigFPN', 'BigMobileNet', 'BigRegNet', 'BigResNet', 'BigRetinaHead', 'SearchableBlocks',
-           'checkpointed']
+__all__ = ['BigBBoxHead', 'BigFPN', 'BigMobileNet', 'BigRPNHead', 'BigRegNet', 'BigResNet', 'BigRetinaHead',
+           'BigRoIExtractor', 'SearchableBlocks', 'checkpointed']
 
 if installed('mmpretrain'):
     from mmbignas.models.heads import BigLinearClsHead  # noqa: F401

@@ -41,10 +41,12 @@ def check_widths(supernet: Supernet) -> None:
     except (RuntimeError, ValueError) as error:
         last = list(entered)[-1] if entered else '?'
         plain = type(getattr(supernet.model, 'head', None)).__name__ == 'LinearClsHead' and last.startswith('head')
+        regions = 'roi_extractor' in last
         raise ConfigError(f'model: {last} does not take the {size} subnet ({error}); a module that gets tensors of '
                           'changing width has to be dynamic: give one of its elements as '
                           'dict(space=dict(min=[x], max=[x])) in place of [x]'
-                          + ', or mmbignas.BigLinearClsHead' * plain) from error
+                          + ', or mmbignas.BigLinearClsHead' * plain + ', or mmbignas.BigRoIExtractor' * regions
+                          ) from error
     except TypeError:
         return  # mode 'tensor' of this model needs more than an image, as that of a two-stage detector does
     finally:

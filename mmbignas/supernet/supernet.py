@@ -9,9 +9,11 @@ from torch import nn
 
 from mmbignas.errors import ConfigError
 from mmbignas.space import IMAGE_SIZE, ModuleSettings, ModuleSpace, SearchSpace, Subnet
+from mmbignas.supernet.forward_inputs import forward_inputs
 from mmbignas.utils.models import training_flags_kept, unwrapped
 
 PROBE_SIZE = 64
+PROBE_PROPOSALS = 4
 
 
 @runtime_checkable
@@ -111,7 +113,9 @@ def probe(supernet: Supernet, subnet: Subnet) -> None:
         try:
             model.eval()
             supernet.apply(subnet)
-            model(next(model.parameters()).new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE), mode='tensor')
+            image = next(model.parameters()).new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE)
+            with forward_inputs(model, image, PROBE_PROPOSALS) as inputs:
+                model(image, **inputs)
         finally:
             supernet.apply(before)
 

@@ -24,8 +24,8 @@ from tests.small_classifiers import (
 pytest.importorskip('mmpretrain')
 
 SPACES: dict[str, tuple[Any, int]] = {  # and how many random subnets at each size
-    'RegNet with groups and squeeze-and-excitation': (regnet_classifier(), 26),
-    'mobile network': (mobile_classifier(), 26),
+    'RegNet with groups and squeeze-and-excitation': (regnet_classifier(), 12),
+    'mobile network': (mobile_classifier(), 12),
     'mobile network, switchable norms, no last convolution': (classifier(
         big_mobilenet(final_expand_ratio=0, norm_cfg=dict(type='mmbignas.SwitchableBatchNorm2d'), se_ratio=(.5,) * 7,
                       conv_cfg=dict(type='mmbignas.DynamicConv2d', kernel_transform=True)),

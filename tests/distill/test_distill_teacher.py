@@ -86,7 +86,7 @@ class Watch(Hook):
         assert not output.requires_grad
 
     def after_val_epoch(self, runner, metrics=None):
-        assert not self.distillation._seen and not self.distillation._taught
+        assert not self.distillation._seen and not self.distillation._taught.outputs
 
 
 def train(folder, teacher_cfg, loop='epoch', jobs=JOBS, hooks=(), model=None, wrapper=RecordingOptimWrapper, **kwargs):

@@ -21,4 +21,4 @@ def test_examples(text):
 def test_every_loss_is_in_the_table():
     losses = {name for name in distill.__all__ if name.endswith('Loss')}
     assert losses == set(re.findall(r'^\| `(\w+Loss)`', PAGE, re.MULTILINE))
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5

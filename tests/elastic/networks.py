@@ -74,6 +74,30 @@ def faster_rcnn() -> dict[str, Any]:
         test_cfg=dict(rpn=nms, rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10)))
 
 
+def mask_rcnn() -> dict[str, Any]:
+    """The same with masks, whose head has batch normalisations, as the shared convolutions of the box head have."""
+    config = faster_rcnn()
+    head, norm = config['roi_head'], dict(norm_cfg=dict(type='BN'))
+    head['bbox_head'].update(type='Shared4Conv1FCBBoxHead', conv_out_channels=16, **norm)
+    head.update(
+        mask_roi_extractor=dict(head['bbox_roi_extractor'], roi_layer=dict(type='RoIAlign', output_size=4)),
+        mask_head=dict(type='FCNMaskHead', num_convs=1, in_channels=16, conv_out_channels=8, num_classes=3, **norm,
+                       loss_mask=dict(type='CrossEntropyLoss', use_mask=True)))
+    config['train_cfg']['rcnn']['mask_size'] = 8
+    config['test_cfg']['rcnn']['mask_thr_binary'] = 0.5
+    return dict(config, type='mmdet.MaskRCNN')
+
+
+def cascade_rcnn() -> dict[str, Any]:
+    """The same with two stages after the proposals."""
+    config = faster_rcnn()
+    head = config['roi_head']
+    head.update(type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5],
+                bbox_head=[dict(head['bbox_head'], reg_class_agnostic=True) for _ in range(2)])
+    config['train_cfg']['rcnn'] = [config['train_cfg']['rcnn']] * 2
+    return dict(config, type='mmdet.CascadeRCNN')
+
+
 def classifier(backbone: dict[str, Any], channels: int, **options: Any) -> dict[str, Any]:
     """A stock image classifier."""
     return dict(

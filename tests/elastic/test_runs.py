@@ -42,6 +42,12 @@ default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1), logger=dict
 train_cfg = dict(val_interval=2)
 test_cfg = {test}
 """
+BY_ITERATIONS = """
+train_cfg = dict(_delete_=True, type='mmbignas.SandwichIterTrainLoop', max_iters=4, val_interval=4)
+train_dataloader = dict(sampler=dict(type='InfiniteSampler'))
+param_scheduler = []
+default_hooks = dict(checkpoint=dict(interval=2, by_epoch=False))
+"""
 EVALUATE = dict(type='mmbignas.EvaluateSubnetLoop', subnets=['max', 'middle', 'min'], image_size=[128, 128],
                 latency=dict(batch_size=1), _delete_=True)
 SAMPLE = dict(type='mmbignas.SampleAccuracyLoop', image_size=[128, 128], subnet_count=3, _delete_=True)
@@ -120,6 +126,21 @@ def test_a_resumed_run_is_the_run_without_interruption(family: Path, trained: Pa
     python('tools/train.py', family / 'evaluate.py', '--work-dir', tmp_path, '--resume', tmp_path / 'epoch_1.pth')
     ours, theirs = (torch.load(folder / 'epoch_2.pth', weights_only=False) for folder in (tmp_path, trained))
     assert_same_state(ours['state_dict'], theirs['state_dict'])
+
+
+def test_by_iterations_a_resumed_run_is_the_run_without_interruption(family: Path, tmp_path: Path) -> None:
+    (family / 'iterations.py').write_text(MORE.format(test=EVALUATE) + BY_ITERATIONS)
+    for name, more in dict(whole=(), resumed=('--resume',)).items():
+        if more:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / 'iter_2.pth').write_bytes((tmp_path / 'whole' / 'iter_2.pth').read_bytes())
+            (tmp_path / name / 'last_checkpoint').write_text(str(tmp_path / name / 'iter_2.pth'))
+        python('tools/train.py', family / 'iterations.py', '--work-dir', tmp_path / name, *more)
+    whole, resumed = (torch.load(tmp_path / name / 'iter_4.pth') for name in ('whole', 'resumed'))
+    assert [own[0] for own in passes_of(tmp_path / 'resumed')] == [2] * 4 + [3] * 4
+    assert passes_of(tmp_path / 'whole')[2 * 4:] == passes_of(tmp_path / 'resumed')
+    assert_same_state(whole['state_dict'], resumed['state_dict'])
+    assert whole['state_dict'].keys() == torch.load(family / 'stock.pth')['state_dict'].keys()
 
 
 def test_two_processes(family: Path, trained: Path, tmp_path: Path) -> None:

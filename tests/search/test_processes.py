@@ -213,7 +213,8 @@ def test_processes_with_the_same_seed_draw_others(tmp_path: Path) -> None:
     assert first.ask().number == second.ask().number  # alone, each on its own study
     trial = first.study.trials[0]
     first.study._storage.set_trial_user_attr(trial._trial_id, 'owner', 'elsewhere/x:1:1')
-    assert first.ask().number != second.ask().number  # the first is not alone any more
+    later = [[study.ask().number for _ in range(6)] for study in (first, second)]
+    assert later[0] != later[1]  # the first is not alone any more; a single draw may be the same by chance
 
 
 def test_two_that_draw_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def number_of_proposals(model: nn.Module) -> int:
 
 
 @contextmanager
-def forward_inputs(model: nn.Module, images: Tensor) -> Iterator[dict[str, Any]]:
+def forward_inputs(model: nn.Module, images: Tensor, proposals: int | None = None) -> Iterator[dict[str, Any]]:
     """Within the context, a model's ``forward`` computes images with these further arguments.
 
     The RPN of a two-stage detector is computed, and hands on as many proposals as are stated.
@@ -40,6 +40,7 @@ def forward_inputs(model: nn.Module, images: Tensor) -> Iterator[dict[str, Any]]
     Args:
         model: the model.
         images: of shape ``(N, C, H, W)``, also on the meta device.
+        proposals: of a two-stage detector, per image; ``None`` for :func:`number_of_proposals`.
 
     Yields:
         dict: ``mode='tensor'`` for a model of MMEngine, and ``data_samples``, one per image, for a detector.
@@ -52,14 +53,15 @@ def forward_inputs(model: nn.Module, images: Tensor) -> Iterator[dict[str, Any]]
         return
     rpn: Any = getattr(model, 'rpn_head', None)
     two_stage = getattr(model, 'roi_head', None) is not None
-    samples = [_data_sample(images, number_of_proposals(model) if two_stage else None) for _ in range(images.shape[0])]
+    number = (proposals or number_of_proposals(model)) if two_stage else None
+    samples = [_data_sample(images, number) for _ in range(images.shape[0])]
     head: Any = getattr(model, 'bbox_head', None)
     with ExitStack() as stack:
         if rpn is not None and two_stage:
-            proposals = [sample.proposals for sample in samples]
-            stack.enter_context(_replaced(rpn, 'predict_by_feat', lambda *args, **kwargs: proposals))
+            stated = [sample.proposals for sample in samples]
+            stack.enter_context(_replaced(rpn, 'predict_by_feat', lambda *args, **kwargs: stated))
             if type(rpn).__name__ != 'CascadeRPNHead':  # whose features depend on its own boxes
-                stack.enter_context(_replaced(rpn, 'predict', partial(_predict, rpn, proposals)))
+                stack.enter_context(_replaced(rpn, 'predict', partial(_predict, rpn, stated)))
         if hasattr(head, 'get_positive_infos'):
             stack.enter_context(_replaced(head, 'loss', lambda *args, **kwargs: {}))
             stack.enter_context(_replaced(head, 'get_positive_infos', partial(_objects, model, images)))
