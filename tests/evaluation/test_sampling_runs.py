@@ -135,7 +135,7 @@ def test_mmdetections_own_tool_and_a_part_of_the_images(workspace, whole, config
     python(MMDET_TOOLS / 'test.py', path, whole / 'epoch_2.pth', '--work-dir', workspace / 'part')
     [line] = lines_of(workspace / 'part').values()
     truth = COCO(Config.fromfile(str(path)).test_evaluator.ann_file)
-    boxes = workspace / 'boxes.bbox.json'
+    boxes = workspace / f'subnet{line["number"]}' / 'boxes.bbox.json'
     own = COCOeval(truth, truth.loadRes(str(boxes)), 'bbox')
     ids = {box['image_id'] for box in json.loads(boxes.read_text())}
     assert len(ids) == 3 < len(truth.imgs)
