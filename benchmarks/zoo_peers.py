@@ -59,7 +59,8 @@ def shares(family: str) -> dict[str, Any]:
     batch, plan = traced(stock)
     plan = verified(stock, plan, batch)
     check(stock, plan, batch)
-    model = make_supernet(copy.deepcopy(stock), plan, HALF, 'residual' if plan.runs else None, 'group')
+    depths = {name: list(range(run.least, len(run.blocks) + 1)) for name, run in plan.runs.items()}
+    model = make_supernet(copy.deepcopy(stock), plan, HALF, depths or None, 'group')
     space = Supernet(model).space
     narrow = {path: (space.max if path == 'elastic.depth' else space.min)()[path] for path in space.modules}
     Supernet(model).apply(narrow)

@@ -11,9 +11,11 @@ from .version import __version__
 check_dependencies()  # before anything below imports torch or an mm* package
 
 from . import data, distill, elastic, evaluation, models, ops, supernet, train
-from .utils.adaptations import allow_mmengine_checkpoints
+from .utils.safe_globals import allow_mmengine_checkpoints
+from .utils.safe_loading import load_as_data
 
 allow_mmengine_checkpoints()
+load_as_data()
 
 __all__ = ['ConfigError', 'DependencyError', '__version__', 'data', 'distill', 'elastic', 'evaluation', 'models', 'ops',
            'supernet', 'train']

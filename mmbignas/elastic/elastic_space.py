@@ -67,7 +67,7 @@ class ElasticDepth(nn.Module):
         self.genes = list(genes)
         space = dict(dynamic_range=[list(gene.choices) for gene in genes])
         self.search_space = ModuleSpace(dict(depth=dict(space=space)), len(genes), block_elements=(),
-                                        key='elastic.depth')
+                                        key='elastic.depth', least_depth=0)
         self._parts = parts
 
     def apply_subnet(self, settings: ModuleSettings) -> None:

@@ -116,7 +116,8 @@ def depth_genes(plan: Plan, depth: Any) -> list[DepthGene]:
 
     Args:
         plan: the model's plan.
-        depth: ``'residual'`` for all runs, each with all depths; or run -> choices; ``None`` for no genes.
+        depth: ``'residual'`` for all runs, each with all depths from 1; or run -> choices, among which 0 may be, where
+            the blocks before and after fit together; ``None`` for no genes.
 
     Returns:
         list: in the order of the network.
@@ -127,7 +128,8 @@ def depth_genes(plan: Plan, depth: Any) -> list[DepthGene]:
     if depth is None:
         return []
     if depth == 'residual':
-        return [DepthGene(name, tuple(range(run.least, len(run.blocks) + 1))) for name, run in plan.runs.items()]
+        return [DepthGene(name, tuple(range(max(run.least, 1), len(run.blocks) + 1)))
+                for name, run in plan.runs.items()]
     if not isinstance(depth, Mapping):
         raise must_be('depth', "'residual' or a dict from runs to their choices", depth)
     genes = {}

@@ -173,7 +173,8 @@ def _runs(model: nn.Module, calls: Sequence[Called]) -> dict[str, Run]:
         chains = [chain for chain in chains if len(chain) > 1 and _is_dense(modules[chain[-1].path])]
         for chain in chains:
             names = [call.path.rpartition('.')[2] for call in (chain[0], chain[-1])]
-            runs[parent if len(chains) == 1 else f'{parent}.{"-".join(names)}'] = Run([call.path for call in chain], 1)
+            name = parent if len(chains) == 1 else f'{parent}.{"-".join(names)}'
+            runs[name] = Run([call.path for call in chain], 0 if chain[0].residual else 1)
     return runs
 
 

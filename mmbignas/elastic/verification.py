@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ def verified(model: nn.Module, plan: Plan, batch: Mapping[str, Any], seed: int =
     """The groups and runs of a plan that a network computes with.
 
     All groups are set to half their width; where that fails, they are added by halves, and the culprits are left out.
-    Then all are given widths of their own, and so again. At last the same is done with the runs of blocks.
+    Then all are given widths of their own, and so again. At last the same is done with the runs of blocks,
+    which are left out as a whole where that works.
 
     Args:
         model: the network, in full width; a copy is run.
@@ -48,7 +50,12 @@ def verified(model: nn.Module, plan: Plan, batch: Mapping[str, Any], seed: int =
     for _ in range(DRAWS):
         drawn = {name: rng.randint(1, plan.groups[name].size) for name in groups}
         groups = trial.working(groups, drawn.__getitem__, reasons)
-    runs = trial.working(list(plan.runs), lambda name: plan.runs[name].least, reasons, depth=True)
+    least = {name: run.least for name, run in plan.runs.items()}
+    runs = trial.working(list(least), least.__getitem__, reasons, depth=True)
+    for name in least.keys() - runs:  # where it cannot do without the whole run, the first block may be enough
+        least[name] = max(least[name], 1)
+    runs = trial.working(list(least), least.__getitem__, reasons, depth=True) if len(runs) < len(least) else runs
+    plan = replace(plan, runs={name: replace(run, least=least[name]) for name, run in plan.runs.items()})
     return without(plan, {name: f'{REASON} ({reason})' for name, reason in reasons.items()
                           if name in plan.groups and name not in groups},
                    [name for name in plan.runs if name not in runs])

@@ -1,11 +1,10 @@
 """What is known about each evaluated subnet, in a file that survives whatever happens to the run."""
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from mmengine.dist import is_main_process
 from mmbignas.errors import ConfigError
 from mmbignas.utils.files import replacing, writing
 from mmbignas.utils.identity import differences, listed_differences
+from mmbignas.utils.locks import locked, take
 
 
 class Ledger:
@@ -114,12 +114,9 @@ def parsed_line(raw: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> AbstractContextManager[None]:
     """Wait until no other process writes to a file; the lock is gone when the process is."""
-    with path.with_name(f'.{path.name}.lock').open('w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return locked(path.with_name(f'.{path.name}.lock'))
 
 
 @contextmanager
@@ -132,13 +129,9 @@ def only_run(path: Path) -> Iterator[None]:
     if not is_main_process():
         yield
         return
-    name = path.with_name(f'.{path.name}.run')
     with writing(path):
-        opened = name.open('w')
-    with opened as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not kept by workers that outlive a kill
-        except BlockingIOError:
-            raise ConfigError(f'{path}: another run writes to it; wait until it has ended, or give another '
-                              '--work-dir') from None
+        lock = take(path.with_name(f'.{path.name}.run'))
+    if lock is None:
+        raise ConfigError(f'{path}: another run writes to it; wait until it has ended, or give another --work-dir')
+    with lock:
         yield

@@ -73,8 +73,8 @@ class SampleFlops:
             model_cfg: Mapping[str, Any] | None = None) -> CostSample:
         """Draw, and write ``subnets.jsonl``, ``summary.json``, ``macs.png`` and ``macs_params.png``.
 
-        While it draws, the lines are in ``subnets.jsonl.partial``. The files get their names together, when all of
-        them are complete.
+        While it draws, the lines are in a hidden folder, ``.subnets.jsonl.*.partial``. The files get their names
+        together, when all of them are complete.
 
         Args:
             model: a supernet, also on the meta device.

@@ -43,6 +43,7 @@ from mmbignas.utils.files import check_new_folder, file_hash, new_folder
 from mmbignas.utils.identity import config_hash
 from mmbignas.utils.models import tensors_in
 from mmbignas.utils.rules import must_be
+from mmbignas.utils.sealed_files import save_sealed
 from mmbignas.version import __version__
 
 CONFIG, CHECKPOINT, CERTIFICATE = 'config.py', 'checkpoint.pth', 'certificate.json'
@@ -173,7 +174,7 @@ class SubnetExporter:
         # The config in a checkpoint is in no folder of its own.
         text = header.replace('{{ fileDirname }}', str(folder)) + plain_cfg.pretty_text
         meta = dict(self.checkpoint.meta, cfg=text)
-        torch.save(dict(meta=meta, state_dict=subnet_state_dict(self.model, plain)), aside / CHECKPOINT)
+        save_sealed(dict(meta=meta, state_dict=subnet_state_dict(self.model, plain)), aside / CHECKPOINT)
 
     def _certificate(self, subnet: Subnet, cost: Cost, folder: Path) -> dict[str, Any]:
         source = dict(config=self.cfg.filename, checkpoint=self.checkpoint.path, weights=self.checkpoint.weights)

@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,11 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from mmbignas.errors import ConfigError, DependencyError
+from mmbignas.search.passwords import without_password, without_secrets
 from mmbignas.utils.identity import differences, listed_differences
 from mmbignas.utils.rules import must_be
 
@@ -39,7 +40,7 @@ def dashboard_address(storage: str | Path) -> str:
     """A file or URL as optuna-dashboard takes it, without a password."""
     text = str(storage)
     if '://' in text:
-        return re.sub(r'(://[^:/@]*):[^@/]*@', r'\1:***@', text)
+        return without_password(text)
     path = Path(text).resolve()
     return str(path) if path.suffix in JOURNAL_SUFFIXES else f'sqlite:///{path}'
 
@@ -48,15 +49,16 @@ def shown_storage(storage: Any) -> str:
     """A storage in a message: a file or URL as it was given, without a password, or the class of Optuna's."""
     if not isinstance(storage, (str, Path)):
         return type(storage).__name__
-    return dashboard_address(storage) if '://' in str(storage) else str(storage)
+    return without_password(storage)
 
 
 @contextmanager
-def storage_errors(where: str) -> Iterator[None]:
+def storage_errors(where: str, address: str = '') -> Iterator[None]:
     """Say in one line that a storage cannot be read or written, or holds something else than Optuna's tables.
 
     Args:
         where: the storage, for messages.
+        address: its URL, whose secrets no message shows.
 
     Raises:
         ConfigError: for what the database, Optuna's reading of it and the disk complain about.
@@ -66,17 +68,17 @@ def storage_errors(where: str) -> Iterator[None]:
     except (ConfigError, DependencyError, UpdateFinishedTrialError):
         raise
     except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError) as error:
-        raise ConfigError(f'storage: {where}: cannot be read or written ({_reason(error)}); what is finished is kept, '
-                          'and the same command goes on once this is mended') from error
+        raise ConfigError(f'storage: {where}: cannot be read or written ({_reason(error, address)}); what is finished '
+                          'is kept, and the same command goes on once this is mended') from error
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        raise ConfigError(f'storage: {where}: is damaged, or not of Optuna ({_reason(error)}); restore it, or give '
-                          'another storage') from error
+        raise ConfigError(f'storage: {where}: is damaged, or not of Optuna ({_reason(error, address)}); restore it, '
+                          'or give another storage') from error
 
 
-def _reason(error: BaseException) -> str:
-    """What is behind an error of Optuna's, in one line."""
+def _reason(error: BaseException, address: str = '') -> str:
+    """What is behind an error of Optuna's, in one line, without the secrets of an address."""
     text = str(error.__cause__ or error).splitlines()
-    return text[0] if text else type(error).__name__
+    return without_secrets(text[0], address) if text else type(error).__name__
 
 
 def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
@@ -96,7 +98,7 @@ def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
         return storage
     text = str(storage)
     if '://' in text:
-        return _open_database(text, text)
+        return _open_database(text, without_password(text))
     path = Path(text).resolve()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,6 +172,12 @@ def _cut_torn_line(path: str) -> None:
 
 def _open_database(url: str, name: str) -> BaseStorage:
     """Open a database; what several processes do at once while its tables are made is tried again."""
+    try:
+        make_url(url.format(SCHEMA_VERSION=''))  # as Optuna does
+    except (ArgumentError, ValueError, LookupError):
+        # Their texts may have parts of a password.
+        raise ConfigError(f'storage: {name} is no URL of a database; give a file, or a URL such as sqlite:///search.db '
+                          'or postgresql://user@host/name, with %40 for @ and %2F for / in a password') from None
     options: dict[str, Any] = dict(pool_pre_ping=True)  # a connection may have ended while a subnet was evaluated
     if url.startswith('sqlite'):
         options['connect_args'] = dict(timeout=SQLITE_WAIT)
@@ -177,16 +185,18 @@ def _open_database(url: str, name: str) -> BaseStorage:
         try:
             return RDBStorage(url, engine_kwargs=options)
         except ImportError as error:
-            raise DependencyError(f'storage: {name} needs a package that cannot be imported ({error})') from error
+            raise DependencyError(f'storage: {name} needs a package that cannot be imported '
+                                  f'({without_secrets(str(error), url)})') from error
         except ArgumentError as error:
-            raise ConfigError(f'storage: {name} is no URL of a database ({error}); give a file, or a URL such as '
-                              'sqlite:///search.db or postgresql://user@host/name') from error
+            raise ConfigError(f'storage: {name} is no URL of a database ({_reason(error, url)}); give a file, or a URL '
+                              'such as sqlite:///search.db or postgresql://user@host/name') from error
         except RuntimeError as error:
-            raise ConfigError(f'storage: {name} was made by another version of Optuna ({_reason(error)})') from error
+            raise ConfigError(f'storage: {name} was made by another version of Optuna ({_reason(error, url)})'
+                              ) from error
         except (SQLAlchemyError, StorageInternalError, AssertionError) as error:
             # AssertionError: tables whose version another process has not written yet.
             if attempt + 1 == OPEN_ATTEMPTS or isinstance(error, OperationalError) and 'unable to open' in str(error):
-                raise ConfigError(f'storage: {name} cannot be opened ({_reason(error)})') from error
+                raise ConfigError(f'storage: {name} cannot be opened ({_reason(error, url)})') from error
         time.sleep(random.uniform(0.05, 0.3))
     raise AssertionError('not reached')
 

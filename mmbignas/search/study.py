@@ -107,12 +107,13 @@ class SubnetStudy:
         directions: list[Direction] = ['minimize' if name in COSTS else 'maximize' for name in self.objectives]
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna reports each trial
         self._where = f'{shown_storage(storage)}, study {name!r}'
-        with storage_errors(self._where):
+        self._address = str(storage) if isinstance(storage, (str, Path)) else ''
+        with storage_errors(self._where, self._address):
             self.study = optuna.create_study(storage=open_storage(storage), study_name=name, directions=directions,
                                              load_if_exists=True)
         limits = {key: [end if math.isfinite(end) else None for end in ends]
                   for key, ends in self.constraints.limits.items()}
-        with storage_errors(self._where):
+        with storage_errors(self._where, self._address):
             agree(self.study, dict(identity=dict(identity or {}), objectives=self.objectives, constraints=limits),
                   directions)
         self._drawing = Drawing(self._encoding, self.constraints, recipe, directions,
@@ -156,7 +157,7 @@ class SubnetStudy:
         return self._read_trials() if dead else trials
 
     def _read_trials(self) -> list[FrozenTrial]:
-        with storage_errors(self._where):
+        with storage_errors(self._where, self._address):
             return subnet_trials(self.study.get_trials(deepcopy=False), self.space.size, self._where)
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
@@ -175,7 +176,7 @@ class SubnetStudy:
         if values is not None and any(map(math.isnan, values)):
             values = None  # no sampler can learn from it
         state = TrialState.FAIL if values is None else TrialState.COMPLETE
-        with storage_errors(self._where):
+        with storage_errors(self._where, self._address):
             try:
                 trial = self.study.tell(number, values, state, skip_if_finished=True)
             except UpdateFinishedTrialError:  # another process did it at the same moment
@@ -223,7 +224,7 @@ class SubnetStudy:
         """Add a trial for a subnet; ``None`` if another process was first."""
         params, number = self._encoding.params(drawn.subnet), str(drawn.number)
         claim = uuid.uuid4().hex
-        with storage_errors(self._where):
+        with storage_errors(self._where, self._address):
             self.study.add_trial(optuna.trial.create_trial(
                 state=TrialState.RUNNING, params=params, system_attrs=drawn.attributes,
                 distributions={name: self._encoding.distributions[name] for name in params},
@@ -277,7 +278,7 @@ class SubnetStudy:
 
     def _set(self, proposal: Proposal, key: str, value: Any) -> None:
         # There is no public way to change an attribute of a trial that was not made by Study.ask.
-        with storage_errors(self._where):
+        with storage_errors(self._where, self._address):
             self.study._storage.set_trial_user_attr(proposal._id, key, value)
 
     def _values(self, number: int, line: Mapping[str, Any]) -> list[float]:

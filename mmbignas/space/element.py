@@ -62,7 +62,7 @@ class Element:
         return Chain(self.choices)
 
 
-def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
+def parse_element(name: str, config: Any, num_stages: int, key: str, least_depth: int = 1) -> Element:
     """Read one element as it stands in a config.
 
     Args:
@@ -71,6 +71,7 @@ def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
             ``dict(space=dict(min, max, stride), sample_strategy)`` or ``dict(space=dict(dynamic_range), ...)``.
         num_stages: how many stages the module has.
         key: the element's place in the config, for messages.
+        least_depth: 0 where a stage may have no block.
 
     Returns:
         Element: for a fixed per-block list, ``choices`` is empty and ``blocks`` holds the values until the module
@@ -81,10 +82,11 @@ def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
     """
     if isinstance(config, Mapping):
         check_keys(config, key, ('space', 'sample_strategy'), ('space',))
-        choices = tuple(read_values(name, stage, key) for stage in _parse_space(name, config['space'], num_stages, key))
+        choices = tuple(read_values(name, stage, key, least_depth)
+                        for stage in _parse_space(name, config['space'], num_stages, key, least_depth))
         strategy = parse_strategy(config.get('sample_strategy', 'stage_wise'), f'{key}.sample_strategy')
         return Element(name, choices, strategy, key)
-    values = read_values(name, config, key)
+    values = read_values(name, config, key, least_depth)
     if len(values) == num_stages:
         return Element(name, tuple((value,) for value in values), None, key)
     if name == 'depth':
@@ -92,34 +94,37 @@ def parse_element(name: str, config: Any, num_stages: int, key: str) -> Element:
     return Element(name, (), None, key, blocks=values)
 
 
-def read_values(name: str, values: Any, key: str) -> tuple[Value, ...]:
+def read_values(name: str, values: Any, key: str, least_depth: int = 1) -> tuple[Value, ...]:
     """Read a list of values of an element, and refuse what no layer can be built with.
 
-    Whole numbers become integers, so that equal values are also written equally. ``key`` names the list in messages.
+    Whole numbers become integers, so that equal values are also written equally. ``key`` names the list in messages,
+    ``least_depth`` is 0 where a stage may have no block.
 
     Raises:
         ConfigError: naming key, value and what is allowed.
     """
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise must_be(key, 'a non-empty list of numbers', values)
-    rule = KERNEL if name == 'kernel_size' else INTEGER if name in INTEGER_ELEMENTS else NUMBER
+    rule = KERNEL if name == 'kernel_size' else integer(least_depth) if name == 'depth' else (
+        INTEGER if name in INTEGER_ELEMENTS else NUMBER)
     for index, value in enumerate(values):
         if not rule.holds(value):
             raise must_be(f'{key}[{index}]', rule.allowed, value)
     return tuple(int(value) if value == int(value) else float(value) for value in values)
 
 
-def _parse_space(name: str, space: Any, num_stages: int, key: str) -> Choices:
+def _parse_space(name: str, space: Any, num_stages: int, key: str, least_depth: int) -> Choices:
     """Turn ``min``/``max``/``stride`` or ``dynamic_range`` into ascending choices per stage."""
     keys = set(space) if isinstance(space, Mapping) else set()
     if keys == {'dynamic_range'}:
         stages = _per_stage(space['dynamic_range'], num_stages, f'{key}.space.dynamic_range', 'list')
-        ranges = [read_values(name, stage, f'{key}.space.dynamic_range[{i}]') for i, stage in enumerate(stages)]
+        ranges = [read_values(name, stage, f'{key}.space.dynamic_range[{i}]', least_depth)
+                  for i, stage in enumerate(stages)]
         return tuple(tuple(sorted(set(stage))) for stage in ranges)
     if not {'min', 'max'} <= keys <= {'min', 'max', 'stride'}:
         raise must_be(f'{key}.space', 'dict(min=..., max=..., stride=...) or dict(dynamic_range=...)', space)
-    low, high = (read_values(name, _per_stage(space[end], num_stages, f'{key}.space.{end}'), f'{key}.space.{end}')
-                 for end in ('min', 'max'))
+    low, high = (read_values(name, _per_stage(space[end], num_stages, f'{key}.space.{end}'), f'{key}.space.{end}',
+                             least_depth) for end in ('min', 'max'))
     stride = space.get('stride')
     if isinstance(stride, Sequence):
         _per_stage(stride, num_stages, f'{key}.space.stride', 'number')

@@ -36,20 +36,23 @@ class ModuleSpace:
         num_stages: how many stages the module has.
         block_elements: the elements that may differ between the blocks of a stage.
         key: how messages name the module, e.g. its class.
+        least_depth: 0 where a stage may have no block.
 
     Raises:
         ConfigError: for anything that no subnet could be drawn from, naming key, value and what is allowed.
     """
 
     def __init__(self, elements: Mapping[str, Any], num_stages: int,
-                 block_elements: Sequence[str] = ('kernel_size', 'expand_ratio'), key: str = 'space') -> None:
+                 block_elements: Sequence[str] = ('kernel_size', 'expand_ratio'), key: str = 'space',
+                 least_depth: int = 1) -> None:
         self.key = key
         self.num_stages = num_stages
         self.block_elements = tuple(block_elements)
+        self._least_depth = least_depth
         if 'depth' not in elements:
             raise ConfigError(f'{key}.depth is missing; give the number of blocks per stage')
         names = ['depth', *(name for name in elements if name != 'depth')]
-        parsed = {name: parse_element(name, elements[name], num_stages, f'{key}.{name}') for name in names}
+        parsed = {name: parse_element(name, elements[name], num_stages, f'{key}.{name}', least_depth) for name in names}
         self.elements: dict[str, Element] = {
             name: self._resolve(element, parsed['depth']) for name, element in parsed.items()}
         self._others = names[1:]
@@ -193,7 +196,7 @@ class ModuleSpace:
         for name, element in self.elements.items():
             where = f'{key}.{name}'
             if name in settings and 'depth' in missing and (
-                    len(read_values(name, settings[name], where)) != self.num_stages):
+                    len(read_values(name, settings[name], where, self._least_depth)) != self.num_stages):
                 continue  # how many values there have to be depends on the depth
             if name in settings:
                 values = self._align(settings[name], element, result.get('depth'), where)
@@ -214,7 +217,7 @@ class ModuleSpace:
 
     def _align(self, values: Sequence[Value], element: Element, depth: Values | None, key: str) -> Values:
         """From one value per stage or one per block to the form that this element is kept in."""
-        values = read_values(element.name, values, key)
+        values = read_values(element.name, values, key, self._least_depth)
         counts = [int(count) for count in depth] if depth is not None else [1] * self.num_stages
         if len(values) == self.num_stages:
             if not element.per_block:

@@ -5,18 +5,17 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mmbignas.errors import ConfigError
+from mmbignas.utils.partial_folders import SUFFIX, partial_folder
 from mmbignas.utils.rules import must_be
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
-PARTIAL = '.partial'  # end of the name of a file that is not complete
 TORCH_WRITER = 'PytorchStreamWriter'  # raises a RuntimeError without a reason when its file cannot be written
 
 
@@ -38,7 +37,7 @@ def writing(path: str | Path) -> Iterator[None]:
         if error.errno not in (*NO_ROOM, *NOT_WRITABLE):
             raise
         own = str(error.filename or '')
-        named = path if not own or own.endswith(PARTIAL) else own
+        named = path if not own or SUFFIX in own else own  # not the name that it has until it is complete
         raise _not_written(named, str(error.strerror), error.errno in NO_ROOM) from error
     except RuntimeError as error:
         if TORCH_WRITER not in str(error):
@@ -70,22 +69,26 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     check_new_folder(folder)
-    aside = folder.with_name(f'.{folder.name}.{os.getpid()}.partial')
     made = [parent for parent in folder.parents if not parent.exists()]
-    try:
-        aside.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(f'{folder}: cannot be made ({error.strerror}); give a folder that can be made') from error
-    try:
+    with ExitStack() as stack:
+        stack.callback(_remove_empty, made)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            aside = stack.enter_context(partial_folder(folder)) / folder.name
+            aside.mkdir()
+        except OSError as error:
+            raise ConfigError(f'{folder}: cannot be made ({error.strerror}); give a folder that can be made') from error
         with writing(folder):
             yield aside
         check_new_folder(folder)  # somebody else may have made it meanwhile; replace would take an empty one over
         aside.replace(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        with suppress(OSError):  # until one is not empty
-            for parent in made:
-                parent.rmdir()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, until one is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 @contextmanager
@@ -96,14 +99,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         ConfigError: on a full disk, or in a folder that cannot be written to.
     """
     path = Path(path)
-    aside = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    try:
-        with writing(path):
-            yield aside
-            os.replace(aside, path)
-    finally:
-        with suppress(OSError):
-            aside.unlink()
+    with writing(path), partial_folder(path) as folder:
+        yield folder / path.name
+        os.replace(folder / path.name, path)
 
 
 @contextmanager
@@ -112,27 +110,22 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]
 
     Args:
         folder: where they belong; it is made if it is not there.
-        names: what they are to be called; until then, ``.partial`` is added.
+        names: what they are to be called; until then, they lie in a hidden folder beside.
 
     Raises:
         ConfigError: for a folder that cannot be written to, or a full disk.
     """
-    asides = [folder / f'{name}.partial' for name in names]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for aside in asides:
-            aside.touch()
-    except OSError as error:
-        raise ConfigError(f'{folder}: cannot be written to ({error.strerror}); give a folder that can be made or '
-                          'written to') from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            aside = stack.enter_context(partial_folder(folder / names[0]))
+        except OSError as error:
+            raise ConfigError(f'{folder}: cannot be written to ({error.strerror}); give a folder that can be made or '
+                              'written to') from error
         with writing(folder):
-            yield asides
-            for aside, name in zip(asides, names):
-                os.replace(aside, folder / name)
-    finally:  # nothing is left of them after an interruption either
-        for aside in asides:
-            aside.unlink(missing_ok=True)
+            yield [aside / name for name in names]
+            for name in names:
+                os.replace(aside / name, folder / name)
 
 
 def check_new_file(path: str | Path, suffixes: str | tuple[str, ...], overwrite: bool) -> Path:

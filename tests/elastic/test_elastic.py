@@ -236,6 +236,28 @@ def test_widths_by_pattern_and_depths_by_run():
     assert model.bbox_head.cls_convs[0].conv.out_channels == 4
 
 
+def test_a_run_may_be_left_out_as_a_whole():
+    """Where its first block keeps the shape of its input; the others lead to a narrower one, and stay."""
+    config = elastic(retinanet(), example=64, depth={'backbone.layer1': [0, 1, 2], 'backbone.layer2': [1, 2]})
+    model = build(config)
+    assert {name: run.least for name, run in model.elastic.plan.runs.items()} == {
+        f'backbone.layer{number}': int(number > 1) for number in range(1, 5)}
+    seen, batch = set(), torch.randn(2, 3, 64, 64)
+    for subnet in subnets(model, 12):
+        depth = subnet['elastic.depth']['depth'][0]
+        if depth in seen:
+            continue
+        seen.add(depth)
+        plain = MODELS.build(subnet_config(config, model, subnet))
+        plain.load_state_dict(subnet_state_dict(model, plain), strict=True)
+        assert any(True for _ in plain.backbone.layer1.parameters()) == (depth > 0)
+        with torch.no_grad():
+            assert equal(*([own for level in network.eval()(batch) for own in level] for network in (model, plain)))
+    assert seen == {0, 1, 2}
+    with pytest.raises(ConfigError, match=r"depth\['backbone.layer2'\] must be a list of numbers of blocks from 1"):
+        build(elastic(retinanet(), example=64, depth={'backbone.layer2': [0, 1, 2]}))
+
+
 @pytest.fixture(scope='module')
 def plan_file(tmp_path_factory):
     config = retinanet()
@@ -294,8 +316,8 @@ def test_mmengine_writes_the_plan_into_checkpoints_and_refuses_others(plan_file,
     (dict(width=[dict(match='backbone.layr3', ratios=[0.5, 1.0])]), r'match must match.*backbone.layer3'),
     (dict(width=dict(ratio=[0.5, 1.0])), 'width must be dict'),
     (dict(depth={'backbone.layer9': [1]}), 'depth must name runs.*backbone.layer1, backbone.layer2'),
-    (dict(depth={'backbone.layer1': [0, 2]}), r'must be a list of numbers of blocks from 1 to 2'),
-    (dict(depth={'backbone.layer1': [1]}), r'must be a list of numbers of blocks from 1 to 2, the last of them'),
+    (dict(depth={'backbone.layer2': [0, 2]}), r'must be a list of numbers of blocks from 1 to 2'),
+    (dict(depth={'backbone.layer1': [1]}), r'must be a list of numbers of blocks from 0 to 2, the last of them'),
     (dict(depth=True), "depth must be 'residual'"),
     (dict(width=None, depth=None), 'width and depth must leave something to choose'),
     (dict(share='all'), 'share must be one of stage, group'),

@@ -28,6 +28,7 @@ from mmbignas.space import Subnet, load_subnet
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.hashes import model_hash, space_hash
 from mmbignas.utils.identity import config_hash
+from mmbignas.utils.sealed_files import is_as_written
 from tests.models.same_network import check_plain_layers, tensors
 from tests.small_models import big_fpn, big_resnet, big_retina_head, build, element, retinanet, scramble, tower
 from tests.supernet.test_outside_module import detector
@@ -104,12 +105,13 @@ def test_what_is_in_the_folder(tmp_path: Path, exporter: SubnetExporter) -> None
     assert certificate['identity'] == dict(
         weights=model_hash(exporter.model), space=space_hash(exporter.space), model=config_hash(exporter.cfg.model))
     assert [path.name for path in folder.parent.iterdir()] == ['small']
+    assert is_as_written(folder / 'checkpoint.pth')
     checkpoint = torch.load(folder / 'checkpoint.pth')
     assert checkpoint.keys() == {'meta', 'state_dict'}
     assert checkpoint['meta']['epoch'] == 3
     assert checkpoint['meta']['dataset_meta'] == dict(classes=('a', 'b', 'c'))
-    assert Config.fromstring(checkpoint['meta']['cfg'], '.py').to_dict() == Config.fromfile(
-        str(folder / 'config.py')).to_dict()
+    (tmp_path / 'same.py').write_text(checkpoint['meta']['cfg'])
+    assert Config.fromfile(str(tmp_path / 'same.py')).to_dict() == Config.fromfile(str(folder / 'config.py')).to_dict()
     content = (folder / 'checkpoint.pth').read_bytes()
     assert certificate['checkpoint'] == dict(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     source = (tmp_path / 'supernet.pth').read_bytes()
@@ -148,10 +150,12 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, exporter: SubnetExporter) 
 
 
 def failing_write(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
+    from mmbignas.export import subnet_folder as exporting
+
     def save(content: Any, path: Path) -> None:
         path.write_bytes(b'half')
         raise OSError('disk full')
-    monkeypatch.setattr(torch, 'save', save)
+    monkeypatch.setattr(exporting, 'save_sealed', save)
     return OSError
 
 
@@ -184,7 +188,7 @@ def made_meanwhile(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
     read_back = exporting.read_back
 
     def slow(folder: Path) -> nn.Module:
-        (folder.parent / 'out').mkdir()
+        (folder.parents[1] / 'out').mkdir()
         return read_back(folder)
     monkeypatch.setattr(exporting, 'read_back', slow)
     return ConfigError

@@ -12,6 +12,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmbignas.distill import DistillHook
 from mmbignas.errors import ConfigError
 from mmbignas.train import RegularizeLargestHook, ResumeHook, StopHook
+from mmbignas.utils.sealed_files import is_as_written
 from tests.processes import call, free_port
 from tests.toy import ToyDataset, ToyModel, build_runner, calibration
 from tests.train.test_standard_hooks import assert_same
@@ -99,6 +100,7 @@ def assert_as_uninterrupted(folder, whole, start, killed, name):
     resumed = seen(folder)[-len(seen(whole, start)):]
     assert resumed == seen(whole, start)
     ours, theirs = (torch.load(own / name, weights_only=False) for own in (folder, whole))
+    assert is_as_written(folder / name)
     for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
         assert_same(ours[key], theirs[key], key)
     assert (ours['meta']['iter'], ours['meta']['epoch']) == (theirs['meta']['iter'], theirs['meta']['epoch'])
@@ -252,6 +254,7 @@ def test_a_damaged_checkpoint(saved, how):
     assert resumed(saved) == (8 if how == 'whole' else 4)
     log = log_of(saved)
     assert (f'resuming from {saved}/epoch_1.pth in place of what cannot be read: {last}' in log) == (how != 'whole')
+    assert ('its SHA-256 is not the one that was written' in log) == (how == 'one bit')
 
 
 @pytest.mark.parametrize('note', [None, ''])
@@ -260,7 +263,8 @@ def test_a_missing_note(saved, note):
     (saved / 'last_checkpoint').unlink()
     if note is not None:
         (saved / 'last_checkpoint').write_text(note)
-    (saved / '.epoch_3.pth.77.partial').write_bytes(b'PK')
+    (saved / '.epoch_3.pth.x7.partial').mkdir()
+    (saved / '.epoch_3.pth.x7.partial' / '.mmbignas.lock').write_text('')
     (saved / 'best_min_epoch_9.pth').write_bytes(b'PK')
     assert resumed(saved) == 8
     assert not list(saved.glob('.*.partial'))

@@ -4,13 +4,15 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.runner import CheckpointLoader
 
 from mmbignas.errors import ConfigError
 from mmbignas.utils.files import replacing
+from mmbignas.utils.partial_folders import remove_left_over
+from mmbignas.utils.sealed_files import DAMAGED, is_as_written, sealed
 
 BACKEND = 'mmbignas.whole_files'
 LAST = 'last_checkpoint'
@@ -20,14 +22,16 @@ STOPPED = 'stopped.pth'
 class WholeFilesBackend(LocalBackend):
     """MMEngine's backend for local files, except that a file is on the disk in full before it gets its name.
 
-    It is ``backend_args=dict(backend='mmbignas.whole_files')`` of MMEngine's ``CheckpointHook``.
+    A file of ``torch.save`` also gets a digest of all that is in it, see :mod:`mmbignas.utils.sealed_files`. It is
+    ``backend_args=dict(backend='mmbignas.whole_files')`` of MMEngine's ``CheckpointHook``.
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file, into folders that are made; until it is complete, what was there before stays."""
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
         with replacing(filepath) as aside, open(aside, 'wb') as file:
-            file.write(obj)
+            for piece in sealed(obj):
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
 
@@ -58,9 +62,7 @@ def newest_checkpoint(work_dir: str | Path, patterns: Sequence[str], warn: Calla
     named = note.read_text().strip() if note.is_file() else ''
     folders = dict.fromkeys([folder, *([Path(named).parent] if named else [])])
     for own in folders:
-        for left in own.glob('.*.pth.*.partial'):
-            with suppress(OSError):
-                left.unlink()
+        remove_left_over(own)
     others = {path for own in folders for pattern in patterns for path in own.glob(pattern) if path != Path(named)}
     candidates = [named] if named else []
     candidates += [str(path) for path in sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
@@ -82,12 +84,22 @@ def newest_checkpoint(work_dir: str | Path, patterns: Sequence[str], warn: Calla
 
 
 def what_is_broken(path: str | Path) -> str | None:
-    """What is wrong with a local file of ``torch.save``, if anything; it is read whole and its checksums compared."""
+    """What is wrong with a local file of ``torch.save``, if anything.
+
+    The file is loaded, which compares its digest. One without a digest is read whole, and its checksums are compared.
+    """
     if not Path(path).is_file():
         return 'does not exist'
     try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        return f'is truncated or damaged ({error})'
-    return None if damaged is None else f'is damaged ({damaged})'
+        as_written = is_as_written(path)
+        if as_written is False:
+            return f'is truncated or damaged ({DAMAGED})'
+        if as_written is None:
+            with zipfile.ZipFile(path) as file:
+                damaged = file.testzip()
+            if damaged is not None:
+                return f'is damaged ({damaged})'
+        CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
+    except Exception as error:  # of a dozen kinds, depending on which bytes are wrong
+        return f'is truncated or damaged ({" ".join(str(error).split()) or type(error).__name__})'
+    return None
