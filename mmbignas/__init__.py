@@ -10,12 +10,12 @@ from .version import __version__
 
 check_dependencies()  # before anything below imports torch or an mm* package
 
-from . import data, distill, elastic, evaluation, models, ops, supernet, train
+from . import agreement, data, distill, elastic, evaluation, models, ops, supernet, train
 from .utils.safe_globals import allow_mmengine_checkpoints
 from .utils.safe_loading import load_as_data
 
 allow_mmengine_checkpoints()
 load_as_data()
 
-__all__ = ['ConfigError', 'DependencyError', '__version__', 'data', 'distill', 'elastic', 'evaluation', 'models', 'ops',
-           'supernet', 'train']
+__all__ = ['ConfigError', 'DependencyError', '__version__', 'agreement', 'data', 'distill', 'elastic', 'evaluation',
+           'models', 'ops', 'supernet', 'train']

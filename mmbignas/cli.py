@@ -14,6 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from mmbignas.dependencies import require_mmpretrain
 from mmbignas.errors import ConfigError, DependencyError
 from mmbignas.utils.configs import typos_explained
+from mmbignas.utils.data_errors import data_errors_explained
 from mmbignas.utils.files import writing
 from mmbignas.utils.rules import must_be
 
@@ -26,12 +27,13 @@ def run_tool(main: Callable[[], None]) -> None:
 
     Args:
         main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError`, those that
-            :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types, and those that
-            :func:`~mmbignas.utils.files.writing` makes of files that cannot be written passes through.
+            :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types,
+            :func:`~mmbignas.utils.data_errors.data_errors_explained` of broken data, and
+            :func:`~mmbignas.utils.files.writing` of files that cannot be written, passes through.
     """
     logging.Handler.handleError = _say_once  # type: ignore[method-assign]
     try:
-        record(typos_explained()(writing('a file of this run')(main)))()
+        record(data_errors_explained()(typos_explained()(writing('a file of this run')(main))))()
     except (ConfigError, DependencyError) as error:
         where = f' in rank {os.environ["RANK"]}' if int(os.environ.get('WORLD_SIZE', '1')) > 1 else ''
         print(f'error{where}: {error}', file=sys.stderr)

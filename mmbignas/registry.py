@@ -16,7 +16,7 @@ MODELS = Registry(
     locations=['mmbignas.ops', 'mmbignas.models', 'mmbignas.data', 'mmbignas.distill', 'mmbignas.elastic'])
 LOOPS = Registry('loop', parent=root.LOOPS, scope=SCOPE, locations=['mmbignas.train', 'mmbignas.evaluation'])
 HOOKS = Registry('hook', parent=root.HOOKS, scope=SCOPE,
-                 locations=['mmbignas.train', 'mmbignas.evaluation', 'mmbignas.distill'])
+                 locations=['mmbignas.agreement', 'mmbignas.train', 'mmbignas.evaluation', 'mmbignas.distill'])
 OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=root.OPTIM_WRAPPERS, scope=SCOPE, locations=['mmbignas.train'])
 WEIGHT_INITIALIZERS = Registry('weight initializer', parent=root.WEIGHT_INITIALIZERS, scope=SCOPE,
                                locations=['mmbignas.supernet', 'mmbignas.elastic'])

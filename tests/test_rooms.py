@@ -21,13 +21,14 @@ ROOMS = {
     'elastic': GROUND | {'space', 'ops', 'supernet', 'cost', 'analysis'},
     'analysis': GROUND | {'space'},
     'data': GROUND | {'space', 'ops', 'supernet'},
+    'agreement': GROUND | {'space', 'supernet', 'data'},
     'cost': GROUND | {'space', 'ops', 'models', 'supernet'},
     'search': GROUND | {'space', 'cost'},
     'export': GROUND | {'space', 'ops', 'supernet', 'data', 'cost', 'elastic'},
-    'train': GROUND | {'space', 'supernet', 'data', 'cost'},
+    'train': GROUND | {'space', 'supernet', 'data', 'agreement', 'cost'},
     'latency': GROUND | {'space', 'supernet', 'cost', 'export'},
     'distill': GROUND | {'space', 'ops', 'supernet', 'data', 'train'},
-    'evaluation': GROUND | {'space', 'supernet', 'data', 'cost', 'analysis', 'search', 'latency'},
+    'evaluation': GROUND | {'space', 'supernet', 'data', 'agreement', 'cost', 'analysis', 'search', 'latency'},
     'ranking': GROUND | {'space', 'supernet', 'data', 'analysis', 'export', 'evaluation'},
 }
 

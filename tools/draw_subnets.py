@@ -146,7 +146,7 @@ def latency_of(subnet: Subnet, model: nn.Module, size: tuple[int, int], args: ar
     Returns:
         float: Median in milliseconds.
     """
-    plain = MODELS.build(subnet_config(model.cfg.model, model, subnet))
+    plain = MODELS.build(subnet_config(model.cfg.model, model, subnet, size))
     return measure_latency(plain, size, 1, args.latency_backend, args.device, args.threads).median
 
 

@@ -63,7 +63,7 @@ def measure_subnets(cfg: Config, args: argparse.Namespace) -> None:
     for choice in parse_choices(args.subnet, cost_model.space, '--subnet', typed=True):
         subnet = choice.draw(cost_model.space, random.Random(0))
         height, width = subnet.image_size or cost_model.space.image_sizes[0]
-        plain, cost = MODELS.build(subnet_config(cfg.model, model, subnet)), cost_model(subnet)
+        plain, cost = MODELS.build(subnet_config(cfg.model, model, subnet, (height, width))), cost_model(subnet)
         latency = measure_latency(plain, (height, width), args.batch_size, args.backend, args.device, args.threads)
         rows.append([choice.name, f'{height}x{width}', format_macs(cost.macs), format_params(cost.params),
                      f'{latency.median:.2f}', f'{latency.iqr:.2f}'])

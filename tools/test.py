@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
+from mmbignas.agreement import agreement_of
 from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
 from mmbignas.data.check_data import check_files
 from mmbignas.evaluation.drawn_predictions import OF_CLASSIFIERS, OF_DETECTORS, drawn_by, predictions_of
@@ -79,6 +80,7 @@ def main() -> None:
     check_files(cfg, ('test',))
     with writing(cfg.work_dir):
         runner = build_runner(cfg)
+        agreement_of(runner)
         if args.out:
             dump = METRICS.build(dict(type=predictions_of(runner.model).dump, out_file_path=args.out))
             runner.test_evaluator.metrics.append(dump)

@@ -5,6 +5,7 @@ import argparse
 import torch
 from mmengine.config import Config
 
+from mmbignas.agreement import agreement_of
 from mmbignas.cli import add_common_arguments, existing_checkpoint, load_config, run_tool
 from mmbignas.data.check_data import check_files
 from mmbignas.train import ResumeHook, StopHook
@@ -83,6 +84,7 @@ def main() -> None:
         for hook in (ResumeHook, StopHook):
             if not any(isinstance(own, hook) for own in runner.hooks):
                 runner.register_hook(hook())
+        agreement_of(runner)
         runner.train()
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmbignas.cost.compiled_operations import compiled_operations_on_shapes
 from mmbignas.cost.liveness import custom_functions
 from mmbignas.errors import ConfigError
 from mmbignas.models.searchable import SearchableBlocks
@@ -18,6 +17,7 @@ from mmbignas.ops import DynamicLayer
 from mmbignas.space import Subnet
 from mmbignas.supernet import Supernet, image_channels
 from mmbignas.supernet.forward_inputs import forward_inputs
+from mmbignas.utils.compiled_operations import compiled_operations_on_shapes
 from mmbignas.utils.models import tensors_in
 
 Forward = Callable[..., Any]

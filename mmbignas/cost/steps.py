@@ -12,9 +12,9 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmbignas.cost.compiled_operations import compiled_operations_on_shapes
 from mmbignas.cost.operation_counter import OperationCounter, on_shapes
 from mmbignas.cost.shadow import Shadow
+from mmbignas.utils.compiled_operations import compiled_operations_on_shapes
 from mmbignas.utils.models import tensors_in
 
 Shape = tuple[int, ...]

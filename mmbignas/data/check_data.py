@@ -5,12 +5,13 @@ import os.path as osp
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from mmengine.registry import init_default_scope
 
+from mmbignas.data.leaves import config_classes, config_leaves, config_levels
 from mmbignas.errors import ConfigError
 from mmbignas.supernet import Checkpoint
 from mmbignas.utils.configs import type_name
-from mmbignas.utils.rules import must_be, shown
+from mmbignas.utils.rules import must_be
 
 
 def check_dataset_files(dataset_cfg: Any, key: str) -> None:
@@ -27,11 +28,11 @@ def check_dataset_files(dataset_cfg: Any, key: str) -> None:
     Raises:
         ConfigError: naming the key and the path that does not exist.
     """
-    if not isinstance(dataset_cfg, Mapping):
-        return
-    check_dataset_files(dataset_cfg.get('dataset'), f'{key}.dataset')
-    for index, inner in enumerate(dataset_cfg.get('datasets') or ()):
-        check_dataset_files(inner, f'{key}.datasets[{index}]')
+    for place, own in config_levels(dataset_cfg, key):
+        _check_files_of(own, place)
+
+
+def _check_files_of(dataset_cfg: Mapping[str, Any], key: str) -> None:
     if (dataset_cfg.get('backend_args') or {}).get('backend', 'local') != 'local':
         return
     root, prefix = dataset_cfg.get('data_root') or '', dataset_cfg.get('data_prefix') or {}
@@ -90,27 +91,12 @@ def check_classes(cfg: Mapping[str, Any], checkpoint: Checkpoint) -> None:
     Raises:
         ConfigError: when both name their classes, and differently.
     """
+    if cfg.get('default_scope'):
+        init_default_scope(cfg['default_scope'])  # for data sets that read names from files
     for stage in ('train', 'val', 'test'):
-        dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset') or {}
-        classes = (dataset.get('metainfo') or {}).get('classes')
-        if classes and checkpoint.classes and list(classes) != checkpoint.classes:
-            raise must_be(f'{stage}_dataloader.dataset.metainfo.classes', f'{tuple(checkpoint.classes)}, as in '
-                          f'{checkpoint.path}', tuple(classes))
-
-
-def check_num_classes(model: nn.Module, dataset: Any, key: str) -> None:
-    """Make sure that a classifier's head has as many outputs as the data have classes.
-
-    Args:
-        model: a model, not a wrapper; without ``head.num_classes`` nothing is checked.
-        dataset: a data set; without the names of its classes nothing is checked.
-        key: its place in the config.
-
-    Raises:
-        ConfigError: naming both numbers.
-    """
-    count = getattr(getattr(model, 'head', None), 'num_classes', None)
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    if isinstance(count, int) and classes and count != len(classes):
-        raise must_be('model.head.num_classes', f'{len(classes)}, the number of classes of {key} '
-                      f'{shown(tuple(classes))}', count)
+        dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset')
+        for place, leaf in config_leaves(dataset, f'{stage}_dataloader.dataset'):
+            classes = config_classes(leaf)
+            if classes and checkpoint.classes and classes != checkpoint.classes:
+                raise must_be(f'{place}.metainfo.classes', f'{tuple(checkpoint.classes)}, as in {checkpoint.path}',
+                              tuple(classes))

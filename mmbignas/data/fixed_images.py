@@ -1,17 +1,18 @@
 """A fixed choice of a data set's images, decoded once and kept."""
 from __future__ import annotations
 
+import bisect
 import copy
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from mmengine.runner import Runner
-from torch.utils.data import BatchSampler, Dataset, Sampler
+from torch.utils.data import BatchSampler, ConcatDataset, Dataset, Sampler
 
 from mmbignas.utils.configs import type_name
 from mmbignas.utils.models import tensors_in
@@ -157,6 +158,43 @@ class SeededImages(WrappedDataset):
         return self.dataset[index]
 
 
+class ChosenImages(WrappedDataset):
+    """Some images of a data set, in which several may stand one behind the other.
+
+    Args:
+        dataset: the data set.
+        indices: the images, ascending.
+    """
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        super().__init__(dataset)
+        self.indices = list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.indices[index]]
+
+    def get_data_info(self, index: int) -> dict[str, Any]:
+        """What the data set knows of one of the chosen images."""
+        return self.dataset.get_data_info(self.indices[index])
+
+    @property
+    def cumulative_sizes(self) -> list[int]:
+        """How many of the images are in the first of several data sets, in the first two, and so on."""
+        return [bisect.bisect_left(self.indices, end) for end in self.dataset.cumulative_sizes]
+
+    @property
+    def metainfo(self) -> Any:
+        """That of the data set, or a list of those of several, with the sizes of what was chosen."""
+        own = copy.deepcopy(self.dataset.metainfo)
+        for part in own if isinstance(own, list) else [own]:
+            if 'cumulative_sizes' in part:
+                part['cumulative_sizes'] = self.cumulative_sizes
+        return own
+
+
 def count_images(batch: Any) -> int:
     """Number of images of a batch: a dict, or a sequence that begins with the inputs."""
     return len(batch['inputs'] if isinstance(batch, Mapping) else batch[0])
@@ -176,7 +214,8 @@ def with_chosen_images(dataloader: Any, count: int | None, seed: int, key: str) 
         ``None`` for all.
 
     Raises:
-        ConfigError: for a choice from a dataloader that is complete, or a data set that has no ``get_subset``.
+        ConfigError: for a choice from a dataloader that is complete, or a data set that has no ``get_subset``; and
+            for one that leaves nothing of one of several data sets.
     """
     if not isinstance(dataloader, Mapping):
         if count is not None:
@@ -192,4 +231,10 @@ def with_chosen_images(dataloader: Any, count: int | None, seed: int, key: str) 
     if not hasattr(dataset, 'get_subset'):
         raise must_be(key, f'None with {type(dataset).__name__}, which has no get_subset', count)
     indices = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
-    return {**prepared, 'dataset': dataset.get_subset(indices)}, indices
+    if not isinstance(dataset, ConcatDataset):  # whose get_subset only raises
+        return {**prepared, 'dataset': dataset.get_subset(indices)}, indices
+    chosen = ChosenImages(dataset, indices)
+    ends = [0, *chosen.cumulative_sizes]
+    if any(start == end for start, end in zip(ends, ends[1:])):
+        raise must_be(key, 'so many images that some are of each data set', count)
+    return {**prepared, 'dataset': chosen}, indices

@@ -1,7 +1,7 @@
 """The sizes of images in the config of an ordinary run: what its pipeline makes of them, and a subnet's own size."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -66,7 +66,7 @@ def pipeline_size(cfg: Mapping[str, Any]) -> ImageSize | None:
             sides = None  # the other edge is as long as it is
     if sides is None:
         return None
-    divisor = _preprocessor(cfg).get('pad_size_divisor', 1)
+    divisor = _preprocessor(cfg).get('pad_size_divisor', 1) if isinstance(cfg.get('model'), Mapping) else 1
     width, height = (-(-side // divisor) * divisor for side in sides)
     return height, width
 
@@ -79,17 +79,36 @@ def own_preprocessor(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def evaluation_pipeline(cfg: Mapping[str, Any],
                         stages: Sequence[str] = ('val', 'test')) -> Iterable[Mapping[str, Any]]:
-    """The transforms of a config's evaluation.
+    """The transforms of a config's evaluation that set the size of images.
 
     Args:
         cfg: config of a run.
         stages: of validation and test, what counts first, and what where that has no data.
+
+    Returns:
+        list: those of each of several data sets, where all have the same; none where they differ.
     """
     loaders = [cfg.get(f'{stage}_dataloader') or {} for stage in stages]
-    dataset: Mapping[str, Any] = next((loader['dataset'] for loader in loaders if loader.get('dataset')), {})
-    while isinstance(dataset.get('dataset'), Mapping):
-        dataset = dataset['dataset']
-    return dataset.get('pipeline') or ()
+    dataset = next((loader['dataset'] for loader in loaders if loader.get('dataset')), None)
+    sizing = [[transform for transform in pipeline if _sets_size(type_name(transform))]
+              for pipeline in _pipelines(dataset)]
+    return sizing[0] if sizing and all(own == sizing[0] for own in sizing) else []
+
+
+def _sets_size(kind: str) -> bool:
+    return kind in ('Resize', 'ResizeEdge') or kind.endswith('CenterCrop')
+
+
+def _pipelines(dataset: Any) -> Iterator[list[Mapping[str, Any]]]:
+    """The transforms of each data set within the config of one; those of a wrapper come last."""
+    if not isinstance(dataset, Mapping):
+        return
+    own = list(dataset.get('pipeline') or ())
+    if 'dataset' not in dataset and 'datasets' not in dataset:
+        yield own
+    for inner in (dataset.get('dataset'), *(dataset.get('datasets') or ())):
+        for pipeline in _pipelines(inner):
+            yield pipeline + own
 
 
 def image_steps(cfg: Mapping[str, Any]) -> dict[str, Any] | None:

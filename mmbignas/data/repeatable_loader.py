@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from mmbignas.data.fixed_images import WrappedDataset
+from mmbignas.utils.data_errors import DataError, one_line
 from mmbignas.utils.random_states import OwnRandomness, mixed_seed, seed_cpu
 from mmbignas.utils.rules import must_be
 
@@ -155,6 +157,18 @@ class NumberedBatches(BatchSampler):
             yield [Draw(index, mixed_seed(self.seed, self.rank, number, place)) for place, index in enumerate(batch)]
 
 
+@contextmanager
+def _file_named(dataset: Any, index: int) -> Iterator[None]:
+    """Name the file of an image that cannot be loaded, which torch's workers would not tell."""
+    try:
+        yield
+    except Exception as error:  # of many kinds, depending on file and transform
+        info = dataset.get_data_info(index) if hasattr(dataset, 'get_data_info') else {}
+        if not isinstance(info.get('img_path'), str):
+            raise
+        raise DataError(f'{info["img_path"]}: cannot be loaded, {one_line(error)}') from error
+
+
 class SeededDraws(WrappedDataset):
     """A data set that seeds the augmentations of each image; otherwise, it is the one that it wraps."""
 
@@ -169,7 +183,8 @@ class SeededDraws(WrappedDataset):
         if isinstance(index, Draw):
             seed_cpu(index.seed)
             index = index.image
-        return self.dataset[index]
+        with _file_named(self.dataset, index):
+            return self.dataset[index]
 
     def __getitems__(self, indices: list[Any]) -> list[Any]:
         # torch asks for it where there is one, and the wrapped data set's own would be given no plain indices.

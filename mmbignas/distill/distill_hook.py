@@ -10,7 +10,15 @@ from torch import nn
 
 from mmbignas.distill.adapter_training import STATE, AdapterTraining, build_adapters, check_left_over
 from mmbignas.distill.in_place import InPlaceTeacher
-from mmbignas.distill.job import IN_PLACE, DistillJob, check_outputs, check_replaced, places, set_aside
+from mmbignas.distill.job import (
+    IN_PLACE,
+    DistillJob,
+    check_outputs,
+    check_replaced,
+    check_scores,
+    places,
+    set_aside,
+)
 from mmbignas.distill.parsing import parse_jobs
 from mmbignas.distill.recorder import OutputRecorder, data_samples_of
 from mmbignas.distill.teacher import TeacherDistillation, parse_teachers
@@ -85,6 +93,8 @@ class DistillHook(Hook):
             iteration, for outputs that cannot be compared.
     """
 
+    needs_sandwich = True  # means nothing in the training of one network
+
     checkpoint_keys = (STATE,)
 
     def __init__(self, jobs: Mapping[str, Mapping[str, Any]], teacher: Mapping[str, Any] | None = None,
@@ -110,6 +120,7 @@ class DistillHook(Hook):
         for own in self.teachers.values():
             own.check_files()
         self._check_names(runner)
+        check_scores(unwrapped(runner.model), self.jobs.values())
         adapters = {name: job.adapters for name, job in self.jobs.items() if job.adapters is not None}
         if not adapters:
             return
@@ -168,6 +179,7 @@ class DistillHook(Hook):
         for name, own in self.teachers.items():
             if name not in self._networks:
                 self._networks[name] = own.build(runner)
+                check_scores(self._networks[name], self._taught_by(name).values(), 'teacher_mimic_name')
 
     def _active(self, subnet_pass: SubnetPass) -> dict[str, DistillJob]:
         """The in-place jobs in a pass, with which the largest subnet teaches or a smaller one is taught."""

@@ -96,6 +96,30 @@ class DistillJob:
         return ours, theirs
 
 
+def check_scores(model: nn.Module, jobs: Iterable[DistillJob], field: str = 'mimic_name') -> None:
+    """Make sure that losses of independent scores are given no logits of a softmax.
+
+    Args:
+        model: the network with the modules.
+        jobs: the jobs.
+        field: ``mimic_name``, or ``teacher_mimic_name`` for the teacher's modules.
+
+    Raises:
+        ConfigError: for a loss with ``sigmoid_scores`` and a module of a head that says by ``use_sigmoid_cls`` that
+            its scores are a softmax.
+    """
+    modules = dict(model.named_modules())
+    for job in jobs:
+        for name in (job.names if field == 'mimic_name' else job.teacher_names) if hasattr(
+                job.loss, 'sigmoid_scores') else ():
+            parts = name.split('.')
+            heads = ['.'.join(parts[:end]) for end in range(len(parts), 0, -1)]
+            head = next((own for own in heads if hasattr(modules.get(own), 'use_sigmoid_cls')), None)
+            if head is not None and not modules[head].use_sigmoid_cls:
+                raise must_be(f'{job.key}.loss', f'a loss for scores of a softmax, which those of {head} are '
+                              f'({field}={name!r}; or loss_cls=dict(..., use_sigmoid=True))', type(job.loss).__name__)
+
+
 def places(jobs: Iterable[DistillJob], field: str) -> dict[str, str]:
     """Where the modules of jobs stand in the config.
 

@@ -30,6 +30,8 @@ class BNCalibrationHook(Hook):
             files that do not exist.
     """
 
+    needs_sandwich = True  # means nothing in the training of one network
+
     def __init__(self, num_images: int = DEFAULT_IMAGES, dataloader: Mapping[str, Any] | None = None) -> None:
         self.images = CalibrationImages(num_images, dataloader, 'BNCalibrationHook')
         self._state: BNState | None = None

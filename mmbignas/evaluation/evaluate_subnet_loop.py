@@ -97,6 +97,7 @@ class EvaluateSubnetLoop(SubnetValLoop):
         Raises:
             ConfigError: when there is no ``metric1`` or ``metric2`` among the metrics.
         """
+        self.scorer.try_out()  # before the measurement
         with preserved_rng():
             if self.latencies is None:  # once, as weights do not matter
                 self.latencies = dict(self._measured()) if self.latency else {}
@@ -109,8 +110,9 @@ class EvaluateSubnetLoop(SubnetValLoop):
         """The latencies of the exported networks, measured by the first process while the others wait."""
         for subnet in self.costs:
             if is_main_process():
-                plain = MODELS.build(subnet_config(self.runner.cfg.model, self.runner.model, subnet))
-                yield subnet, measure_latency(plain, self._amounts.image_size(subnet), **(self.latency or {}))
+                size = self._amounts.image_size(subnet)
+                plain = MODELS.build(subnet_config(self.runner.cfg.model, self.runner.model, subnet, size))
+                yield subnet, measure_latency(plain, size, **(self.latency or {}))
             barrier()  # after each of them: processes that wait too long are given up
 
     def _entry(self, name: str, subnet: Subnet, cost: Cost, timing: Latency | None) -> dict[str, Any]:

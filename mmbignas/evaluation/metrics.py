@@ -1,22 +1,18 @@
-"""Metrics of a part of the data set, those that a config names, and what becomes of them in files."""
+"""Metrics that a config names, and what becomes of metrics in files."""
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
-from mmengine.evaluator import BaseMetric, Evaluator
 from torch import Tensor
 
+from mmbignas.agreement.partial_evaluation import is_of_library, named_metrics
+from mmbignas.agreement.trial_run import TrialFailure
 from mmbignas.utils.metric_values import is_number
 from mmbignas.utils.rules import must_be
-
-# Their metrics have the same names for all images. One's own may have names that depend on the images, or count calls.
-LIBRARIES = ('mmdet', 'mmpretrain', 'mmengine')
 
 
 def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,53 +60,6 @@ def number_metrics(metrics: Mapping[str, Any]) -> list[str]:
     return [name for name, value in plain_metrics(metrics).items() if isinstance(value, (int, float))]
 
 
-@contextmanager
-def restricted(evaluator: Evaluator, dataset: Any, indices: Sequence[int], stage: str = 'val') -> Iterator[None]:
-    """Let metrics take the chosen images for the whole data set.
-
-    ``CocoMetric`` with an ``ann_file`` evaluates all images in it: what is in the others would count as not found.
-    ``Evaluator.evaluate`` is then to be told the number of the chosen images. Metrics that only know what they were
-    given need no restriction.
-
-    Args:
-        evaluator: processes and evaluates while the context is open.
-        dataset: the data set of the evaluation.
-        indices: which of its items are evaluated.
-        stage: ``val`` or ``test``, for messages.
-
-    Raises:
-        ConfigError: for a data set that does not tell the ids of its images, or a metric with an annotation file that
-            cannot be restricted.
-    """
-    with ExitStack() as stack:
-        for index, metric in enumerate(evaluator.metrics):
-            if hasattr(metric, 'img_ids'):
-                stack.enter_context(_restricted(metric, dataset, indices, f'{stage}_dataloader.dataset'))
-            elif 'ann_file' in inspect.signature(type(metric)).parameters:
-                raise must_be(f'{stage}_evaluator[{index}]', 'CocoMetric, derived from it, or without an annotation '
-                              'file to evaluate a part of the images', type(metric))
-        yield
-
-
-@contextmanager
-def _restricted(metric: Any, dataset: Any, indices: Sequence[int], key: str) -> Iterator[None]:
-    """The same for one metric that has ``img_ids``: those of the images to evaluate, all of the file if None."""
-    # Annotations that were not read from a file are made of the first results.
-    names = [name for name in ('img_ids', '_coco_api', '_lvis_api') if hasattr(metric, name)]
-    before = {name: getattr(metric, name) for name in names}
-    if any(before[name] is not None for name in names[1:]):
-        try:
-            metric.img_ids = [dataset.get_data_info(index)['img_id'] for index in indices]
-        except (AttributeError, KeyError) as error:
-            raise must_be(key, 'a data set of MMDetection to evaluate a part of the images, since '
-                          f'{type(metric).__name__} needs their ids ({error})', type(dataset)) from error
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(metric, name, value)
-
-
 class WantedMetrics:
     """Finds metrics that the config names but that do not exist, as soon as possible.
 
@@ -127,14 +76,18 @@ class WantedMetrics:
 
     def __init__(self, wanted: Mapping[str, str | None], scorer: Any) -> None:
         self.wanted = {key: name for key, name in wanted.items() if name is not None}
-        self._metrics, self._seen = scorer.evaluator.metrics, dict[str, None]()
+        self._metrics, self._seen = named_metrics(scorer.evaluator), dict[str, None]()
         if not self.wanted:
             return
-        names = scorer.trial([metric for metric in self._metrics if _is_of_library(metric)])
-        open_ones = [metric for metric in self._metrics if not _is_of_library(metric) or not _said(metric, names)]
+        try:
+            names = scorer.trial() if any(is_of_library(metric) for metric, _ in self._metrics) else []
+        except TrialFailure:
+            return  # is said before the run, with what else is wrong
+        open_ones = [prefix for metric, prefix in self._metrics
+                     if not is_of_library(metric) or not _said(prefix, names)]
         for key, name in self.wanted.items():
-            if name not in names and not any(_may_give(metric, name) for metric in open_ones):
-                allowed = [*names, *(f'a name that begins with {metric.prefix}/' for metric in open_ones)]
+            if name not in names and not any(_may_give(prefix, name) for prefix in open_ones):
+                allowed = [*names, *(f'a name that begins with {prefix}/' for prefix in open_ones)]
                 raise must_be(key, ' or '.join(allowed), name)
 
     def see(self, names: Iterable[str]) -> str | None:
@@ -151,23 +104,18 @@ class WantedMetrics:
         """
         self._seen.update(dict.fromkeys(names))
         # Those that have said nothing may have something to say of other subnets.
-        silent = [metric for metric in self._metrics if metric.prefix and not _said(metric, self._seen)]
+        silent = [prefix for _, prefix in self._metrics if prefix and not _said(prefix, self._seen)]
         for key, name in self.wanted.items() if self._seen else ():
-            if name not in self._seen and not any(_may_give(metric, name) for metric in silent):
+            if name not in self._seen and not any(_may_give(prefix, name) for prefix in silent):
                 raise must_be(key, ' or '.join(self._seen), name)
         return next(iter(self._seen), None)
 
 
-def _may_give(metric: BaseMetric, name: str) -> bool:
-    """Whether a metric may be of this name, by its prefix."""
-    return not metric.prefix or name.startswith(f'{metric.prefix}/')
+def _may_give(prefix: str | None, name: str) -> bool:
+    """Whether a metric of this prefix may be of this name."""
+    return not prefix or name.startswith(f'{prefix}/')
 
 
-def _said(metric: BaseMetric, names: Iterable[str]) -> bool:
-    """Whether any of the names may be of a metric."""
-    return any(_may_give(metric, name) for name in names)
-
-
-def _is_of_library(metric: BaseMetric) -> bool:
-    """Whether the names of what a metric gives do not depend on the images."""
-    return type(metric).__module__.partition('.')[0] in LIBRARIES
+def _said(prefix: str | None, names: Iterable[str]) -> bool:
+    """Whether any of the names may be of a metric with this prefix."""
+    return any(_may_give(prefix, name) for name in names)

@@ -1,39 +1,38 @@
 """The accuracy of one subnet after the other."""
 from __future__ import annotations
 
-import copy
-import io
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.evaluator import Evaluator
 from mmengine.runner import BaseLoop, ValLoop
 from mmengine.runner.amp import autocast
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
+from mmbignas.agreement import agreement_of
+from mmbignas.agreement.partial_evaluation import restricted, silence
+from mmbignas.agreement.trial_run import evaluation_trial
 from mmbignas.data.check_data import check_dataset_files
 from mmbignas.data.fixed_images import with_chosen_images
+from mmbignas.data.pipeline_size import pipeline_size
 from mmbignas.data.resizing import INTERPOLATION, at_resolution
 from mmbignas.evaluation.bn_calibration_hook import BNCalibrationHook
 from mmbignas.evaluation.brief_finetuning import BriefFinetuning
 from mmbignas.evaluation.drawn_predictions import drawn_apart
-from mmbignas.evaluation.metrics import restricted
 from mmbignas.evaluation.output_paths import written_apart
 from mmbignas.space import ImageSize, Subnet
 from mmbignas.supernet import Supernet, check_weights, read_checkpoint
 from mmbignas.supernet.check_widths import check_widths
 from mmbignas.utils.adaptations import exact_metrics
+from mmbignas.utils.data_errors import data_errors_explained
 from mmbignas.utils.distributed import Alone
 from mmbignas.utils.models import training_flags_kept
 from mmbignas.utils.random_states import preserved_rng
 from mmbignas.utils.rules import boolean, check_options, integer, must_be, one_of
 
-TRIAL_IMAGES = 4
 RULES = dict(fp16=boolean(), parallel=one_of(('images', 'subnet')), val_images=integer(1).or_none(), seed=integer(0),
              interpolation_type=INTERPOLATION)
 
@@ -113,7 +112,7 @@ class SubnetScorer:
         if stage == 'test' and runner._load_from is not None:
             # MMEngine loads what fits and goes on.
             check_weights(self.supernet.model, read_checkpoint(runner._load_from), more=True)
-        check_widths(self.supernet)
+        check_widths(self.supernet, only_size or pipeline_size(runner.cfg))
         if isinstance(dataloader, dict):
             check_dataset_files(dataloader.get('dataset'), f'{stage}_dataloader.dataset')
         check_dataset_files(evaluator, f'{stage}_evaluator')  # COCO's has an ann_file of its own
@@ -122,12 +121,14 @@ class SubnetScorer:
         self.finetuning = None if sample_with_finetune is False else BriefFinetuning(
             sample_with_finetune, runner, f'{key}.sample_with_finetune', alone)
         self._part, self._quiet = False, False
-        with self.own_world():
+        self._names: list[str] | None = None
+        with self.own_world(), data_errors_explained():
             if many or val_images is not None:
                 dataloader, chosen = with_chosen_images(dataloader, val_images, seed, f'{key}.val_images')
                 self._part = chosen is not None
             built = ValLoop(runner, dataloader, evaluator, fp16)  # MMEngine's way from configs to data and metrics
             self.dataloader, self.evaluator = built.dataloader, built.evaluator
+        self._agreement = agreement_of(runner)
 
     @property
     def stage(self) -> str:
@@ -210,41 +211,28 @@ class SubnetScorer:
         evaluator.process(data_samples=outputs, data_batch=data_batch)
         return outputs
 
-    def trial(self, metrics: Sequence[BaseMetric]) -> list[str]:
-        """The names that some of the evaluator's metrics give for a few images, with the model as it is.
+    def trial(self) -> list[str]:
+        """The names that the evaluator's metrics give for a few images, with the model as it is; tried out once.
 
-        There are none for a data set that can only be iterated over. In all processes the images are the same. Model,
-        metrics and random states stay as they are.
+        See :func:`~mmbignas.agreement.trial_run.evaluation_trial`.
+
+        Raises:
+            TrialFailure: when the images cannot be loaded, predicted or evaluated.
         """
-        model, dataset = self.runner.model, self.dataloader.dataset
-        if not metrics or isinstance(dataset, IterableDataset):
-            return []
-        # Copies: CocoMetric without an annotation file keeps that of the first images it has seen.
-        evaluator = Evaluator([copy.copy(metric) for metric in metrics])
-        for metric in evaluator.metrics:
-            metric.results = []
-        images = range(min(TRIAL_IMAGES, len(dataset)))
-        # What they write of a few images is of no use.
-        with TemporaryDirectory() as folder, written_apart(evaluator.metrics, folder), self.own_world(), \
-                preserved_rng(), training_flags_kept(model), silence(self.runner.logger, logging.CRITICAL):
-            model.eval()
-            batch = self.dataloader.collate_fn([dataset[index] for index in images])
-            self._predict(evaluator, batch)
-            return list(evaluator.evaluate(len(images)))
+        if self._names is None:
+            self._names = evaluation_trial(self.runner, self.dataloader, self.evaluator, self.stage, self.fp16,
+                                           self.own_world)
+        return self._names
+
+    def try_out(self) -> None:
+        """Make sure that data, model and metrics fit together, for loops that do something slow before all others.
+
+        Raises:
+            ConfigError: with what is wrong.
+        """
+        self._agreement.try_out(self.runner, self.stage)
 
 
 def stage_of(runner: Any, dataloader: Any) -> str:
     """``test`` for a loop that is being built with this dataloader as ``test_cfg``, ``val`` for one as ``val_cfg``."""
     return 'test' if dataloader is runner._test_dataloader else 'val'
-
-
-@contextmanager
-def silence(logger: logging.Logger, level: int = logging.WARNING) -> Iterator[None]:
-    """Let a logger pass only this level and above, and print nothing, as pycocotools would."""
-    before = logger.level
-    logger.setLevel(level)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(before)

@@ -7,13 +7,13 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmbignas.registry import HOOKS
 from mmbignas.utils.configs import type_name
 
 # Loops of supernets -> MMEngine's, and the arguments that both have.
 TRAIN_LOOPS = dict(SandwichTrainLoop='EpochBasedTrainLoop', SandwichIterTrainLoop='IterBasedTrainLoop')
 TRAIN_ARGUMENTS = ('max_epochs', 'max_iters', 'val_begin', 'val_interval', 'dynamic_intervals')
 EVALUATION_LOOPS = ('SubnetValLoop', 'EvaluateSubnetLoop', 'SampleFlopsLoop', 'SampleAccuracyLoop', 'SubnetSearchLoop')
-SUPERNET_HOOKS = ('BNCalibrationHook', 'DistillHook', 'RegularizeLargestHook')
 FILE_INITS = ('Pretrained', 'SupernetCheckpoint', 'OverlapCheckpoint', 'SortedCheckpoint')
 PACKAGE = 'mmbignas'
 
@@ -37,7 +37,7 @@ def plain_run_config(cfg: Config, model_cfg: Mapping[str, Any], standalone: bool
     for name in ('work_dir', 'launcher'):
         plain.pop(name, None)
     _plain_loops(plain)
-    hooks = [hook for hook in plain.get('custom_hooks') or () if type_name(hook) not in SUPERNET_HOOKS
+    hooks = [hook for hook in plain.get('custom_hooks') or () if not needs_sandwich(hook)
              and not (standalone and needs_package(hook))]
     if hooks:
         plain.custom_hooks = hooks
@@ -55,6 +55,16 @@ def plain_run_config(cfg: Config, model_cfg: Mapping[str, Any], standalone: bool
     if names:
         content['custom_imports'] = dict(imports, imports=names)
     return Config(content)
+
+
+def needs_sandwich(hook: Mapping[str, Any]) -> bool:
+    """Whether a hook says, by an attribute of this name, that it needs the loops of a supernet.
+
+    Args:
+        hook: its config.
+    """
+    kind = hook.get('type')
+    return bool(getattr(HOOKS.get(kind) if isinstance(kind, str) else kind, 'needs_sandwich', False))
 
 
 def needs_package(content: Any) -> bool:

@@ -95,9 +95,9 @@ class SubnetExporter:
         check_classes(cfg, self.checkpoint)
         self.supernet = load_supernet(cfg, self.checkpoint)
         self.model: nn.Module = self.supernet.model
-        check_widths(self.supernet)
         self._weights = model_hash(self.model)  # before any calibration
         sizes = read_image_sizes(self.model, image_size, 'image_size')
+        check_widths(self.supernet, sizes[0])
         self._only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
         self.cost_model = CostModel(self.model, sizes)
         self.space = self.cost_model.space
@@ -122,7 +122,7 @@ class SubnetExporter:
             self.supernet.apply(subnet)
             if self.calibration is not None:
                 self._calibrate(self.calibration, self._own_size(subnet))
-            model_cfg = subnet_config(self.cfg.model, self.model, subnet)
+            model_cfg = subnet_config(self.cfg.model, self.model, subnet, self._size(subnet))
             if model_cfg['type'] == CUT:
                 model_cfg['type'] = STANDALONE_CUT
             model_cfg = sized_model_config(model_cfg, self.cfg, self.model, self._own_size(subnet))

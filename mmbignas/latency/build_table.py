@@ -61,7 +61,8 @@ def build_latency_table(path: str | Path, model_cfg: Mapping[str, Any], model: n
         raise must_be('model', f'a supernet with more than {fitted} subnets for a latency table', len(subnets))
 
     def build(subnet: Subnet) -> nn.Module:
-        return MODELS.build(subnet_config(model_cfg, model, subnet))
+        size = subnet.image_size or cost_model.space.image_sizes[0]
+        return MODELS.build(subnet_config(model_cfg, model, subnet, size))
 
     def build_network(subnet: Subnet) -> tuple[nn.Module, tuple]:
         network, size = build(subnet), subnet.image_size or cost_model.space.image_sizes[0]

@@ -12,6 +12,7 @@ from mmbignas.latency.backends import Backend, CompiledTorchBackend, TorchBacken
 from mmbignas.latency.onnx_backends import OnnxRuntimeBackend, TensorRTBackend
 from mmbignas.space import ImageSize, SearchSpace
 from mmbignas.supernet import image_channels
+from mmbignas.supernet.forward_inputs import forward_inputs
 from mmbignas.utils.rules import integer, one_of
 
 # Add your own under its name.
@@ -49,7 +50,11 @@ class Latency:
 
 
 class TensorMode(nn.Module):
-    """A model in mode ``tensor``: backbone, neck and the head's outputs, without decoding them."""
+    """A model in mode ``tensor``: backbone, neck and the heads' outputs, without decoding them.
+
+    A two-stage detector looks at ``test_cfg.rpn.max_per_img`` regions of each image, whatever its first stage says, so
+    that all subnets have as much to do.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -57,7 +62,10 @@ class TensorMode(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         """Compute the outputs for images of shape ``(N, C, H, W)``."""
-        return self.model(images, mode='tensor')
+        if getattr(self.model, 'roi_head', None) is None:
+            return self.model(images, mode='tensor')
+        with forward_inputs(self.model, images) as inputs:
+            return self.model(images, **inputs)
 
 
 def build_backend(name: str, device: str = 'cpu', threads: int | None = None) -> Backend:

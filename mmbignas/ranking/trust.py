@@ -155,7 +155,7 @@ class TrustCheck:
         space, configs = Supernet(model).space, {}
         for own in self.subnets:
             settings = {name: value for name, value in own.settings.items() if name != IMAGE_SIZE}
-            model_cfg = subnet_config(self.cfg.model, model, space.canonical(settings))
+            model_cfg = subnet_config(self.cfg.model, model, space.canonical(settings), own.image_size)
             size = own.image_size if IMAGE_SIZE in own.settings else None
             plain = plain_run_config(self.cfg, sized_model_config(model_cfg, self.cfg, model, size))
             configs[own.number] = _alone(plain, lengths, self.seed)

@@ -7,11 +7,12 @@ from torch import nn
 
 from mmbignas.errors import ConfigError
 from mmbignas.ops import DynamicLayer
+from mmbignas.space import ImageSize, Subnet
 from mmbignas.supernet import Supernet, probe
 from mmbignas.utils.rules import must_be
 
 
-def check_widths(supernet: Supernet) -> None:
+def check_widths(supernet: Supernet, image_size: ImageSize | None = None) -> None:
     """Make sure that every module takes what the smallest subnet gives it, and needs what the largest does.
 
     A plain neck behind a searchable backbone, for example, fits the largest subnet only. A dynamic layer that is wider
@@ -19,6 +20,7 @@ def check_widths(supernet: Supernet) -> None:
 
     Args:
         supernet: the model, which is left as it was. An elastic network fits: its plan was verified.
+        image_size: height and width in pixels of the images that it is for, if they are known.
 
     Raises:
         ConfigError: naming the first layer that does not fit.
@@ -37,9 +39,11 @@ def check_widths(supernet: Supernet) -> None:
                for path, module in supernet.model.named_modules() if not isinstance(module, nn.ModuleList)]
     try:
         for size in extremes:
-            probe(supernet, extremes[size])
+            probe(supernet, extremes[size], image_size)
     except (RuntimeError, ValueError) as error:
         last = list(entered)[-1] if entered else '?'
+        if size == 'smallest' and not _takes(supernet, extremes['largest'], image_size):
+            raise ConfigError(f'model: {last} does not take images, whatever the subnet ({error})') from error
         plain = type(getattr(supernet.model, 'head', None)).__name__ == 'LinearClsHead' and last.startswith('head')
         regions = 'roi_extractor' in last
         raise ConfigError(f'model: {last} does not take the {size} subnet ({error}); a module that gets tensors of '
@@ -57,3 +61,11 @@ def check_widths(supernet: Supernet) -> None:
         full = getattr(layer, 'in_channels', getattr(layer, 'in_features', given))
         if given and given < full:
             raise must_be(f'model: in_channels of {path}', f'{given}, the width that the largest subnet gives it', full)
+
+
+def _takes(supernet: Supernet, subnet: Subnet, image_size: ImageSize | None) -> bool:
+    try:
+        probe(supernet, subnet, image_size)
+    except (RuntimeError, ValueError):
+        return False
+    return True

@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmbignas.ops import DynamicLayer
-from mmbignas.space import Subnet
+from mmbignas.space import ImageSize, Subnet
 from mmbignas.supernet.supernet import Supernet, probe
 
 
-def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet) -> dict[str, Any]:
+def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet,
+                  image_size: ImageSize | None = None) -> dict[str, Any]:
     """The config of the plain network that a subnet is, without any space.
 
     Every searchable module's elements become lists of numbers. Every ``in_channels`` of the config becomes the width
@@ -23,6 +24,8 @@ def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet
         model_cfg: the supernet's model config. A searchable module's config stands at the module's path in it.
         model: the supernet that was built from it, or a wrapper such as DDP around it; it is left as it was.
         subnet: a canonical subnet.
+        image_size: height and width in pixels of the images that the model is for, if they are known; it need not take
+            others then.
     """
     supernet = Supernet(model)
     elastic: Any = getattr(supernet.model, 'elastic', None)
@@ -36,7 +39,7 @@ def subnet_config(model_cfg: Mapping[str, Any], model: nn.Module, subnet: Subnet
     config = copy.deepcopy(dict(model_cfg))
     for path, elements in subnet.items():
         _node(config, path).update({name: list(values) for name, values in elements.items()})
-    for path, width in _input_widths(config, supernet, subnet).items():
+    for path, width in _input_widths(config, supernet, subnet, image_size).items():
         _node(config, path)['in_channels'] = width
     return config
 
@@ -56,7 +59,8 @@ def _widths(value: Any) -> int | list[int] | None:
     return None
 
 
-def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet) -> dict[str, int | list[int]]:
+def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet,
+                  image_size: ImageSize | None) -> dict[str, int | list[int]]:
     """Path of each config node that has ``in_channels`` -> the width or widths of its module's input."""
     widths: dict[str, int | list[int]] = {}
 
@@ -81,7 +85,7 @@ def _input_widths(config: Mapping[str, Any], supernet: Supernet, subnet: Subnet)
             # layers to be called tells the same.
             handles += [part.register_forward_pre_hook(hook) for part in module.modules()]
     try:
-        probe(supernet, subnet)
+        probe(supernet, subnet, image_size)
     finally:
         for handle in handles:
             handle.remove()

@@ -15,6 +15,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmbignas.utils.compiled_operations import compiled_operations_on_shapes
 from mmbignas.utils.models import tensors_in
 
 PROPOSALS, OBJECTS = 1000, 100
@@ -57,6 +58,8 @@ def forward_inputs(model: nn.Module, images: Tensor, proposals: int | None = Non
     samples = [_data_sample(images, number) for _ in range(images.shape[0])]
     head: Any = getattr(model, 'bbox_head', None)
     with ExitStack() as stack:
+        if images.is_meta:
+            stack.enter_context(compiled_operations_on_shapes())
         if rpn is not None and two_stage:
             stated = [sample.proposals for sample in samples]
             stack.enter_context(_replaced(rpn, 'predict_by_feat', lambda *args, **kwargs: stated))

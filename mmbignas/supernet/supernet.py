@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from mmbignas.errors import ConfigError
-from mmbignas.space import IMAGE_SIZE, ModuleSettings, ModuleSpace, SearchSpace, Subnet
+from mmbignas.space import IMAGE_SIZE, ImageSize, ModuleSettings, ModuleSpace, SearchSpace, Subnet
 from mmbignas.supernet.forward_inputs import forward_inputs
 from mmbignas.utils.models import training_flags_kept, unwrapped
 
-PROBE_SIZE = 64
+PROBE_SIZE, PROBE_IMAGES = (64, 64), 2
 PROBE_PROPOSALS = 4
 
 
@@ -100,12 +100,15 @@ def live_modules(model: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.M
 
 
 @torch.no_grad()
-def probe(supernet: Supernet, subnet: Subnet) -> None:
-    """Let a subnet compute a small image in eval mode, for the forward hooks that the caller has registered.
+def probe(supernet: Supernet, subnet: Subnet, image_size: ImageSize | None = None) -> None:
+    """Let a subnet compute two images in eval mode, for the forward hooks that the caller has registered.
+
+    They are small. Where a model does not take small ones, those of its own size decide.
 
     Args:
         supernet: the model; its current subnet and training flags are put back, also after an exception.
         subnet: the subnet to apply.
+        image_size: height and width in pixels of the images that the model is for, if they are known.
     """
     model = supernet.model
     before = supernet.current
@@ -113,11 +116,21 @@ def probe(supernet: Supernet, subnet: Subnet) -> None:
         try:
             model.eval()
             supernet.apply(subnet)
-            image = next(model.parameters()).new_zeros(1, image_channels(model), PROBE_SIZE, PROBE_SIZE)
-            with forward_inputs(model, image, PROBE_PROPOSALS) as inputs:
-                model(image, **inputs)
+            try:
+                _compute(model, PROBE_SIZE)
+            except (RuntimeError, ValueError):
+                if image_size is None:
+                    raise
+                _compute(model, image_size)
         finally:
             supernet.apply(before)
+
+
+def _compute(model: nn.Module, image_size: ImageSize) -> None:
+    # Two: of one image, a normalisation may be left with a single value.
+    images = next(model.parameters()).new_zeros(PROBE_IMAGES, image_channels(model), *image_size)
+    with forward_inputs(model, images, PROBE_PROPOSALS) as inputs:
+        model(images, **inputs)
 
 
 def image_channels(model: nn.Module) -> int:

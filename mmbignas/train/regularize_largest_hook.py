@@ -21,6 +21,8 @@ class RegularizeLargestHook(Hook):
     alone would do. So it is on in steps that take gradients of the largest subnet, and off in those that do not.
     """
 
+    needs_sandwich = True  # means nothing in the training of one network
+
     def before_train(self, runner: Any) -> None:
         """Find the drop layers. Raises ConfigError for a training loop that trains no subnets."""
         sandwich_rule(runner, 'RegularizeLargestHook')

@@ -11,8 +11,11 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mmbignas.agreement import agreement_of
+from mmbignas.agreement.batches import check_batches
 from mmbignas.data import read_size_list
-from mmbignas.data.check_data import check_dataset_files, check_num_classes
+from mmbignas.data.check_data import check_dataset_files
+from mmbignas.data.pipeline_size import pipeline_size
 from mmbignas.data.repeatable_loader import RepeatableLoader
 from mmbignas.data.resizing import INTERPOLATION, Resizer
 from mmbignas.registry import LOOPS
@@ -23,6 +26,7 @@ from mmbignas.train.before_training import ValidateFirstHook
 from mmbignas.train.sandwich_rule import SandwichRule
 from mmbignas.train.subnet_pass import SubnetPass
 from mmbignas.train.watch.same_on_all_ranks_hook import SameOnAllRanksHook
+from mmbignas.utils.data_errors import data_errors_explained
 from mmbignas.utils.distributed import average_gradients, check_same_length
 from mmbignas.utils.models import unwrapped
 from mmbignas.utils.random_states import mixed_seed, seed_process
@@ -94,7 +98,7 @@ class SandwichLoop(BaseLoop):
             raise must_be('sync_bn', "None, since it would replace the supernet's dynamic normalisations by plain "
                           "ones; norm_cfg=dict(type='SyncBN') synchronises them", runner.cfg.sync_bn)
         self.supernet = Supernet(runner.model)
-        check_widths(self.supernet)
+        check_widths(self.supernet, pipeline_size(runner.cfg))
         sizes = self._read_sizes(image_size_list, interpolation_type)
         boolean().check(share_interpolation, 'train_cfg.share_interpolation')
         self.rule = SandwichRule(self.supernet.space, sample_subnet_num, sample_strategy, sizes, share_interpolation,
@@ -107,7 +111,8 @@ class SandwichLoop(BaseLoop):
         if runner.cfg.get('val_cfg') is not None:
             check_dataset_files(runner.cfg.val_dataloader.get('dataset'), 'val_dataloader.dataset')
         super().__init__(runner, self._repeatable(runner, dataloader), *args, **kwargs)
-        check_num_classes(self.supernet.model, self.dataloader.dataset, 'train_dataloader.dataset')
+        check_batches(self.dataloader, 'train_dataloader')  # before a schedule asks how long an epoch is
+        agreement_of(runner)
         if isinstance(self, EpochBasedTrainLoop):
             check_same_length(self.dataloader)
         if get_world_size() > 1:
@@ -126,10 +131,16 @@ class SandwichLoop(BaseLoop):
         self._resizers = {size: Resizer(model, size, interpolation, key) for size in sizes}
         return sizes
 
+    def at_smallest_size(self, data: Any) -> Any:
+        """A preprocessed batch in the smallest image size that a pass may see it in."""
+        sizes = sorted(self._resizers, key=lambda size: size[0] * size[1])
+        return self._resizers[sizes[0]](data, training=True) if sizes else data
+
     def _repeatable(self, runner: Any, dataloader: DataLoader | dict) -> RepeatableLoader:
         sampler_cfg = dataloader.get('sampler') if isinstance(dataloader, dict) else None
-        loader = runner.build_dataloader(dataloader, seed=runner.seed,
-                                         diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+        with data_errors_explained():
+            loader = runner.build_dataloader(dataloader, seed=runner.seed,
+                                             diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
         return RepeatableLoader(loader, get_rank(), not isinstance(sampler_cfg, dict) or 'seed' in sampler_cfg)
 
     @property

@@ -141,3 +141,16 @@ def test_classes_of_data_and_checkpoint():
     with pytest.raises(ConfigError, match=r"test_dataloader.dataset.metainfo.classes must be \('b', 'a'\), as in "
                        r"x.pth, got \('a', 'b'\)"):
         check_classes(cfg, Checkpoint('x.pth', {}, dict(dataset_meta=dict(classes=['b', 'a']))))
+
+
+def test_classes_of_a_file_and_within_wrappers(tmp_path):
+    """They are those that the data set reads, not what stands in the config."""
+    (tmp_path / 'classes.txt').write_text('a\nb\n')
+    leaf = dict(type='CocoDataset', metainfo=dict(classes=str(tmp_path / 'classes.txt')))
+    for dataset in (leaf, repeat(leaf), wrap(dict(type='CocoDataset'), repeat(leaf))):
+        cfg = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset)))
+        check_classes(cfg, Checkpoint('x.pth', {}, dict(dataset_meta=dict(classes=('a', 'b')))))
+        with pytest.raises(ConfigError, match=r"metainfo.classes must be \('b', 'a'\), as in x.pth, got \('a', 'b'\)"):
+            check_classes(cfg, Checkpoint('x.pth', {}, dict(dataset_meta=dict(classes=('b', 'a')))))
+    leaf['metainfo']['classes'] = 'elsewhere.txt'  # a file of the machine that trained
+    check_classes(Config(dict(train_dataloader=dict(dataset=leaf))), Checkpoint('x.pth', {}, dict(CLASSES=('a', ))))

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from mmbignas.distill import DenseBoxLoss, DenseGIoULoss, DenseKLLoss, FeatureMSELoss
+from mmbignas.distill.job import check_scores
+from mmbignas.distill.parsing import parse_jobs
 from mmbignas.errors import ConfigError
 from mmbignas.registry import MODELS
 
@@ -258,3 +260,26 @@ def test_missing_outputs_are_an_error(loss):
 def test_losses_are_registered():
     for cls in (FeatureMSELoss, DenseKLLoss, DenseBoxLoss, DenseGIoULoss):
         assert type(MODELS.build(dict(type=f'mmbignas.{cls.__name__}'))) is cls
+
+
+@pytest.mark.parametrize('loss', ['DenseKLLoss', 'DenseBoxLoss', 'DenseGIoULoss'])
+@pytest.mark.parametrize('field', ['mimic_name', 'teacher_mimic_name'])
+def test_scores_of_a_softmax_are_refused(loss, field):
+    """They compare each score as one of its own, which those of a softmax are not."""
+    names = ['bbox_head.retina_cls'] * (1 if loss == 'DenseKLLoss' else 2)
+    jobs = parse_jobs(dict(cls=dict(mimic_name=names, loss=dict(type=f'mmbignas.{loss}'))), 'DistillHook.jobs', [])
+    plain = dict(type='RetinaNet', backbone=dict(type='ResNet', depth=18), neck=dict(
+        type='FPN', in_channels=[64, 128, 256, 512], out_channels=8, num_outs=5))
+    for sigmoid in (True, False):
+        head = dict(type='RetinaHead', num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1,
+                    loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=sigmoid))
+        with torch.device('meta'):
+            model = MODELS.build(dict(plain, bbox_head=head))
+        if sigmoid:
+            check_scores(model, jobs.values(), field)
+            continue
+        with pytest.raises(ConfigError, match='^DistillHook.jobs.cls.loss must be a loss for scores of a softmax, '
+                           rf"which those of bbox_head are \({field}='bbox_head.retina_cls'.*, got '{loss}'$"):
+            check_scores(model, jobs.values(), field)
+    others = parse_jobs(dict(cls=dict(mimic_name=names[:1], loss=dict(type='mmbignas.FeatureMSELoss'))), 'x', [])
+    check_scores(model, others.values(), field)

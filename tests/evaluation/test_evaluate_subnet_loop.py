@@ -269,7 +269,7 @@ def test_written_after_each_evaluation(monkeypatch: Any, tmp_path: Path, model: 
 def test_validation_during_training(monkeypatch: Any, tmp_path: Path) -> None:
     """The latency is measured once; the file is that of the last validation."""
     counts: list[int] = []
-    monkeypatch.setattr(evaluate_subnet_loop, 'subnet_config', lambda config, model, subnet: dict(type='Mock'))
+    monkeypatch.setattr(evaluate_subnet_loop, 'subnet_config', lambda config, model, subnet, size: dict(type='Mock'))
     monkeypatch.setattr(evaluate_subnet_loop.MODELS, 'build', lambda config: None)
     monkeypatch.setattr(evaluate_subnet_loop, 'measure_latency',
                         lambda *args, **kwargs: counts.append(1) or Latency(1, 0, 9, (8, 8), 1, '', '', 1, '', {}))

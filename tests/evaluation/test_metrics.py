@@ -16,8 +16,9 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmbignas.agreement.partial_evaluation import restricted
 from mmbignas.errors import ConfigError
-from mmbignas.evaluation.metrics import completed, restricted, without_number
+from mmbignas.evaluation.metrics import completed, without_number
 from mmbignas.utils.adaptations import exact_metrics
 from tests.runs import python
 

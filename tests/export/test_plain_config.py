@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from mmengine.utils import get_object_from_string
 from mmbignas.distill import DistillHook
 from mmbignas.export.plain_config import plain_run_config
 from mmbignas.models import BigResNet
+from mmbignas.registry import HOOKS
+from mmbignas.train import RegularizeLargestHook
 
+SANDWICH_POINTS = {'before_subnet_forward', 'after_subnet_forward', 'after_subnet_backward', 'before_sandwich_step',
+                   'before_subnet_eval', 'after_subnet_eval'}
 MODEL = dict(type='RetinaNet', backbone=dict(type='mmbignas.BigResNet', out_channel=[8] * 5))
 
 
@@ -105,3 +110,29 @@ def test_classes_become_names(tmp_path: Path) -> None:
     for kind, expected in ((read.train_dataloader.sampler.type, DefaultSampler), (read.model.backbone.type, BigResNet),
                            (read.train_dataloader.collate_fn.type, default_collate)):
         assert get_object_from_string(kind) is expected
+
+
+def sandwich_hooks() -> list[type]:
+    """The hooks of the package that say that they need the loops of a supernet."""
+    return [kind for kind in HOOKS.module_dict.values() if getattr(kind, 'needs_sandwich', False)]
+
+
+def test_each_hook_of_supernets_says_so() -> None:
+    """What has a method that only their loops call, or asks for their rule, fails or does nothing in others."""
+    HOOKS.import_from_location()
+    for kind in HOOKS.module_dict.values():
+        own = {name for base in kind.__mro__ for name in vars(base)} & SANDWICH_POINTS
+        asks = 'sandwich_rule(' in inspect.getsource(kind)
+        assert bool(own or asks) == (kind in sandwich_hooks()), kind
+    assert len(sandwich_hooks()) >= 6
+
+
+def test_hooks_of_supernets_are_left_out() -> None:
+    class OwnHook(RegularizeLargestHook):
+        """Somebody's own, derived from one of them."""
+
+    hooks = [dict(type=f'mmbignas.{kind.__name__}') for kind in sandwich_hooks()]
+    hooks += [dict(type=kind) for kind in (*sandwich_hooks(), OwnHook)]
+    kept = [dict(type='mmbignas.ResumeHook'), dict(type='EMAHook'), dict(type='not.Installed')]
+    plain = plain_run_config(Config(run(custom_hooks=hooks[:4] + kept + hooks[4:])), MODEL)
+    assert plain.custom_hooks == kept

@@ -21,7 +21,7 @@ from torch import nn
 
 from mmbignas import ConfigError
 from mmbignas.cost import CostModel
-from mmbignas.data.pipeline_size import image_sizes_of, interpolation_of, pipeline_size
+from mmbignas.data.pipeline_size import image_sizes_of, image_steps, interpolation_of, pipeline_size
 from mmbignas.data.resizing import at_resolution
 from mmbignas.export.subnet_folder import SubnetExporter, check_export_folder, read_back
 from mmbignas.space import Subnet, load_subnet
@@ -291,6 +291,19 @@ def test_the_size_that_a_pipeline_gives(transforms: list[dict[str, Any]], size: 
     cfg = dict(model=dict(data_preprocessor=dict(pad_size_divisor=32)))
     for stage, dataset in (('val', dict(pipeline=transforms)), ('test', dict(dataset=dict(pipeline=transforms)))):
         assert pipeline_size({**cfg, f'{stage}_dataloader': dict(dataset=dataset)}) == size
+
+
+def test_the_size_that_the_pipelines_of_several_data_sets_give() -> None:
+    one, other = ([dict(type='LoadImageFromFile'), dict(type='Resize', scale=(size, 200), keep_ratio=True)]
+                  for size in (320, 640))
+    for second, size, steps in ((one[1:], (200, 320), dict(
+            scale=[320, 200], keep_ratio=True, interpolation='bilinear', backend='cv2')), (other, None, None)):
+        dataset = dict(type='ConcatDataset', datasets=[
+            dict(type='RepeatDataset', dataset=dict(pipeline=one)), dict(pipeline=second)])
+        cfg = dict(model=dict(type='X'), test_dataloader=dict(dataset=dataset))
+        assert (pipeline_size(cfg), image_steps(cfg)) == (size, steps)
+    mixed = dict(type='MultiImageMixDataset', dataset=dict(pipeline=one), pipeline=other)
+    assert pipeline_size(dict(model=dict(type='X'), test_dataloader=dict(dataset=mixed))) == (200, 640)
 
 
 def test_which_image_sizes_and_interpolation_a_run_has() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from mmbignas import ConfigError
 from mmbignas.cost import CostModel
+from mmbignas.latency.measurement import TensorMode, measure_latency
 from mmbignas.supernet import Supernet, subnet_config, subnet_state_dict
 from mmbignas.supernet.check_widths import check_widths
 from mmbignas.supernet.forward_inputs import forward_inputs
@@ -84,6 +85,15 @@ def test_costs_are_those_for_the_proposals_that_an_image_may_have(config: Config
         analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         assert cost(subnet).ops == analyzer.total()
         assert cost(subnet).params == sum(own.numel() for own in plain.parameters())
+
+
+def test_latency_of_as_many_proposals_as_an_image_may_have(config: ConfigDict) -> None:
+    model = build(config)
+    seen: list[int] = []
+    model.roi_head.bbox_roi_extractor.register_forward_pre_hook(lambda module, args: seen.append(len(args[1])))
+    outputs = TensorMode(model.eval())(torch.randn(2, 3, *SIZE))
+    assert seen == [2 * PROPOSALS] and outputs[0][0].shape == (2 * PROPOSALS, NUM_CLASSES + 1)
+    assert measure_latency(model, SIZE, threads=1, seconds=0, min_samples=2).median > 0
 
 
 def test_rpn_of_one_size_is_mmdetections() -> None:

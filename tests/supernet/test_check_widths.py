@@ -1,12 +1,14 @@
 """A module that cannot take what the smallest subnet gives it is refused before training."""
 import pytest
+import torch
+from torch import nn
 
 from mmbignas import ConfigError
-from mmbignas.data.check_data import check_num_classes
 from mmbignas.supernet import Supernet
 from mmbignas.supernet.check_widths import check_widths
 from tests.small_classifiers import big_regnet, classifier, cls_head, regnet_classifier, width_up_to
 from tests.small_models import big_fpn, build, retinanet
+from tests.toy import ToyModel
 
 
 def supernet(neck):
@@ -41,11 +43,26 @@ def test_a_layer_that_is_wider_than_what_it_is_given_is_refused():
         check_widths(supernet(big_fpn(in_channels=[32, 32, 48])))
 
 
-def test_classes_that_do_not_match_the_head():
-    model, data = build(regnet_classifier()), type('Data', (), dict(metainfo=dict(classes=tuple('abcdefg'))))()
-    with pytest.raises(ConfigError, match='model.head.num_classes must be 7, the number of classes of data .*, got 5$'):
-        check_num_classes(model, data, 'data')
-    data.metainfo = dict(classes=tuple('abcde'))
-    check_num_classes(model, data, 'data')
-    check_num_classes(model, object(), 'data')
-    check_num_classes(build(retinanet()), data, 'data')
+class OfItsOwnSize(ToyModel):
+    """A head that sees the whole of a large image, behind a normalisation of one channel a group."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.norm, self.whole = nn.GroupNorm(groups, 8), nn.Conv2d(8, 4, 96)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        self.norm(self.spread(inputs).mean((2, 3), keepdim=True))
+        return self.whole(self.spread(inputs))
+
+    def spread(self, inputs):
+        return inputs[:, :1].repeat(1, 8, 1, 1)
+
+
+def test_images_of_the_size_that_a_model_is_for():
+    """Of one image, a normalisation would be left with a single value; of small ones, nothing comes through."""
+    supernet_of = Supernet(OfItsOwnSize(groups=8))
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        nn.GroupNorm(8, 8)(torch.zeros(1, 8, 1, 1))
+    check_widths(supernet_of, (96, 128))
+    with pytest.raises(ConfigError, match='^model: whole does not take images, whatever the subnet .*Kernel size'):
+        check_widths(supernet_of)

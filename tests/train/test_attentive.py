@@ -290,7 +290,7 @@ def test_each_candidate_costs_one_forward_pass(tmp_path):
     calls.clear()  # the checks before training
     runner.train()
     handle.remove()
-    expected = []
+    expected = [False]  # the trial before training
     for iteration in range(4):
         for one in loop.rule.passes(0, iteration):
             expected += [False] * (len(one.candidates) if len(one.candidates) > 1 else 0) + [True]

@@ -42,6 +42,8 @@ class DenseKLLoss(nn.Module):
         ConfigError: for a beta that is not 0 or from 1, or a threshold outside of 0 to 1.
     """
 
+    sigmoid_scores = True  # each of them on its own, not a softmax
+
     def __init__(self, beta: float = 0., score_thr: float = 0.) -> None:
         super().__init__()
         check_options('DenseKLLoss', locals(), dict(beta=BETA, score_thr=THRESHOLD))
@@ -82,6 +84,7 @@ class DenseBoxLoss(nn.Module):
     """
 
     num_modules = 2
+    sigmoid_scores = True
 
     def __init__(self, box_dim: int = BOX_DIM, score_thr: float = 0.) -> None:
         super().__init__()
@@ -114,6 +117,7 @@ class DenseGIoULoss(nn.Module):
     """
 
     num_modules = 2
+    sigmoid_scores = True
 
     def __init__(self, score_thr: float = .05, bbox_coder: Mapping[str, Any] | None = None) -> None:
         super().__init__()

@@ -100,6 +100,8 @@ class SubnetLossHook(Hook):
             that are not searched or that are drawn block by block.
     """
 
+    needs_sandwich = True  # means nothing in the training of one network
+
     def __init__(self, by: Sequence[str] | None = None, interval: int = 50, window: int = 100) -> None:
         check_options('SubnetLossHook', locals(), CURVE_RULES)
         self.by, self.interval, self.window = by, interval, window
@@ -190,6 +192,8 @@ class CollapseHook(Hook):
             training loop that does not train the largest subnet.
         RuntimeError: with ``stop``, in training, for a collapse.
     """
+
+    needs_sandwich = True  # means nothing in the training of one network
 
     def __init__(self, window: int = 100, learned: float = 0.7, collapsed: float = 0.95, stop: bool = False) -> None:
         check_options('CollapseHook', locals(), COLLAPSE_RULES)

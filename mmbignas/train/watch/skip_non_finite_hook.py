@@ -45,6 +45,8 @@ class SkipNonFiniteHook(Hook):
         RuntimeError: in training, after ``max_in_a_row`` dropped steps.
     """
 
+    needs_sandwich = True  # means nothing in the training of one network
+
     # After the hooks that add losses, and before the CheckpointHook.
     priority = 'LOW'
 
