@@ -22,7 +22,6 @@ from mmbignas.data.resizing import INTERPOLATION, at_resolution
 from mmbignas.evaluation.bn_calibration_hook import BNCalibrationHook
 from mmbignas.evaluation.brief_finetuning import BriefFinetuning
 from mmbignas.evaluation.drawn_predictions import drawn_apart
-from mmbignas.evaluation.output_paths import written_apart
 from mmbignas.space import ImageSize, Subnet
 from mmbignas.supernet import Supernet, check_weights, read_checkpoint
 from mmbignas.supernet.check_widths import check_widths
@@ -30,6 +29,7 @@ from mmbignas.utils.adaptations import exact_metrics
 from mmbignas.utils.data_errors import data_errors_explained
 from mmbignas.utils.distributed import Alone
 from mmbignas.utils.models import training_flags_kept
+from mmbignas.utils.output_paths import written_apart
 from mmbignas.utils.random_states import preserved_rng
 from mmbignas.utils.rules import boolean, check_options, integer, must_be, one_of
 

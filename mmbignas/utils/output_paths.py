@@ -17,6 +17,12 @@ OUTPUT = re.compile(r'^(out|save|dump|result|pred_dir|csv|seg_out)|(^|_)(out|out
 FOLDER = re.compile(r'(dir|dirs|folder)$')
 
 
+def writes_to(metric: BaseMetric) -> list[str]:
+    """The attributes of a metric that hold a place to write to."""
+    return [name for name, value in vars(metric).items()
+            if isinstance(value, (str, Path)) and value and OUTPUT.search(name)]
+
+
 @contextmanager
 def written_apart(metrics: Sequence[BaseMetric], name: str) -> Iterator[None]:
     """Let metrics write into folders called ``name``, beside what they would have written.
@@ -34,14 +40,14 @@ def written_apart(metrics: Sequence[BaseMetric], name: str) -> Iterator[None]:
     """
     before = []
     for metric in metrics:
-        for attribute, value in list(vars(metric).items()):
-            if isinstance(value, (str, Path)) and value and OUTPUT.search(attribute):
-                path = Path(value)
-                own = path / name if FOLDER.search(attribute) else path.parent / name / path.name
-                with writing(own):
-                    (own if FOLDER.search(attribute) else own.parent).mkdir(parents=True, exist_ok=True)
-                before.append((metric, attribute, value))
-                setattr(metric, attribute, str(own) if isinstance(value, str) else own)
+        for attribute in writes_to(metric):
+            value = getattr(metric, attribute)
+            path, is_folder = Path(value), FOLDER.search(attribute)
+            own = path / name if is_folder else path.parent / name / path.name
+            with writing(own):
+                (own if is_folder else own.parent).mkdir(parents=True, exist_ok=True)
+            before.append((metric, attribute, value))
+            setattr(metric, attribute, str(own) if isinstance(value, str) else own)
     try:
         yield
     finally:

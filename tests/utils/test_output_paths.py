@@ -13,7 +13,7 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric, DumpResults
 
 from mmbignas.errors import ConfigError
-from mmbignas.evaluation.output_paths import OUTPUT, written_apart
+from mmbignas.utils.output_paths import OUTPUT, written_apart
 from tests.evaluation.test_sample_accuracy_loop import lines_of, runner_for
 from tests.toy import ToyMetric
 
