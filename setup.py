@@ -60,9 +60,10 @@ setup(
     # modules under other names. `import mmbignas` checks what is there.
     install_requires=['numpy'],
     extras_require={
+        # psycopg: the tests with a PostgreSQL server.
         # seaborn: MMDetection's analyze_logs.py, which the tests run on the logs of exported networks.
         'dev': ['ruff', 'mypy', 'pytest', 'pytest-timeout', 'pytest-xdist', 'filelock', 'hypothesis', 'pre-commit',
-                'seaborn', *ONNX, *SEARCH, *DOCS],
+                'psycopg[binary]', 'seaborn', *ONNX, *SEARCH, *DOCS],
         'docs': [*DOCS, *ONNX, *SEARCH],  # the API pages import everything
         'onnx': ONNX,
         'search': SEARCH,

@@ -1,6 +1,7 @@
 """What the command-line tools share: their common options and the way from a config to a model or a Runner."""
 
 import argparse
+import logging
 import os
 import sys
 import traceback
@@ -15,6 +16,7 @@ from mmbignas.dependencies import require_mmpretrain
 from mmbignas.errors import ConfigError, DependencyError, MismatchError
 from mmbignas.utils.configs import typos_explained
 from mmbignas.utils.data_errors import data_errors_explained
+from mmbignas.utils.files import writing
 from mmbignas.utils.rules import in_one_line, must_be
 
 
@@ -22,19 +24,36 @@ def run_tool(main: Callable[[], None]) -> None:
     """Run a tool; end it with one line and exit code 2 for an error that is meant for its user.
 
     With several processes, the line names the one that it comes from, and torchrun's last lines have the error of the
-    first process that failed.
+    first process that failed. A log that cannot be written, as on a full disk, is one line too, and the tool goes on.
 
     Args:
-        main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError`, :class:`MismatchError` and
-            those that :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types, and
-            :func:`~mmbignas.utils.data_errors.data_errors_explained` of broken data, passes through.
+        main: The tool. Every exception but :class:`ConfigError`, :class:`DependencyError`, :class:`MismatchError`,
+            those that :func:`~mmbignas.utils.configs.typos_explained` makes of wrong keys and types,
+            :func:`~mmbignas.utils.data_errors.data_errors_explained` of broken data, and
+            :func:`~mmbignas.utils.files.writing` of files that cannot be written, passes through.
     """
+    logging.Handler.handleError = _say_once  # type: ignore[method-assign]
     try:
-        record(data_errors_explained()(typos_explained()(main)))()
+        record(data_errors_explained()(typos_explained()(writing('a file of this run')(main))))()
     except (ConfigError, DependencyError, MismatchError) as error:
         where = f' in rank {os.environ["RANK"]}' if int(os.environ.get('WORLD_SIZE', '1')) > 1 else ''
         print(f'error{where}: {error}', file=sys.stderr)
         sys.exit(2)
+
+
+_handle_error = logging.Handler.handleError
+_silent: set[logging.Handler] = set()
+
+
+def _say_once(self: logging.Handler, record: logging.LogRecord) -> None:
+    """Say that a log cannot be written, once for each; logging would print a traceback for every message."""
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        _handle_error(self, record)
+    elif self not in _silent:
+        _silent.add(self)
+        name = getattr(self, 'baseFilename', 'the log')
+        print(f'warning: {name}: cannot be written ({error.strerror}); the run goes on without it', file=sys.stderr)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, kind: str = 'config file') -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from terminaltables import AsciiTable
 
+from mmbignas.utils.commands import command as shell_command
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = 'data/shapes'
 EPOCHS = 12  # of the elastic demo
@@ -33,8 +35,7 @@ def run(command: list[str], log: Path, show: str = '', **environment: str) -> No
         show: a pattern of the lines that are shown.
         environment: variables to set.
     """
-    variables = ''.join(f'{name}={value} ' for name, value in environment.items())
-    print(f'\n$ {variables}python {" ".join(command)}\n  (all of its output: {log})', flush=True)
+    print(f'\n$ {shell_command("python", *command, **environment)}\n  (all of its output: {log})', flush=True)
     shown, progress = [], False
     with log.open('w') as file:
         process = subprocess.Popen([sys.executable, '-W', 'ignore', *command], cwd=ROOT, text=True,
@@ -51,7 +52,7 @@ def run(command: list[str], log: Path, show: str = '', **environment: str) -> No
     print('\n' * progress + '\n'.join(f'  {line}' for line in shown), end='\n' * bool(shown))
     if process.wait() != 0:
         print(log.read_text()[-2000:], file=sys.stderr)
-        sys.exit(f'error: python {" ".join(command)} ended with exit code {process.returncode}')
+        sys.exit(f'error: {shell_command("python", *command)} ended with exit code {process.returncode}')
 
 
 def print_table(work_dir: Path, metric: str, *columns: str) -> None:

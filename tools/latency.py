@@ -16,6 +16,7 @@ from terminaltables import AsciiTable
 from mmbignas.cli import add_config_arguments, image_size_pairs, read_config, run_tool
 from mmbignas.cost import CostModel
 from mmbignas.latency import BACKENDS, build_backend, build_latency_table, measure_latency
+from mmbignas.latency.table import SETTINGS
 from mmbignas.supernet import parse_choices, subnet_config
 from mmbignas.supernet.build import build_model
 from mmbignas.utils.units import format_macs, format_params
@@ -89,7 +90,7 @@ def build_table(cfg: Config, args: argparse.Namespace) -> None:
     print(f'latency = {fit.intercept:.3f} ms + {fit.slope:.4f} * the sum of the blocks, fitted on {len(fit.fitted)} '
           f'subnets')
     print(f'median absolute error on {len(fit.held_out)} other subnets: {fit.error:.2f} %')
-    print_conditions(**table.identity)
+    print_conditions(**{name: value for name, value in table.identity.items() if name != SETTINGS})
 
 
 def print_conditions(**conditions: object) -> None:

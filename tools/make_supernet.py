@@ -19,6 +19,7 @@ from mmbignas.elastic.genes import DIVISOR, SHARES
 from mmbignas.elastic.network_profile import elastic_share
 from mmbignas.elastic.recipe import EPOCHS, recipe
 from mmbignas.elastic.summary import summary
+from mmbignas.utils.commands import command
 from mmbignas.utils.files import check_new_file, written_together
 from mmbignas.utils.rules import integer
 
@@ -97,7 +98,7 @@ def main() -> None:
         if stock:
             asides[3].write_text(stock, encoding='utf-8')
     print(summary(family, size))
-    print(f'in {out.parent}: {", ".join(names)}\nnext: python tools/train.py {out}')
+    print(f'in {out.parent}: {", ".join(names)}\nnext: {command("python", "tools/train.py", out)}')
 
 
 if __name__ == '__main__':

@@ -63,7 +63,7 @@ def main() -> None:
     sample_flops = SampleFlops.from_config(read_arguments(cfg, args))
     with torch.device('meta'):
         model = build_model(cfg)
-    sample_flops.run(model, args.out or Path(default_work_dir(cfg), 'sample_flops'))
+    sample_flops.run(model, args.out or Path(default_work_dir(cfg), 'sample_flops'), model_cfg=cfg.model)
 
 
 if __name__ == '__main__':

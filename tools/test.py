@@ -13,6 +13,7 @@ from mmbignas.data.check_data import check_files
 from mmbignas.evaluation.drawn_predictions import OF_CLASSIFIERS, OF_DETECTORS, drawn_by, predictions_of
 from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import build_runner
+from mmbignas.utils.files import writing
 from mmbignas.utils.rules import must_be
 
 WITHOUT_PREDICTIONS = ('SampleFlopsLoop', 'SampleAccuracyLoop', 'SubnetSearchLoop')
@@ -77,12 +78,13 @@ def main() -> None:
     cfg = load_config(args)
     apply_options(cfg, args)
     check_files(cfg, ('test',))
-    runner = build_runner(cfg)
-    agreement_of(runner)
-    if args.out:
-        dump = METRICS.build(dict(type=predictions_of(runner.model).dump, out_file_path=args.out))
-        runner.test_evaluator.metrics.append(dump)
-    runner.test()
+    with writing(cfg.work_dir):
+        runner = build_runner(cfg)
+        agreement_of(runner)
+        if args.out:
+            dump = METRICS.build(dict(type=predictions_of(runner.model).dump, out_file_path=args.out))
+            runner.test_evaluator.metrics.append(dump)
+        runner.test()
 
 
 if __name__ == '__main__':

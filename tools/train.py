@@ -11,6 +11,7 @@ from mmbignas.data.check_data import check_files
 from mmbignas.train import ResumeHook, StopHook
 from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import build_runner
+from mmbignas.utils.files import writing
 from mmbignas.utils.rules import must_be
 
 
@@ -78,12 +79,13 @@ def main() -> None:
     cfg = load_config(args)
     apply_options(cfg, args)
     check_files(cfg, ('train', 'val'))
-    runner = build_runner(cfg)
-    for hook in (ResumeHook, StopHook):
-        if not any(isinstance(own, hook) for own in runner.hooks):
-            runner.register_hook(hook())
-    agreement_of(runner)
-    runner.train()
+    with writing(cfg.work_dir):
+        runner = build_runner(cfg)
+        for hook in (ResumeHook, StopHook):
+            if not any(isinstance(own, hook) for own in runner.hooks):
+                runner.register_hook(hook())
+        agreement_of(runner)
+        runner.train()
 
 
 if __name__ == '__main__':

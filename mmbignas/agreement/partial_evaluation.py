@@ -12,11 +12,12 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric, Evaluator
 
+from mmbignas.utils.output_paths import writes_to
 from mmbignas.utils.rules import must_be
 
 # Their metrics have the same names for all images. One's own may have names that depend on the images, or count calls.
 LIBRARIES = ('mmdet', 'mmpretrain', 'mmengine')
-WHOLE = ('ann_file', 'seg_prefix', 'out_file_path')  # arguments of metrics that look at all images, or write files
+WHOLE = ('ann_file', 'seg_prefix')  # arguments of metrics that look at all images
 
 
 class SilentMetric(BaseMetric):
@@ -75,9 +76,9 @@ def _trial_metric(metric: BaseMetric) -> BaseMetric:
     # Copies: CocoMetric without an annotation file keeps that of the first images it has seen.
     own = copy.copy(metric) if is_of_library(metric) and of_a_part else SilentMetric(prefix=metric.prefix)
     own.results = []
-    if getattr(own, 'outfile_prefix', None) is not None:
+    if hasattr(own, 'outfile_prefix'):
         own.outfile_prefix = None
-    return own
+    return SilentMetric(prefix=metric.prefix) if writes_to(own) else own
 
 
 @contextmanager

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mmbignas.analysis.figures import BLACK, BLUE, MARK_COLOURS, VERMILION, size
 from mmbignas.dependencies import require
 from mmbignas.space import IMAGE_SIZE
 from mmbignas.utils.files import replacing
+from mmbignas.utils.metric_values import format_metric
 from mmbignas.utils.units import format_macs, format_params
 
 TITLES = dict(macs='MACs', params='parameters', latency_ms='latency in milliseconds (predicted)')
@@ -103,7 +105,7 @@ def _traces(go: Any, sample: AccuracySample, cost: str, metric: str | None) -> l
     places = {id(own): place for place, own in enumerate(sample.subnets)}
 
     def points(subnets: Sequence[EvaluatedSubnet], **arguments: Any) -> Any:
-        return go.Scatter(x=[getattr(own, cost) for own in subnets], y=[own.metric(metric) for own in subnets],
+        return go.Scatter(x=[getattr(own, cost) for own in subnets], y=[_height(own.metric(metric)) for own in subnets],
                           **arguments)
 
     traces = []
@@ -126,6 +128,11 @@ def _traces(go: Any, sample: AccuracySample, cost: str, metric: str | None) -> l
     traces.append(go.Scatter(x=[], y=[], mode='markers', name='chosen', hoverinfo='skip', showlegend=False,
                              marker=dict(size=18, symbol='circle-open', color=VERMILION, line=dict(width=3))))
     return traces
+
+
+def _height(metric: float) -> float | None:
+    """Where a point is; ``None``, which is not drawn, for a metric that is no number."""
+    return None if math.isnan(metric) else metric
 
 
 def _layout(sample: AccuracySample, cost: str, metric: str | None) -> dict[str, Any]:
@@ -151,7 +158,8 @@ def _costs(subnet: EvaluatedSubnet) -> str:
 
 
 def _metrics(subnet: EvaluatedSubnet, sample: AccuracySample) -> str:
-    return ', '.join(f'{name} {subnet.metric(name):.4f}' for name in (sample.metric1, sample.metric2) if name)
+    names = filter(None, (sample.metric1, sample.metric2))
+    return ', '.join(f'{name} {format_metric(subnet.metric(name), 4)}' for name in names)
 
 
 def _settings(subnet: EvaluatedSubnet) -> list[str]:

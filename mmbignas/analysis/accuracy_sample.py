@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from terminaltables import AsciiTable
 
 from mmbignas.space import IMAGE_SIZE, ImageSize, json_number
 from mmbignas.utils.files import replacing
+from mmbignas.utils.metric_values import format_metric, metric_value
 from mmbignas.utils.units import format_macs, format_params
 
 COST_NAMES = {'macs': 'MACs', 'params': 'parameters', 'latency_ms': 'latency'}
@@ -31,7 +32,7 @@ class EvaluatedSubnet:
         macs: MACs.
         params: number of parameters.
         latency_ms: predicted latency in milliseconds; ``None`` where it is not known.
-        metrics: name -> value; empty where nothing was detected.
+        metrics: name -> value; empty where nothing was detected, ``None`` for what is no number.
     """
 
     number: int
@@ -50,14 +51,13 @@ class EvaluatedSubnet:
                    line.get('latency_ms'), line['metrics'])
 
     def metric(self, name: str | None) -> float:
-        """A metric; 0 where it is missing or no number, as after an evaluation in which nothing was detected."""
-        value = None if name is None else self.metrics.get(name)
-        return float(value) if isinstance(value, Real) and value == value else 0.
+        """A metric; 0 where it is missing, as nothing was detected, NaN where there is no such number."""
+        return metric_value(self.metrics, name)
 
 
 @dataclass(frozen=True)
 class AccuracySample:
-    """Evaluated subnets of one space.
+    """Evaluated subnets of one space. One whose metric is no number is nowhere the best, nor on a front.
 
     Args:
         subnets: the subnets.
@@ -112,13 +112,15 @@ class AccuracySample:
             cost: ``macs``, ``params`` or ``latency_ms``. Subnets of unknown latency are left out of the latter.
             metric: the metric; ``None`` for ``metric1``.
         """
-        known = [own for own in self.subnets if getattr(own, cost) is not None]
-        places = pareto_front([getattr(own, cost) for own in known],
-                              [own.metric(metric or self.metric1) for own in known])
+        metric = metric or self.metric1
+        known = [own for own in self.subnets
+                 if getattr(own, cost) is not None and not math.isnan(own.metric(metric))]
+        places = pareto_front([getattr(own, cost) for own in known], [own.metric(metric) for own in known])
         return [known[place] for place in places]
 
     def _best_first(self, subnets: Iterable[EvaluatedSubnet]) -> list[EvaluatedSubnet]:
-        return sorted(subnets, key=lambda own: (-own.metric(self.metric1), own.macs, own.number))
+        ranked = [own for own in subnets if not math.isnan(own.metric(self.metric1))]
+        return sorted(ranked, key=lambda own: (-own.metric(self.metric1), own.macs, own.number))
 
     def summary(self) -> dict[str, Any]:
         """Everything in numbers, for a JSON file; where there are several image sizes, also for each of them."""
@@ -169,7 +171,7 @@ class AccuracySample:
                 self._table([[own, _distance(own, macs)] for own in near[:10]], f'from {name}')]
 
     def _describe(self, subnet: EvaluatedSubnet) -> str:
-        metric = f', {self.metric1} {subnet.metric(self.metric1):.4f}' if self.metric1 else ''
+        metric = f', {self.metric1} {format_metric(subnet.metric(self.metric1), 4)}' if self.metric1 else ''
         return f'subnet {subnet.number}, {format_macs(subnet.macs)}{metric}'
 
     def _table(self, rows: Sequence[Sequence[Any]], *more: str) -> str:
@@ -194,7 +196,7 @@ class AccuracySample:
             own = self.of_size(size)
             best = [own.best(), *[next(iter(own.near(macs)), None) for macs in self.marks.values()]]
             rows.append([format_size(size), str(len(own.subnets)), str(len(own.front('macs'))), str(on_front[size]),
-                         *('none' if one is None else f'subnet {one.number}: {one.metric(self.metric1):.4f}'
+                         *('none' if one is None else f'subnet {one.number}: {_metric_cell(self.metric1, one)}'
                            for one in best)])
         return AsciiTable(rows).table
 
@@ -248,8 +250,8 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
     return front
 
 
-def _metric_cell(name: str, subnet: EvaluatedSubnet) -> str:
-    return f'{subnet.metric(name):.4f}'
+def _metric_cell(name: str | None, subnet: EvaluatedSubnet) -> str:
+    return format_metric(subnet.metric(name), 4)
 
 
 def format_size(image_size: ImageSize) -> str:

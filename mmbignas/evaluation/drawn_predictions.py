@@ -63,7 +63,7 @@ def drawn_apart(hooks: Iterable[Hook], name: str) -> Iterator[None]:
     for hook in hooks:
         for own in (OF_DETECTORS, OF_CLASSIFIERS):
             folder = getattr(hook, own.folder, None)
-            if folder is not None and any(kind.__name__ == own.hook for kind in type(hook).__mro__):
+            if folder is not None and any(kind.__name__.endswith(OF_CLASSIFIERS.hook) for kind in type(hook).__mro__):
                 before.append((hook, own.folder, folder))
                 setattr(hook, own.folder, str(Path(folder, name)))
     try:

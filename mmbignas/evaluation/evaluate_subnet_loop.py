@@ -23,6 +23,7 @@ from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet, json_number
 from mmbignas.supernet import subnet_config
 from mmbignas.utils.files import write_json
+from mmbignas.utils.metric_values import format_metric
 from mmbignas.utils.random_states import preserved_rng
 from mmbignas.utils.rules import METRIC_NAME, check_keys, check_options, errors_below, integer, must_be
 from mmbignas.utils.units import format_macs, format_params
@@ -155,10 +156,11 @@ class EvaluateSubnetLoop(SubnetValLoop):
         evals = {(_name(own), own.calib_bn): own.name for own in self.evals}
         for name, subnet in self.subnets.items():
             cost, latency = self.costs[subnet], latencies.get(subnet)
-            values = [plain_metrics(results[evals[name, calib_bn]]).get(metric, 0.) for metric, calib_bn in columns]
+            values = [format_metric(plain_metrics(results[evals[name, calib_bn]]).get(metric, 0.), 3)
+                      for metric, calib_bn in columns]
             size = '{}x{}'.format(*self._amounts.image_size(subnet))
             rows.append([name, *[size] * (len(sizes) > 1), format_macs(cost.macs), format_params(cost.params),
-                         *([f'{latency.median:.2f}'] if latency else []), *(f'{value:.3f}' for value in values)])
+                         *([f'{latency.median:.2f}'] if latency else []), *values])
         conditions = [f'image size {sizes[0][0]}x{sizes[0][1]}'] if len(sizes) == 1 else []
         conditions += [f'{name.replace("_", " ")} {value}' for name, value in self.conditions.items()]
         self.runner.logger.info(f'Subnets ({self.scorer.stage}), written to {self._file()}\n{AsciiTable(rows).table}\n'

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from mmbignas.agreement.partial_evaluation import is_of_library, named_metrics
 from mmbignas.agreement.trial_run import TrialFailure
+from mmbignas.utils.metric_values import is_number
 from mmbignas.utils.rules import must_be
 
 
@@ -28,6 +30,29 @@ def json_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return {name: finite(value) for name, value in plain_metrics(metrics).items()}
+
+
+def completed(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The metrics of several subnets, each with all names that there are, in the order of the names.
+
+    Where one lacks a metric that another has, it detected nothing (COCO's evaluation then gives none at all), which is
+    worth 0. But a metric that is no number for those that have it, as of a class without a box, is none for that one.
+    """
+    names = list(dict.fromkeys(name for own in metrics for name in own))
+    missing = {name: 0. if any(not _says_nothing(own[name]) for own in metrics if name in own) else math.nan
+               for name in names}
+    return [{name: own.get(name, missing[name]) for name in names} for own in metrics]
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or isinstance(value, Real) and not is_number(value)
+
+
+def without_number(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of subnets of which those that detected nothing have ``None`` under metrics that are no number at all."""
+    full = completed([line['metrics'] for line in lines])
+    none: list[dict[str, Any]] = [{name: None for name, value in own.items() if _says_nothing(value)} for own in full]
+    return [dict(line, metrics={**line['metrics'], **own}) for line, own in zip(lines, none)]
 
 
 def number_metrics(metrics: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 import math
-import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -17,7 +16,9 @@ from mmbignas.analysis.accuracy_plots import draw_accuracy
 from mmbignas.analysis.accuracy_sample import AccuracySample, EvaluatedSubnet
 from mmbignas.dependencies import installed
 from mmbignas.space import SearchSpace, Subnet, json_number
+from mmbignas.utils.commands import command
 from mmbignas.utils.files import write_file, write_json
+from mmbignas.utils.metric_values import format_metric
 from mmbignas.utils.units import format_macs
 
 REPORT_SECONDS = 10.
@@ -26,14 +27,14 @@ BEST = 10
 NOISE = 1e-9  # less is no difference
 
 
-def write_results(sample: AccuracySample, folder: Path, command: Callable[[EvaluatedSubnet], str],
+def write_results(sample: AccuracySample, folder: Path, export: Callable[[EvaluatedSubnet], str],
                   log: Callable[[str], Any], predicted: Mapping[str, Any] | None = None) -> dict[str, float]:
     """Write ``results.json``, ``subnets.csv``, ``accuracy_<cost>.png`` and ``subnets.html``, each when it is complete.
 
     Args:
         sample: the evaluated subnets.
         folder: where the files go; it exists.
-        command: gives the command that exports a subnet, for the page.
+        export: gives the command that exports a subnet, for the page.
         log: is given the report for people.
         predicted: what is predicted for other subnets, for ``results.json``.
 
@@ -47,7 +48,7 @@ def write_results(sample: AccuracySample, folder: Path, command: Callable[[Evalu
         draw_accuracy(sample, folder / name, cost)
     if installed('plotly'):
         names.append('subnets.html')
-        write_page(sample, folder / names[-1], command)
+        write_page(sample, folder / names[-1], export)
     else:
         log('no subnets.html, a page to choose subnets from, without plotly: pip install "mmbignas[search]"')
     reports = [sample.report(), *([] if predicted is None else [report(predicted)])]
@@ -92,10 +93,11 @@ def export_command(config: Path, checkpoint: str | None) -> Callable[[EvaluatedS
     Returns:
         function: evaluated subnet -> command.
     """
-    tool = 'python tools/export_subnet.py' if Path('tools/export_subnet.py').is_file() else \
-        'mim run mmbignas export_subnet'
-    files = ' '.join(shlex.quote(str(path)) for path in (config, checkpoint or 'CHECKPOINT'))
-    return lambda subnet: f'{tool} {files} --subnet {subnet.number} --out exported/subnet{subnet.number}'
+    tool = ('python', 'tools/export_subnet.py') if Path('tools/export_subnet.py').is_file() else \
+        ('mim', 'run', 'mmbignas', 'export_subnet')
+    weights = checkpoint or 'CHECKPOINT'
+    files = (config, weights if '://' in weights else Path(weights))
+    return lambda subnet: command(*tool, *files, '--subnet', subnet.number, '--out', f'exported/subnet{subnet.number}')
 
 
 class Progress:
@@ -125,14 +127,19 @@ class Progress:
             return
         self._reported = time.time()
         seconds = (time.time() - self._begin) / max(done - self._before, 1)
-        best = max(map(EvaluatedSubnet.from_line, lines()), key=lambda own: own.metric(metric))
+        best = max(map(EvaluatedSubnet.from_line, lines()), key=lambda own: _ranked(own, metric))
         left = timedelta(seconds=round(seconds * max(self.total - done, 0)))
         self.log(f'{done}/{self.total} subnets: {_described(EvaluatedSubnet.from_line(line), metric)}; best so far '
                  f'{_described(best, metric)}; {seconds:.2f} s per subnet, {left} left')
 
 
+def _ranked(subnet: EvaluatedSubnet, metric: str | None) -> float:
+    value = subnet.metric(metric)
+    return -math.inf if math.isnan(value) else value
+
+
 def _described(subnet: EvaluatedSubnet, metric: str | None) -> str:
-    value = f'{metric} {subnet.metric(metric):.4f}, ' if metric else ''
+    value = f'{metric} {format_metric(subnet.metric(metric), 4)}, ' if metric else ''
     return f'{value}{format_macs(subnet.macs)} (subnet {subnet.number})'
 
 
@@ -155,11 +162,12 @@ def predict_others(sample: AccuracySample, space: SearchSpace, costs: Callable[[
     """
     from mmbignas.search import AccuracyPredictor
 
-    values = [own.metric(sample.metric1) for own in sample.subnets]
     known = {own.number for own in sample.subnets}
-    if len(known) < MIN_SUBNETS or max(values) - min(values) < NOISE:
+    ranked = [own for own in sample.subnets if not math.isnan(own.metric(sample.metric1))]
+    values = [own.metric(sample.metric1) for own in ranked]
+    if len(ranked) < MIN_SUBNETS or max(values) - min(values) < NOISE:
         return None
-    subnets = [space[own.number] for own in sample.subnets]
+    subnets = [space[own.number] for own in ranked]
     amounts = [costs(subnet) for subnet in subnets]
     predictor = AccuracyPredictor(space)
     correlation = predictor.cross_validated(subnets, amounts, values)

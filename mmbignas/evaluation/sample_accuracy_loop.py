@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 from mmengine.dist import barrier, get_dist_info, is_main_process
@@ -47,7 +48,7 @@ class SampleAccuracyLoop(BaseLoop):
                  lut_path: str | None = None, seed: int = 0, subnet_count: int = 2000,
                  subnet_sample_mode: str = 'random', flops_range: Any = None, **survey: Any) -> None:
         key = f'{stage_of(runner, dataloader)}_cfg'
-        costs = SubnetCosts(runner.model, image_size, lut_path, key)
+        costs = SubnetCosts(runner.model, image_size, lut_path, key, runner.cfg.get('model'))
         with errors_below(key):
             sampling = SubnetSampling(subnet_count, subnet_sample_mode, flops_range)
             draws = sampling.draw(costs.cost_model, random.Random(integer(0).check(seed, 'seed')))
@@ -74,16 +75,14 @@ class SampleAccuracyLoop(BaseLoop):
                 Ledger(path, run.identity)
             barrier()
             with only_run(path):
-                ledger = Ledger(path, run.identity)
+                ledger = Ledger(path, run.identity, self.survey.is_usable)
                 finished = ledger.lines()
                 self.survey.see(line['metrics'] for line in finished.values())
                 barrier()  # nobody writes before all have read
                 self._evaluate([number for number in self.draws if number not in finished], ledger)
                 barrier()
                 lines = self._of_this_run(ledger)
-            # Latencies may have been predicted from another table, or none, when the line was written.
-            run.lines = [dict(lines[number], latency_ms=self.survey.costs(subnet).get('latency_ms'))
-                         for number, subnet in self.draws.items()]
+            run.lines = [self.survey.restored(lines[number]) for number in self.draws]
         return run.metrics
 
     def _evaluate(self, numbers: list[int], ledger: Ledger) -> None:
@@ -99,7 +98,8 @@ class SampleAccuracyLoop(BaseLoop):
             if alone or is_main_process():
                 ledger.append(line)
                 finished = self._of_this_run(ledger)
-                progress.update(len(finished), line, finished.values, self.survey.metric1)
+                progress.update(len(finished), line, partial(map, self.survey.restored, finished.values()),
+                                self.survey.metric1)
 
     def _of_this_run(self, ledger: Ledger) -> dict[int, dict[str, Any]]:
         """Number -> line of the finished subnets that were drawn; an earlier run may have drawn others."""

@@ -69,7 +69,8 @@ class SampleFlops:
         """
         return cls(**check_keys(arguments, 'test_cfg', list(inspect.signature(cls).parameters)))
 
-    def run(self, model: nn.Module, out: str | Path, log: Callable[[str], Any] = print) -> CostSample:
+    def run(self, model: nn.Module, out: str | Path, log: Callable[[str], Any] = print,
+            model_cfg: Mapping[str, Any] | None = None) -> CostSample:
         """Draw, and write ``subnets.jsonl``, ``summary.json``, ``macs.png`` and ``macs_params.png``.
 
         While it draws, the lines are in a hidden folder, ``.subnets.jsonl.*.partial``. The files get their names
@@ -79,6 +80,7 @@ class SampleFlops:
             model: a supernet, also on the meta device.
             out: folder for the files.
             log: is given the report for people at the end.
+            model_cfg: config of the model, which has to be that of the latency table; ``None`` where there is none.
 
         Raises:
             ConfigError: for a folder that cannot be written to, a model without costs, a latency table of another
@@ -87,7 +89,7 @@ class SampleFlops:
         begin = time.time()
         with written_together(Path(out), FILES) as (record, summary, macs, macs_params):
             cost_model = CostModel(model, self.image_sizes)
-            sample = self._draw(cost_model, record)
+            sample = self._draw(cost_model, record, model_cfg)
             draw_macs(sample, macs)
             draw_macs_params(sample, macs_params)
             seconds = round(time.time() - begin, 1)
@@ -97,9 +99,9 @@ class SampleFlops:
         log(f'{sample.report()}\n{seconds} s; in {out}: {", ".join(FILES)}')
         return sample
 
-    def _draw(self, cost_model: CostModel, record: Path) -> CostSample:
+    def _draw(self, cost_model: CostModel, record: Path, model_cfg: Mapping[str, Any] | None) -> CostSample:
         """Draw the subnets, and write a line about each."""
-        latency = None if self.table is None else LatencyPredictor(self.table, cost_model)
+        latency = None if self.table is None else LatencyPredictor(self.table, cost_model, model_cfg)
         draws = self.sampling.draw(cost_model, random.Random(self.seed))
         costs, image_sizes, latencies = [], [], []
         console = Console(stderr=True)
@@ -158,7 +160,7 @@ class SampleFlopsLoop(BaseLoop):
 
     def _draw(self) -> dict[str, float]:
         sample = self.sample_flops.run(self.runner.model, Path(self.runner.log_dir, 'sample_flops'),
-                                       self.runner.logger.info)
+                                       self.runner.logger.info, self.runner.cfg.get('model'))
         metrics: dict[str, float] = dict(subnets=len(sample.macs))
         for cost, values in sample.percentiles().items():
             metrics.update({f'{cost}_min': values['0'], f'{cost}_median': values['50'], f'{cost}_max': values['100']})

@@ -29,6 +29,7 @@ from mmbignas.utils.adaptations import exact_metrics
 from mmbignas.utils.data_errors import data_errors_explained
 from mmbignas.utils.distributed import Alone
 from mmbignas.utils.models import training_flags_kept
+from mmbignas.utils.output_paths import written_apart
 from mmbignas.utils.random_states import preserved_rng
 from mmbignas.utils.rules import boolean, check_options, integer, must_be, one_of
 
@@ -70,6 +71,7 @@ class SubnetScorer:
         only_size: height and width in pixels of the images of all subnets without a size of their own; ``None`` for
             images as they are.
         interpolation_type: how images are resized, one of :data:`~mmbignas.data.resizing.INTERPOLATIONS`.
+        several: whether more than one evaluation is to come, so that metrics that write files do it apart.
         many: for loops that compare many subnets. Metrics then have all their digits, also where MMDetection rounds; no
             hooks are called around batches; after the first subnet nothing is logged, since it is the same each time;
             and the workers of the dataloader are kept.
@@ -94,14 +96,15 @@ class SubnetScorer:
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, evaluator: Evaluator | dict | list, *,
                  calib_bn: bool = True, fp16: bool = False, only_size: ImageSize | None = None,
-                 interpolation_type: str = 'bicubic', many: bool = False, parallel: str = 'images',
-                 val_images: int | None = None, seed: int = 0, sample_with_finetune: Any = False) -> None:
+                 interpolation_type: str = 'bicubic', several: bool = True, many: bool = False,
+                 parallel: str = 'images', val_images: int | None = None, seed: int = 0,
+                 sample_with_finetune: Any = False) -> None:
         stage = stage_of(runner, dataloader)
         key = f'{stage}_cfg'
         check_options(key, locals(), RULES)
         self.interpolation = interpolation_type
         self.runner, self.fp16, self.only_size = runner, fp16, only_size
-        self.many, self.parallel = many, parallel
+        self.several, self.many, self.parallel = several, many, parallel
         if calib_bn and not any(isinstance(hook, BNCalibrationHook) for hook in runner.hooks):
             raise must_be(f'{key}.calib_bn', "False without custom_hooks=[dict(type='mmbignas.BNCalibrationHook')]",
                           calib_bn)
@@ -170,6 +173,8 @@ class SubnetScorer:
             stack.enter_context(self.own_world())
             stack.enter_context(at_resolution(runner.model, subnet.image_size or self.only_size, self.interpolation,
                                               f'{self.stage}_cfg.image_size'))
+            if self.several:
+                stack.enter_context(written_apart(self.evaluator.metrics, subnet_eval.name))
             if self.many:
                 stack.enter_context(exact_metrics(self.evaluator))
             else:

@@ -15,7 +15,8 @@ from mmbignas.evaluation.scorer import stage_of
 from mmbignas.evaluation.survey import SubnetCosts, SubnetSurvey, SurveyRun
 from mmbignas.registry import LOOPS
 from mmbignas.space import Subnet
-from mmbignas.supernet import file_hash
+from mmbignas.utils.commands import command
+from mmbignas.utils.files import file_hash, writing
 from mmbignas.utils.rules import check_options, errors_below, integer, text
 
 PREDICTOR: Mapping[str, int] = {}  # its defaults
@@ -51,8 +52,8 @@ class SubnetSearchLoop(BaseLoop):
             regression chooses among the candidates; ``None`` for none, see :class:`~mmbignas.search.SubnetStudy`.
         storage: a file, or a URL such as ``postgresql://user@host/name``; ``None`` for ``search/study.db``.
         study_name: of the study in its storage.
-        stale_after: seconds after which a process of another machine that does not report is considered dead, and its
-            subnet is given to others.
+        stale_after: seconds in which a process of another machine has to be seen to report; else it is considered dead,
+            and its subnet is given to others.
         **survey: ``metric2``, ``calib_bn``, ``val_images``, ``baseline_flops``, ``large_flops``,
             ``sample_with_finetune``, ``parallel``, ``predicted_count``, ``fp16``, ``interpolation_type``, see
             :class:`~mmbignas.evaluation.survey.SubnetSurvey`.
@@ -77,7 +78,7 @@ class SubnetSearchLoop(BaseLoop):
         self.objectives: Sequence[str] = [str(metric1), 'macs'] if objectives is None else objectives
         self._settings: dict[str, Any] = dict(constraints=constraints, predictor=predictor, stale_after=stale_after,
                                               seed=seed, sampler=DEFAULT_SAMPLER if sampler is None else sampler)
-        costs = SubnetCosts(runner.model, image_size, lut_path, key)
+        costs = SubnetCosts(runner.model, image_size, lut_path, key, runner.cfg.get('model'))
         from optuna.storages import InMemoryStorage
 
         with errors_below(key):  # to find mistakes before data are loaded
@@ -107,7 +108,8 @@ class SubnetSearchLoop(BaseLoop):
         # Constraints and objectives may be about latencies, which are those of one table.
         with self.survey.running(latency='none' if self.lut_path is None else file_hash(self.lut_path)) as run:
             storage = run.folder / 'study.db' if self.storage is None else self.storage
-            run.folder.mkdir(parents=True, exist_ok=True)
+            with writing(run.folder):
+                run.folder.mkdir(parents=True, exist_ok=True)
             self.study = self._proposal = None
             if is_main_process():
                 self.study = self._open_study(self.survey.costs, storage, run)
@@ -120,8 +122,8 @@ class SubnetSearchLoop(BaseLoop):
             if is_main_process():
                 from mmbignas.search.storage import dashboard_address
 
-                self.runner.logger.info(f'the study has {len(run.lines)} subnets; to look at it: optuna-dashboard '
-                                        f'{dashboard_address(storage)}')
+                self.runner.logger.info(f'the study has {len(run.lines)} subnets; to look at it: '
+                                        f'{command("optuna-dashboard", dashboard_address(storage))}')
         return run.metrics
 
     def _open_study(self, costs: SubnetCosts, storage: Any, run: SurveyRun | None = None) -> Any:
@@ -133,7 +135,8 @@ class SubnetSearchLoop(BaseLoop):
 
     def _finished(self) -> list[dict[str, Any]]:
         """What is known of each evaluated subnet, in the order in which they were proposed."""
-        return [] if self.study is None else self.study.lines()
+        lines = [] if self.study is None else self.study.lines()
+        return [self.survey.restored(line) for line in lines if self.survey.is_usable(line)]
 
     def _evaluate(self) -> None:
         self.survey.see(line['metrics'] for line in self._finished())

@@ -15,10 +15,12 @@ from terminaltables import AsciiTable
 from torch.utils.data import DataLoader
 
 from mmbignas.data import read_size_list
-from mmbignas.evaluation.metrics import json_metrics, plain_metrics
+from mmbignas.evaluation.metrics import completed, json_metrics, plain_metrics
 from mmbignas.evaluation.scorer import SubnetEval, SubnetScorer, stage_of
 from mmbignas.registry import LOOPS
 from mmbignas.supernet import Supernet, parse_choices
+from mmbignas.utils.files import writing
+from mmbignas.utils.metric_values import format_metric
 from mmbignas.utils.rules import must_be, one_of
 
 
@@ -30,7 +32,8 @@ class SubnetValLoop(BaseLoop):
     BN statistics were calibrated. To MMEngine's hooks it is one validation with many metrics, so ``save_best`` takes
     any of them. Hook points, and what stays the same: see :class:`~mmbignas.evaluation.scorer.SubnetScorer`.
 
-    Hooks that draw predictions into a folder do it in one below it for each evaluation, called like its metrics.
+    Hooks that draw predictions into a folder do it in one below it for each evaluation, called like its metrics; where
+    there are several evaluations, so do metrics that write files.
     Each finished subnet is written at once as a line of ``subnets_val.jsonl`` (``subnets_test.jsonl``) in the run's
     folder; at the end a table is logged.
 
@@ -71,7 +74,8 @@ class SubnetValLoop(BaseLoop):
             raise must_be(f'{key}.subnets', 'a list of different names, those of calibrated ones with _calib added',
                           f'{", ".join(twice)} twice')
         self.scorer = SubnetScorer(runner, dataloader, evaluator, calib_bn=bool(calib_bn), fp16=fp16,
-                                   only_size=only_size, interpolation_type=interpolation_type)
+                                   only_size=only_size, interpolation_type=interpolation_type,
+                                   several=len(self.evals) > 1)
         super().__init__(runner, self.scorer.dataloader)
         self.evaluator = self.scorer.evaluator
 
@@ -79,17 +83,15 @@ class SubnetValLoop(BaseLoop):
         """Evaluate all subnets.
 
         Returns:
-            dict: ``'<subnet>/<metric>'`` -> value. Where no subnet but another got a metric (COCO's evaluation gives
-            none if nothing was detected), it is 0.
+            dict: ``'<subnet>/<metric>'`` -> value, see :func:`~mmbignas.evaluation.metrics.completed`.
         """
         results: dict[str, dict[str, float]] = {}
         with self.scorer.running() as merged:
             for subnet_eval in self.evals:
                 results[subnet_eval.name] = self.scorer.evaluate(subnet_eval)
                 self._record(subnet_eval, results[subnet_eval.name])
-            names = list(dict.fromkeys(name for metrics in results.values() for name in metrics))
-            results = {subnet: {name: metrics.get(name, 0.) for name in names} for subnet, metrics in results.items()}
-            self._report(results, names)
+            results = dict(zip(results, completed(list(results.values()))))
+            self._report(results, list(next(iter(results.values()), ())))
             merged.update({f'{subnet}/{name}': value
                            for subnet, metrics in results.items() for name, value in metrics.items()})
         return merged
@@ -103,7 +105,7 @@ class SubnetValLoop(BaseLoop):
         """Append one finished subnet to the record."""
         line = dict(name=subnet_eval.name, iter=self.scorer.iteration, calib_bn=subnet_eval.calib_bn,
                     subnet_settings=subnet_eval.subnet.to_dict(), metrics=json_metrics(metrics))
-        with open(self._record_file, 'a') as file:
+        with writing(self._record_file), open(self._record_file, 'a') as file:
             file.write(json.dumps(line, default=str, allow_nan=False) + '\n')
 
     @master_only
@@ -112,6 +114,6 @@ class SubnetValLoop(BaseLoop):
         plain = {subnet: plain_metrics(metrics) for subnet, metrics in results.items()}
         numbers = [name for name in names if all(isinstance(own[name], (int, float)) for own in plain.values())]
         rows = [['subnet', *numbers]]
-        rows += [[subnet, *(f'{metrics[name]:.3f}' for name in numbers)] for subnet, metrics in plain.items()]
+        rows += [[subnet, *(format_metric(metrics[name], 3) for name in numbers)] for subnet, metrics in plain.items()]
         self.runner.logger.info(f'Subnets ({self.scorer.stage}), written to {self._record_file}\n'
                                 f'{AsciiTable(rows).table}')

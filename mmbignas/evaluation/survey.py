@@ -1,6 +1,7 @@
 """Costs and accuracies of many subnets, and what is written about them."""
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,16 +21,19 @@ from mmbignas.cost.sampling import SubnetSampling
 from mmbignas.data import is_one_size, read_image_sizes
 from mmbignas.dependencies import installed
 from mmbignas.errors import ConfigError
-from mmbignas.evaluation.identity import annotation_hashes, config_hash, dataset_hash, model_hash, space_hash
-from mmbignas.evaluation.metrics import WantedMetrics, json_metrics, number_metrics
+from mmbignas.evaluation.evaluation_identity import evaluation_identity
+from mmbignas.evaluation.ledger import line_number
+from mmbignas.evaluation.metrics import WantedMetrics, json_metrics, number_metrics, without_number
 from mmbignas.evaluation.results import export_command, predict_others, write_config, write_results
 from mmbignas.evaluation.scorer import SubnetEval, SubnetScorer, stage_of
 from mmbignas.latency import LatencyPredictor, LatencyTable
 from mmbignas.space import ImageSize, Subnet, json_number
 from mmbignas.supernet import Supernet
-from mmbignas.utils.configs import type_name
 from mmbignas.utils.distributed import buffers_of_the_first
-from mmbignas.utils.rules import METRIC_NAME, boolean, check_options, integer
+from mmbignas.utils.files import writing
+from mmbignas.utils.identity import config_hash
+from mmbignas.utils.metric_values import is_number
+from mmbignas.utils.rules import METRIC_NAME, boolean, check_options, integer, must_be
 from mmbignas.utils.units import parse_amount
 
 RULES = dict(metric1=METRIC_NAME, metric2=METRIC_NAME, calib_bn=boolean(), predicted_count=integer(0))
@@ -44,6 +48,7 @@ class SubnetCosts:
         image_size: ``[height, width]`` in pixels, or a list of such sizes.
         lut_path: file of the latency table; ``None`` for no latencies.
         key: place of ``image_size`` in the config is ``<key>.image_size``.
+        model_cfg: config of the supernet, which has to be that of the latency table; ``None`` where there is none.
 
     Raises:
         ConfigError: for an image size that the model cannot see, or a latency table of something else.
@@ -54,13 +59,15 @@ class SubnetCosts:
         only_size: the size of a list with a single one, to which images are resized.
     """
 
-    def __init__(self, model: nn.Module, image_size: Any, lut_path: str | None, key: str) -> None:
+    def __init__(self, model: nn.Module, image_size: Any, lut_path: str | None, key: str,
+                 model_cfg: Mapping[str, Any] | None = None) -> None:
         model = Supernet(model).model
         sizes = read_image_sizes(model, image_size, f'{key}.image_size')
         self.only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
         self.cost_model = CostModel(model, sizes)
         self.space = self.cost_model.space
-        self._latency = None if lut_path is None else LatencyPredictor(LatencyTable.load(lut_path), self.cost_model)
+        self._latency = None if lut_path is None else LatencyPredictor(
+            LatencyTable.load(lut_path), self.cost_model, model_cfg)
 
     def image_size(self, subnet: Subnet) -> ImageSize:
         """Height and width in pixels that a subnet's costs are of."""
@@ -79,14 +86,14 @@ class SurveyRun:
 
     Args:
         folder: for its files. Each validation of a training has a folder of its own.
-        identity: hashes of what the figures depend on.
+        identity: what the figures depend on.
         version: tells the validations of a training apart, also where a training is repeated; '' in a test.
         lines: to be filled with what is known about each evaluated subnet; those of the first process count.
         metrics: at the end, how many subnets were evaluated, and what the best of them reach.
     """
 
     folder: Path
-    identity: Mapping[str, str]
+    identity: Mapping[str, Any]
     version: str
     lines: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -142,19 +149,20 @@ class SubnetSurvey:
             baseline=baseline_flops, large=large_flops).items() if macs is not None}
         self.scorer = SubnetScorer(runner, dataloader, evaluator, calib_bn=calib_bn, only_size=costs.only_size,
                                    many=True, seed=seed, **scoring)
-        self._wanted = WantedMetrics({f'{key}.metric1': metric1, f'{key}.metric2': metric2, **{
-            f'{key}.objectives[{index}]': own for index, own in enumerate(objectives) if own not in COST_NAMES}},
-            self.scorer)
+        self._ranking = {f'{key}.metric1': metric1, **{
+            f'{key}.objectives[{index}]': own for index, own in enumerate(objectives) if own not in COST_NAMES}}
+        self._wanted = WantedMetrics({**self._ranking, f'{key}.metric2': metric2}, self.scorer)
+        self._names, self._numbers = dict[str, None](), dict[str, None]()  # of metrics, and those with a number
 
     @contextmanager
-    def running(self, **identity: str) -> Iterator[SurveyRun]:
+    def running(self, **identity: Any) -> Iterator[SurveyRun]:
         """One validation or test; at its end the first process writes the results.
 
         All processes evaluate with the statistics of the first one. The model is as before afterwards, see
         :meth:`~mmbignas.evaluation.scorer.SubnetScorer.running`.
 
         Args:
-            **identity: hashes of what the figures depend on besides the supernet, the space, the data and the options.
+            **identity: what the figures depend on besides the supernet, the space, the data and the options.
 
         Yields:
             SurveyRun: its lines are to be filled.
@@ -170,38 +178,45 @@ class SubnetSurvey:
             broadcast_object_list(written)
             metrics.update({f'{self.name}/{name}': value for name, value in written[0].items()})
 
-    def identity(self) -> dict[str, str]:
-        """Hashes of what the figures depend on."""
-        cfg, scorer, stage, finetuning = self.runner.cfg, self.scorer, self.scorer.stage, None
-        if scorer.finetuning is not None:
-            finetuning = scorer.finetuning.max_iters, scorer.finetuning.optim_wrapper
-        hooks = [hook for hook in cfg.get('custom_hooks') or () if type_name(hook) == 'BNCalibrationHook']
-        trained_on = [hooks, cfg.get('train_dataloader')] if self.calib_bn or finetuning else None
-        resized = scorer.only_size is not None or len(self.costs.space.image_sizes) > 1
-        datasets = [cfg.get(f'{stage}_dataloader'), cfg.get(f'{stage}_evaluator'), trained_on]
-        return dict(
-            supernet=model_hash(scorer.supernet.model), space=space_hash(self.costs.space),
-            data=config_hash([dataset_hash(scorer.dataloader.dataset), annotation_hashes(datasets)]),
-            evaluation=config_hash([(cfg.get(f'{stage}_dataloader') or {}).get('dataset'), finetuning, trained_on,
-                                    cfg.get(f'{stage}_evaluator'), (cfg.get('model') or {}).get('test_cfg'),
-                                    self.calib_bn, scorer.fp16,
-                                    *([scorer.interpolation, scorer.only_size] if resized else [])]))
+    def identity(self) -> dict[str, Any]:
+        """What the figures depend on."""
+        return evaluation_identity(self.runner, self.scorer, self.costs.space, self.calib_bn)
 
     def score(self, subnet: Subnet) -> dict[str, Any]:
         """Calibrate and evaluate a subnet of the space; return all that is known about it, as JSON can hold it.
 
         Raises:
-            ConfigError: when there is no ``metric1`` or ``metric2`` among its metrics.
+            ConfigError: when there is no ``metric1`` or ``metric2`` among its metrics, or one to rank by that is no
+                number for any subnet.
         """
-        begin, space = time.perf_counter(), self.costs.space
-        cost, number = self.costs.cost_model(subnet), space.index(subnet)
+        begin = time.perf_counter()
+        number = self.costs.space.index(subnet)
         metrics = self.scorer.evaluate(SubnetEval(f'subnet{number}', subnet, self.calib_bn))
         kept = json_metrics({name: metrics[name] for name in number_metrics(metrics)})
         self.see([kept])
+        return self._line(number, subnet, kept, seconds=round(time.perf_counter() - begin, 3), seed=self.seed)
+
+    def is_usable(self, line: Mapping[str, Any]) -> bool:
+        """Whether a line that was read, with a number and metrics, is whole and of a subnet of the space.
+
+        Its number and its settings have to say the same, so that no damaged number gives a subnet another's metrics.
+        """
+        number = line_number(line)
+        if number is None or number >= self.costs.space.size:
+            return False
+        return line.get('subnet_settings') == json.loads(json.dumps(self.costs.space[number].to_dict()))
+
+    def restored(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """A usable line that was read, as :meth:`score` would give it now: with costs that were not read."""
+        number = int(line['number'])
+        return self._line(number, self.costs.space[number], line['metrics'],
+                          **{name: line[name] for name in ('seconds', 'seed') if name in line})
+
+    def _line(self, number: int, subnet: Subnet, metrics: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        cost = self.costs.cost_model(subnet)
         return dict(number=json_number(number), subnet_settings=subnet.to_dict(),
                     image_size=list(self.costs.image_size(subnet)), macs=cost.macs, ops=cost.ops, params=cost.params,
-                    latency_ms=self.costs(subnet).get('latency_ms'), metrics=kept,
-                    seconds=round(time.perf_counter() - begin, 3), seed=self.seed)
+                    latency_ms=self.costs(subnet).get('latency_ms'), metrics=dict(metrics), **more)
 
     def see(self, found: Iterable[Mapping[str, Any]]) -> None:
         """Make sure that the metrics that the config names exist; take the first one where it names none.
@@ -210,14 +225,24 @@ class SubnetSurvey:
             found: metrics of subnets; none at all, as after an evaluation without detections, say nothing.
 
         Raises:
-            ConfigError: listing those that exist.
+            ConfigError: listing those that exist, or for a metric to rank by that is no number for any subnet so far,
+                as of a class without a box.
         """
         for metrics in found:
-            first = self._wanted.see(metrics)
-            self.metric1 = self.metric1 or first
+            self._wanted.see(metrics)
+            self._numbers.update(dict.fromkeys(name for name, value in metrics.items() if is_number(value)))
+            self._names.update(dict.fromkeys(metrics))
+        self.metric1 = self.metric1 or next(iter(self._numbers), None)
+        for key, name in self._ranking.items():
+            if name in self._names and name not in self._numbers:
+                others = f', such as {" or ".join(self._numbers)}' if self._numbers else ''
+                raise must_be(key, f'a metric that is a number for these data{others}', name)
 
     def _write(self, run: SurveyRun) -> dict[str, float]:
         self.see(line['metrics'] for line in run.lines)
+        run.lines = without_number(run.lines)
+        with writing(run.folder):
+            run.folder.mkdir(parents=True, exist_ok=True)
         sample = AccuracySample([EvaluatedSubnet.from_line(line) for line in run.lines], self.metric1, self.metric2,
                                 self.marks, self.flops_range, self.costs.space.size)
         config = run.folder / 'config.py'

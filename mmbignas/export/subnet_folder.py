@@ -30,7 +30,6 @@ from mmbignas.space import ImageSize, Subnet, json_number
 from mmbignas.supernet import (
     Checkpoint,
     calibrate_bn,
-    file_hash,
     image_channels,
     load_weights,
     read_checkpoint,
@@ -40,7 +39,9 @@ from mmbignas.supernet import (
 from mmbignas.supernet.build import build_model, load_supernet
 from mmbignas.supernet.check_widths import check_widths
 from mmbignas.supernet.forward_inputs import forward_inputs
-from mmbignas.utils.files import check_new_folder, new_folder
+from mmbignas.supernet.hashes import model_hash, space_hash
+from mmbignas.utils.files import check_new_folder, file_hash, new_folder
+from mmbignas.utils.identity import config_hash
 from mmbignas.utils.models import tensors_in
 from mmbignas.utils.rules import must_be
 from mmbignas.utils.sealed_files import save_sealed
@@ -62,11 +63,11 @@ class SubnetExporter:
 
     A folder holds ``config.py``, an ordinary config with numbers in place of spaces and MMEngine's own loops;
     ``checkpoint.pth``, the sliced weights with the meta data of the source; and ``certificate.json``: what is in it,
-    what it costs, where it comes from, and by how much the outputs of the written network differ from those of the
-    supernet with the subnet applied. For an elastic network, the config is that of the stock network cut to the
-    subnet's shapes, and ``subnet_builder.py`` beside it cuts it. This package need not be installed then, unless
-    something else in the config comes from it. A subnet with an image size of its own sees images of that size, see
-    :func:`~mmbignas.data.resizing.resized_data_preprocessor`.
+    what it costs, where it comes from, with hashes of weights, space and config, and by how much the outputs of the
+    written network differ from those of the supernet with the subnet applied. For an elastic network, the config is
+    that of the stock network cut to the subnet's shapes, and ``subnet_builder.py`` beside it cuts it. This package need
+    not be installed then, unless something else in the config comes from it. A subnet with an image size of its own
+    sees images of that size, see :func:`~mmbignas.data.resizing.resized_data_preprocessor`.
 
     Args:
         cfg: config of the supernet's run.
@@ -95,6 +96,7 @@ class SubnetExporter:
         check_classes(cfg, self.checkpoint)
         self.supernet = load_supernet(cfg, self.checkpoint)
         self.model: nn.Module = self.supernet.model
+        self._weights = model_hash(self.model)  # before any calibration
         sizes = read_image_sizes(self.model, image_size, 'image_size')
         check_widths(self.supernet, sizes[0])
         self._only_size = None if len(sizes) > 1 or is_one_size(image_size) else sizes[0]
@@ -182,8 +184,13 @@ class SubnetExporter:
         calibration = None
         if self.calibration is not None:
             calibration = dict(num_images=sum(map(count_images, self.calibration.batches())))
+        images = None if self.calibration is None else self.calibration.dataloader
+        identity = dict(weights=self._weights, space=space_hash(self.space), **{
+            part: config_hash(own) for part, own in (('model', self.cfg.model), ('data_preprocessor', self.cfg.get(
+                'data_preprocessor')), ('calibration', images)) if own is not None})
         return dict(
             subnet_settings=subnet.to_dict(), number=json_number(self.space.index(subnet)), source=source,
+            identity=identity,
             checkpoint=dict(bytes=(folder / CHECKPOINT).stat().st_size, sha256=file_hash(folder / CHECKPOINT)),
             bn_calibration=calibration, image_size=list(self._size(subnet)), macs=cost.macs, ops=cost.ops,
             params=cost.params, modules={name: part._asdict() for name, part in cost.modules.items()},

@@ -13,10 +13,10 @@ from torch import nn
 
 from mmbignas.cost.cost_model import CostModel
 from mmbignas.latency.backends import Backend
-from mmbignas.latency.latency_predictor import block_key, space_identity
+from mmbignas.latency.latency_predictor import block_key, network_settings, space_identity
 from mmbignas.latency.measurement import TensorMode, image_batch, noise
 from mmbignas.latency.rounds import Group, MeasuredSubnet, Part, Report, lacking, run_rounds
-from mmbignas.latency.table import LatencyTable, LinearFit, fit_line, percentage_error
+from mmbignas.latency.table import SETTINGS, LatencyTable, LinearFit, fit_line, percentage_error
 from mmbignas.space import Subnet
 from mmbignas.supernet import Supernet, subnet_config
 from mmbignas.utils.rules import integer, must_be
@@ -53,7 +53,7 @@ def build_latency_table(path: str | Path, model_cfg: Mapping[str, Any], model: n
     """
     identity = dict(model=type(Supernet(model).model).__name__, **space_identity(cost_model),
                     image_sizes=cost_model.space.image_sizes, batch_size=integer(1).check(batch_size, 'batch_size'),
-                    **backend.conditions)
+                    **backend.conditions, **{SETTINGS: network_settings(model_cfg)})
     table = LatencyTable.resume(path, identity)
     table.save()  # now rather than after the first measurements, if it cannot be written
     subnets = _choose(cost_model, fitted + held_out, seed)

@@ -13,7 +13,7 @@ from mmbignas.latency.onnx_backends import OnnxRuntimeBackend, TensorRTBackend
 from mmbignas.space import ImageSize, SearchSpace
 from mmbignas.supernet import image_channels
 from mmbignas.supernet.forward_inputs import forward_inputs
-from mmbignas.utils.rules import integer, one_of
+from mmbignas.utils.rules import integer, must_be, one_of
 
 # Add your own under its name.
 BACKENDS: dict[str, type[Backend]] = {
@@ -112,5 +112,8 @@ def measure_latency(model: nn.Module, image_size: Sequence[int], batch_size: int
     """
     images = image_batch(model, image_size, batch_size)
     built = build_backend(backend, device, threads)
+    if getattr(model, 'roi_head', None) is not None and isinstance(built, OnnxRuntimeBackend):
+        raise must_be('backend', 'torch or torch_compile with a two-stage detector, of which no ONNX is written',
+                      backend)
     timing = built.time(TensorMode(model), (images, ), **options)
     return Latency(*timing, (images.shape[2], images.shape[3]), batch_size, **built.conditions)

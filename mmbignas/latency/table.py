@@ -10,9 +10,11 @@ import numpy as np
 
 from mmbignas.errors import ConfigError
 from mmbignas.utils.files import write_json
+from mmbignas.utils.identity import differences, listed_differences
 from mmbignas.utils.plain_data import read_data
 from mmbignas.utils.rules import Rule, check_keys, check_options, list_of, must_be, number, shown, text
 
+SETTINGS = 'settings'  # of the model, in the identity of a table
 SECTIONS = ('identity', 'blocks', 'times', 'networks', 'fit')
 SECTION = Rule(lambda value: isinstance(value, dict), 'a dict')
 TIMES = list_of(number(above=0), 'a non-empty list of numbers > 0', least=1)  # milliseconds
@@ -71,6 +73,11 @@ class LatencyTable:
         table = cls.load(path)
         for key in {**table.identity, **new.identity}:
             found, expected = table.identity.get(key), new.identity.get(key)
+            if key == SETTINGS and found != expected:
+                named = listed_differences(differences(*(
+                    own if isinstance(own, Mapping) else {} for own in (found, expected))))
+                raise ConfigError(f'{path}: was measured with another network, which differs in {named}; give the same '
+                                  'as before, or another file')
             if found != expected:
                 raise ConfigError(f'{path}: was measured with {key} {shown(found)}, now it is {shown(expected)}; give '
                                   'the same as before, or another file')

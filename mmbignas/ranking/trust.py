@@ -3,12 +3,15 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import inspect
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,22 +19,30 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.data.check_data import check_files
 from mmbignas.data.pipeline_size import sized_model_config
-from mmbignas.evaluation.identity import config_hash
-from mmbignas.evaluation.ledger import Ledger, only_run
+from mmbignas.evaluation.ledger import Ledger, line_number, only_run
 from mmbignas.evaluation.metrics import json_metrics
 from mmbignas.export.plain_config import plain_run_config
-from mmbignas.ranking.chosen_subnets import check_metric, check_space, choose_spread, find_ledger, read_ledger
+from mmbignas.ranking.chosen_subnets import (
+    check_metric,
+    check_same_model,
+    choose_spread,
+    find_ledger,
+    read_ledger,
+)
 from mmbignas.ranking.correlation import RankComparison, draw_ranks, require_scipy
 from mmbignas.space import IMAGE_SIZE, json_number
-from mmbignas.supernet import Supernet, file_hash, subnet_config
+from mmbignas.supernet import Supernet, subnet_config
 from mmbignas.supernet.build import build_model
 from mmbignas.utils.adaptations import exact_metrics
 from mmbignas.utils.configs import type_name
-from mmbignas.utils.files import write_file, write_json
+from mmbignas.utils.files import file_hash, write_file, write_json
+from mmbignas.utils.identity import settings_of
+from mmbignas.utils.metric_values import is_number, metric_value
 from mmbignas.utils.plain_data import read_data
 from mmbignas.utils.rules import integer, must_be, one_of
 from mmbignas.utils.units import format_macs, format_params
@@ -42,6 +53,10 @@ OPTIONS = dict(max_epochs='--epochs', max_iters='--max-iters')
 TIMES = ('begin', 'end', 'T_max', 'milestones', 'step_size', 'periods', 'total_steps')
 CHECKPOINTS_A_RUN = 20  # of a run by iterations; one an epoch otherwise
 CONFIG, METRICS, LOG, FINISHED = 'config.py', 'metrics.json', 'train.log', 'trust.jsonl'
+# What a Runner takes and the figures of a training do not depend on.
+NOT_TRAINED = frozenset((
+    'work_dir', 'load_from', 'resume', 'launcher', 'env_cfg', 'log_processor', 'log_level', 'visualizer',
+    'experiment_name', 'cfg', 'default_hooks', 'randomness'))
 LOG_LINES = 12  # of a training that failed
 TRAIN = Path(__file__).parents[1] / '.mim' / 'tools' / 'train.py'
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
@@ -83,8 +98,10 @@ class TrustCheck:
         require_scipy()
         self.cfg, self.seed, self.log = cfg, seed, log
         path = find_ledger(ledger)
-        evaluated = read_ledger(path)
-        check_space(path, cfg)
+        with torch.device('meta'):
+            model = build_model(cfg)
+        check_same_model(path, cfg, model)
+        evaluated = read_ledger(path, model, (cfg.get('test_cfg') or {}).get('image_size'))
         self.metric = check_metric(evaluated, metric or (cfg.get('test_cfg') or {}).get('metric1'), path)
         self.subnets = choose_spread(evaluated, self.metric, count, seed)
         self.configs = self._plain_configs(dict(max_epochs=epochs, max_iters=max_iters))
@@ -92,8 +109,10 @@ class TrustCheck:
         check_files(first, ('train', 'val'))
         numbers = ' '.join(str(own.number) for own in self.subnets)
         self.identity = {
-            'config': config_hash(cfg.to_dict()), 'ledger': file_hash(path), 'metric': self.metric, 'seed': str(seed),
-            _length_key(first): str(_length(first)), 'choice of subnets': numbers}
+            'ledger': file_hash(path), 'metric': self.metric, 'seed': str(seed),
+            _length_key(first): str(_length(first)), 'choice of subnets': numbers, **settings_of(**{
+                part: cfg[part] for part in inspect.signature(Runner).parameters
+                if part in cfg and part not in NOT_TRAINED and not part.startswith('test_')})}
 
     def run(self, out: str | Path) -> RankComparison:
         """Train what is not finished yet, and write the result.
@@ -110,19 +129,25 @@ class TrustCheck:
             RuntimeError: when a training fails.
         """
         out = Path(out)
-        ledger = Ledger(out / FINISHED, self.identity)
+        ledger = Ledger(out / FINISHED, self.identity, self._is_usable)
         with only_run(ledger.path):
             for index, subnet in enumerate(self.subnets):
                 if subnet.number not in ledger.lines():
                     self._announce(index, subnet, ledger)
                     ledger.append(self._train(subnet, out / f'subnet{subnet.number}'))
             finished = ledger.lines()
-        alone = [EvaluatedSubnet.from_line(finished[own.number]) for own in self.subnets]
+        alone = [replace(own, metrics=finished[own.number]['metrics']) for own in self.subnets]
         comparison = RankComparison(self.subnets, alone, self.metric, self.seed)
         write_json(out / 'trust.json', dict(comparison.summary(), identity=self.identity))
         draw_ranks(comparison, out / 'trust.png')
         self.log(f'{comparison.report()}\nin {out}: trust.json, trust.png, {FINISHED}')
         return comparison
+
+    def _is_usable(self, line: Mapping[str, Any]) -> bool:
+        """Whether a line is of a training of one of the subnets, and says how good it is."""
+        return any(own.number == line_number(line) and line.get('subnet_settings') == own.settings
+                   for own in self.subnets) and is_number(line.get('seconds')) and not math.isnan(
+                       metric_value(line['metrics'], self.metric))
 
     def _plain_configs(self, lengths: Mapping[str, int | None]) -> dict[int, Config]:
         """Number -> config of a subnet's training."""
@@ -167,7 +192,11 @@ class TrustCheck:
         line = dict(number=json_number(subnet.number), subnet_settings=subnet.settings, macs=subnet.macs,
                     image_size=list(subnet.image_size), params=subnet.params, metrics=metrics,
                     seconds=time.time() - begin)
-        self.log(f'  {self.metric} {EvaluatedSubnet.from_line(line).metric(self.metric):.4f} alone, in {folder}')
+        value = metric_value(metrics, self.metric)
+        if math.isnan(value):
+            raise must_be('--metric', f'a metric that is a number for the subnets that are trained alone, see '
+                          f'{folder / METRICS}', self.metric)
+        self.log(f'  {self.metric} {value:.4f} alone, in {folder}')
         return line
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 import os
 import platform
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
@@ -51,6 +53,29 @@ def _begin(pid: int) -> str | None:
     except OSError:
         return None
     return None if state in 'ZX' else entries[18]
+
+
+class Silence:
+    """For how long signs of life have not changed, by the clock of this process alone.
+
+    Clocks of two machines may differ by any amount, so the time that a sign says is compared with nothing but itself.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[Any, float]] = {}
+
+    def seconds(self, trial: int, sign: Any) -> float:
+        """How long this process has seen the same sign.
+
+        Args:
+            trial: number of the trial whose process gives it.
+            sign: the last one.
+        """
+        now = time.monotonic()
+        last, since = self._seen.get(trial, (None, now))
+        if trial not in self._seen or last != sign:
+            self._seen[trial], since = (sign, now), now
+        return now - since
 
 
 class Heartbeat:

@@ -5,11 +5,12 @@ import json
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study
@@ -18,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from mmbignas.errors import ConfigError, DependencyError
 from mmbignas.search.passwords import without_password, without_secrets
+from mmbignas.utils.identity import differences, listed_differences
 from mmbignas.utils.rules import must_be
 
 JOURNAL_SUFFIXES = ('.journal', '.log')
@@ -43,6 +45,42 @@ def dashboard_address(storage: str | Path) -> str:
     return str(path) if path.suffix in JOURNAL_SUFFIXES else f'sqlite:///{path}'
 
 
+def shown_storage(storage: Any) -> str:
+    """A storage in a message: a file or URL as it was given, without a password, or the class of Optuna's."""
+    if not isinstance(storage, (str, Path)):
+        return type(storage).__name__
+    return without_password(storage)
+
+
+@contextmanager
+def storage_errors(where: str, address: str = '') -> Iterator[None]:
+    """Say in one line that a storage cannot be read or written, or holds something else than Optuna's tables.
+
+    Args:
+        where: the storage, for messages.
+        address: its URL, whose secrets no message shows.
+
+    Raises:
+        ConfigError: for what the database, Optuna's reading of it and the disk complain about.
+    """
+    try:
+        yield
+    except (ConfigError, DependencyError, UpdateFinishedTrialError):
+        raise
+    except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError) as error:
+        raise ConfigError(f'storage: {where}: cannot be read or written ({_reason(error, address)}); what is finished '
+                          'is kept, and the same command goes on once this is mended') from error
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        raise ConfigError(f'storage: {where}: is damaged, or not of Optuna ({_reason(error, address)}); restore it, '
+                          'or give another storage') from error
+
+
+def _reason(error: BaseException, address: str = '') -> str:
+    """What is behind an error of Optuna's, in one line, without the secrets of an address."""
+    text = str(error.__cause__ or error).splitlines()
+    return without_secrets(text[0], address) if text else type(error).__name__
+
+
 def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
     """Open a storage of Optuna.
 
@@ -66,12 +104,37 @@ def open_storage(storage: str | Path | BaseStorage) -> BaseStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix in JOURNAL_SUFFIXES:
             # The whole path, since the lock file has to be valid in any working directory.
-            return JournalStorage(JournalFileBackend(str(path), _JournalLock(str(path))))
+            return _Journal(str(path))
     except OSError as error:
         raise ConfigError(f'storage: {text} cannot be opened ({error.strerror}); give a file that can be written '
                           'to') from error
     # Optuna takes text in braces as a template.
     return _open_database('sqlite:///' + str(path).replace('{', '{{').replace('}', '}}'), text)
+
+
+class _Journal(JournalStorage):
+    """Optuna's journal, whose damage is named by its line."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        super().__init__(JournalFileBackend(path, _JournalLock(path)))
+
+    def _sync_with_backend(self) -> None:
+        try:
+            super()._sync_with_backend()
+        except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            raise ConfigError(f'storage: {self._path}: line {self._damaged_line()} is damaged, or not of a journal of '
+                              f'Optuna ({_reason(error)}); restore the file, or give another storage') from error
+
+    def _damaged_line(self) -> int:
+        """The first line that is no JSON; where there is none, the one that was read last."""
+        with open(self._path, 'rb') as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    json.loads(line)
+                except ValueError:
+                    return number
+        return self._replay_result.log_number_read
 
 
 class _JournalLock(JournalFileOpenLock):
@@ -125,13 +188,15 @@ def _open_database(url: str, name: str) -> BaseStorage:
             raise DependencyError(f'storage: {name} needs a package that cannot be imported '
                                   f'({without_secrets(str(error), url)})') from error
         except ArgumentError as error:
-            raise ConfigError(f'storage: {name} is no URL of a database ({without_secrets(str(error), url)}); give a '
-                              'file, or a URL such as sqlite:///search.db or postgresql://user@host/name') from error
+            raise ConfigError(f'storage: {name} is no URL of a database ({_reason(error, url)}); give a file, or a URL '
+                              'such as sqlite:///search.db or postgresql://user@host/name') from error
+        except RuntimeError as error:
+            raise ConfigError(f'storage: {name} was made by another version of Optuna ({_reason(error, url)})'
+                              ) from error
         except (SQLAlchemyError, StorageInternalError, AssertionError) as error:
             # AssertionError: tables whose version another process has not written yet.
             if attempt + 1 == OPEN_ATTEMPTS or isinstance(error, OperationalError) and 'unable to open' in str(error):
-                reason = without_secrets(str(error).splitlines()[0], url)
-                raise ConfigError(f'storage: {name} cannot be opened ({reason})') from error
+                raise ConfigError(f'storage: {name} cannot be opened ({_reason(error, url)})') from error
         time.sleep(random.uniform(0.05, 0.3))
     raise AssertionError('not reached')
 
@@ -156,11 +221,13 @@ def agree(study: Study, settings: Mapping[str, Any], directions: Sequence[str]) 
                           f'subnets; {OTHER_STUDY}')
     differ = [] if [one.name.lower() for one in study.directions] == list(directions) else ['directions']
     if found is not None:
-        differ += [key for key in ('objectives', 'constraints') if found[key] != settings[key]]
-        mine, theirs = settings['identity'], found['identity']
-        differ += [f'identity.{part}' for part in sorted({*mine, *theirs}) if mine.get(part) != theirs.get(part)]
+        if not isinstance(found, Mapping) or not isinstance(found.get('identity'), Mapping):
+            raise ConfigError(f'storage: the study {study.study_name!r} is not one of a search for subnets; '
+                              f'{OTHER_STUDY}')
+        differ += [key for key in ('objectives', 'constraints') if found.get(key) != settings[key]]
+        differ += differences(found['identity'], settings['identity'])
     if differ:
-        raise ConfigError(f'storage: the study {study.study_name!r} is another one, its {", ".join(differ)} differ; '
-                          f'{OTHER_STUDY}, or the settings of that study')
+        raise ConfigError(f'storage: the study {study.study_name!r} is another one, which differs in '
+                          f'{listed_differences(differ)}; {OTHER_STUDY}, or the settings of that study')
     if found is None:
         study.set_user_attr(SETTINGS, settings)

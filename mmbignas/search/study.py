@@ -1,6 +1,7 @@
 """A search for the best subnets as a study of Optuna that any number of processes and machines work on."""
 from __future__ import annotations
 
+import copy
 import math
 import secrets
 import time
@@ -21,15 +22,15 @@ from optuna.trial import FrozenTrial, TrialState
 from mmbignas.search.constraints import COSTS, Constraints, Costs
 from mmbignas.search.encoding import Encoding
 from mmbignas.search.guide import Guide
-from mmbignas.search.owner import Heartbeat, is_gone, is_here, this_process
+from mmbignas.search.owner import Heartbeat, Silence, is_gone, is_here, this_process
 from mmbignas.search.proposals import Direction, Drawing, Drawn
 from mmbignas.search.samplers import DEFAULT_SAMPLER, SamplerRecipe
-from mmbignas.search.storage import agree, check_storage, open_storage
+from mmbignas.search.storage import agree, check_storage, open_storage, shown_storage, storage_errors
+from mmbignas.search.trials import CLAIM, FAILED, HEARTBEAT, LINE, OWNER, SUBNET, subnet_trials
 from mmbignas.space import SearchSpace, Subnet
 from mmbignas.utils import rules
+from mmbignas.utils.metric_values import metric_value
 
-# Attributes of a trial.
-SUBNET, OWNER, HEARTBEAT, CLAIM, LINE, FAILED = 'subnet', 'owner', 'heartbeat', 'claim', 'line', 'failed'
 HEARTBEATS = 20  # in the time after which a process is considered dead
 FAILURES = 2  # after which a subnet is not evaluated again
 
@@ -57,7 +58,7 @@ class SubnetStudy:
 
     Any number of processes, on any number of machines, may do so at once with the same storage, and any of them may be
     killed at any moment. None evaluates a subnet that another one evaluates or has evaluated; :meth:`ask`
-    says how. The machines' clocks have to agree within a few minutes.
+    says how. The machines' clocks need not agree.
 
     Args:
         space: the search space.
@@ -75,9 +76,9 @@ class SubnetStudy:
             :class:`~mmbignas.search.AccuracyPredictor`.
         name: of the study in its storage.
         identity: what a result depends on, e.g. hashes of weights and data: part -> something that JSON can hold.
-        stale_after: seconds without a sign of life after which a process of another machine is considered dead; a
-            thread of each process gives such a sign several times in that period. Dead processes of this machine are
-            noticed at once, and living ones are never considered dead.
+        stale_after: seconds in which this process sees no new sign of life, after which a process of another machine is
+            considered dead; a thread of each process gives such a sign several times in that period. Dead processes of
+            this machine are noticed at once, and living ones are never considered dead.
 
     Raises:
         ConfigError: for settings that are not allowed, or a study of another identity, objectives or constraints.
@@ -105,15 +106,20 @@ class SubnetStudy:
         self._guide = None if predictor is None else Guide(predictor, space, costs, self.objectives)
         directions: list[Direction] = ['minimize' if name in COSTS else 'maximize' for name in self.objectives]
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna reports each trial
-        self.study = optuna.create_study(storage=open_storage(storage), study_name=name, directions=directions,
-                                         load_if_exists=True)
+        self._where = f'{shown_storage(storage)}, study {name!r}'
+        self._address = str(storage) if isinstance(storage, (str, Path)) else ''
+        with storage_errors(self._where, self._address):
+            self.study = optuna.create_study(storage=open_storage(storage), study_name=name, directions=directions,
+                                             load_if_exists=True)
         limits = {key: [end if math.isfinite(end) else None for end in ends]
                   for key, ends in self.constraints.limits.items()}
-        agree(self.study, dict(identity=dict(identity or {}), objectives=self.objectives, constraints=limits),
-              directions)
+        with storage_errors(self._where, self._address):
+            agree(self.study, dict(identity=dict(identity or {}), objectives=self.objectives, constraints=limits),
+                  directions)
         self._drawing = Drawing(self._encoding, self.constraints, recipe, directions,
                                 secrets.randbits(32) if seed is None else seed)
         self._heartbeats: dict[int, Heartbeat] = {}  # number of a trial that is open here -> its own
+        self._silence = Silence()
         self._warned: set[str] = set()  # numbers of subnets that were left out
 
     def ask(self) -> Proposal | None:
@@ -144,32 +150,37 @@ class SubnetStudy:
 
     def _trials(self) -> list[FrozenTrial]:
         """All trials of subnets, after freeing those whose process is dead."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self._read_trials()
         dead = [trial for trial in trials if trial.state == TrialState.RUNNING and self._is_dead(trial)]
         for trial in dead:
             self._free(trial)
-        if dead:
-            trials = self.study.get_trials(deepcopy=False)
-        return [trial for trial in trials if SUBNET in trial.user_attrs]
+        return self._read_trials() if dead else trials
+
+    def _read_trials(self) -> list[FrozenTrial]:
+        with storage_errors(self._where, self._address):
+            return subnet_trials(self.study.get_trials(deepcopy=False), self.space.size, self._where)
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
-        if OWNER not in trial.user_attrs:
-            return False
         owner = trial.user_attrs[OWNER]
-        return is_gone(owner) if is_here(owner) else time.time() - trial.user_attrs[HEARTBEAT] > self.stale_after
+        if is_here(owner):
+            return is_gone(owner)
+        return self._silence.seconds(trial.number, trial.user_attrs.get(HEARTBEAT)) > self.stale_after
 
     def _free(self, trial: FrozenTrial) -> None:
         """End the trial of a dead process. If it was killed during its last step, the result is already there."""
         line = trial.user_attrs.get(LINE)
-        self._finish(trial.number, None if line is None else self._values(line))
+        self._finish(trial.number, None if line is None else self._values(int(trial.user_attrs[SUBNET]), line))
 
     def _finish(self, number: int, values: Sequence[float] | None) -> bool:
         """Finish a trial, with its objectives or as failed. Return whether it is now finished with objectives."""
+        if values is not None and any(map(math.isnan, values)):
+            values = None  # no sampler can learn from it
         state = TrialState.FAIL if values is None else TrialState.COMPLETE
-        try:
-            trial = self.study.tell(number, values, state, skip_if_finished=True)
-        except UpdateFinishedTrialError:  # another process did it at the same moment
-            trial = self.study.get_trials(deepcopy=False)[number]
+        with storage_errors(self._where, self._address):
+            try:
+                trial = self.study.tell(number, values, state, skip_if_finished=True)
+            except UpdateFinishedTrialError:  # another process did it at the same moment
+                trial = self.study.get_trials(deepcopy=False)[number]
         return trial.state == TrialState.COMPLETE
 
     def _left_out(self, trials: Sequence[FrozenTrial]) -> set[str]:
@@ -191,26 +202,34 @@ class SubnetStudy:
         return None
 
     def _draw(self, trials: Sequence[FrozenTrial], left_out: set[str], lost: int) -> Drawn | None:
-        trials = [trial for trial in trials if trial.state != TrialState.FAIL]
+        trials = [self._as_known(trial) for trial in trials if trial.state != TrialState.FAIL]
         others = any(trial.state == TrialState.RUNNING and trial.user_attrs[OWNER] != this_process()
                      for trial in trials)
         mix = (this_process(), lost) if others or lost else None
         taken = {int(number) for number in left_out | {trial.user_attrs[SUBNET] for trial in trials}}
         if self._guide is None or not self._guide.learn({
-                int(trial.user_attrs[SUBNET]): self._values(trial.user_attrs[LINE])
-                for trial in trials if trial.state == TrialState.COMPLETE}):
+                int(trial.user_attrs[SUBNET]): trial.values for trial in trials if trial.state == TrialState.COMPLETE}):
             return self._drawing.draw(trials, taken, mix)
         return self._drawing.draw(trials, taken, mix, self._guide.candidates, self._guide.pick)
+
+    def _as_known(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial with the parameters and objectives that follow from its subnet and its line."""
+        known, number = copy.copy(trial), int(trial.user_attrs[SUBNET])
+        known.params = self._encoding.params(self.space[number])
+        if trial.state == TrialState.COMPLETE:
+            known.values = self._values(number, trial.user_attrs[LINE])
+        return known
 
     def _claim(self, drawn: Drawn) -> Proposal | None:
         """Add a trial for a subnet; ``None`` if another process was first."""
         params, number = self._encoding.params(drawn.subnet), str(drawn.number)
         claim = uuid.uuid4().hex
-        self.study.add_trial(optuna.trial.create_trial(
-            state=TrialState.RUNNING, params=params, system_attrs=drawn.attributes,
-            distributions={name: self._encoding.distributions[name] for name in params},
-            user_attrs={SUBNET: number, OWNER: this_process(), HEARTBEAT: time.time(), CLAIM: claim}))
-        trials = self.study.get_trials(deepcopy=False)
+        with storage_errors(self._where, self._address):
+            self.study.add_trial(optuna.trial.create_trial(
+                state=TrialState.RUNNING, params=params, system_attrs=drawn.attributes,
+                distributions={name: self._encoding.distributions[name] for name in params},
+                user_attrs={SUBNET: number, OWNER: this_process(), HEARTBEAT: time.time(), CLAIM: claim}))
+        trials = self._read_trials()
         own = next(trial for trial in reversed(trials) if trial.user_attrs.get(CLAIM) == claim)
         for trial in trials:
             if (trial.number < own.number and trial.user_attrs.get(SUBNET) == number
@@ -228,12 +247,19 @@ class SubnetStudy:
         Args:
             proposal: from :meth:`ask`.
             line: what is known about it: its costs, ``metrics`` (name -> value), and anything else that JSON can hold.
-                A metric that is missing, since nothing was detected, counts as 0.
+                A metric that is missing, since nothing was detected, counts as 0. The costs that count are those of
+                the subnet. A subnet with an objective that is no number has failed, see :meth:`fail`.
 
         Returns:
-            bool: ``False`` if the process was considered dead and the subnet was given to others.
+            bool: ``False`` if the subnet has failed, or the process was considered dead and it was given to others.
+
+        Raises:
+            ConfigError: when the storage cannot be read or written, as on a full disk.
         """
-        values = self._values(line)
+        values = self._values(proposal.number, line)
+        if any(map(math.isnan, values)):
+            self.fail(proposal)
+            return False
         self._stop_heartbeat(proposal)
         with suppress(UpdateFinishedTrialError):
             self._set(proposal, LINE, dict(line))
@@ -252,28 +278,25 @@ class SubnetStudy:
 
     def _set(self, proposal: Proposal, key: str, value: Any) -> None:
         # There is no public way to change an attribute of a trial that was not made by Study.ask.
-        self.study._storage.set_trial_user_attr(proposal._id, key, value)
+        with storage_errors(self._where, self._address):
+            self.study._storage.set_trial_user_attr(proposal._id, key, value)
 
-    def _values(self, line: Mapping[str, Any]) -> list[float]:
-        """The objectives of a line."""
-        return [float(line[name]) if name in COSTS else metric_of(line, name) for name in self.objectives]
+    def _values(self, number: int, line: Mapping[str, Any]) -> list[float]:
+        """The objectives of a subnet: its costs as they are, and metrics of its line."""
+        costs = self.costs(self.space[number])
+        return [float(costs[name]) if name in COSTS else metric_value(line['metrics'], name)
+                for name in self.objectives]
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of all finished subnets, in the order in which they were proposed."""
-        return [trial.user_attrs[LINE] for trial in self.study.get_trials(deepcopy=True, states=(TrialState.COMPLETE,))
-                if LINE in trial.user_attrs]
+        return [copy.deepcopy(trial.user_attrs[LINE]) for trial in self._read_trials()
+                if trial.state == TrialState.COMPLETE]
 
     def counts(self) -> dict[str, int]:
         """How many trials are ``finished``, ``running`` and ``failed``; those of dead processes have failed."""
         states = [trial.state for trial in self._trials()]
         return dict(finished=states.count(TrialState.COMPLETE), running=states.count(TrialState.RUNNING),
                     failed=states.count(TrialState.FAIL))
-
-
-def metric_of(line: Mapping[str, Any], name: str) -> float:
-    """A metric of a line; 0 if it is missing or not a number."""
-    value = line.get('metrics', {}).get(name)
-    return float(value) if value is not None and math.isfinite(value) else 0.
 
 
 def _read_objectives(objectives: Sequence[str], costs: Costs) -> tuple[str, ...]:

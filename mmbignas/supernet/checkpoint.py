@@ -1,7 +1,6 @@
 """Reading checkpoints, with errors that say what is wrong with them."""
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,12 +140,3 @@ def listed(names: Sequence[str]) -> str:
     """The first of many names, and the number of the others."""
     rest = len(names) - LISTED
     return ', '.join(names[:LISTED]) + (f' and {rest} more' if rest > 0 else '')
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

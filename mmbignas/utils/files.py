@@ -1,6 +1,8 @@
 """Files and folders that get their names when they are complete."""
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -9,8 +11,43 @@ from pathlib import Path
 from typing import Any
 
 from mmbignas.errors import ConfigError
-from mmbignas.utils.partial_folders import partial_folder
+from mmbignas.utils.partial_folders import SUFFIX, partial_folder
 from mmbignas.utils.rules import must_be
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+TORCH_WRITER = 'PytorchStreamWriter'  # raises a RuntimeError without a reason when its file cannot be written
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Say in one line what cannot be written, on a disk that is full or a folder that is not to be written to.
+
+    Other errors pass through.
+
+    Args:
+        path: what is being written; where the error itself names another file, that one is named.
+
+    Raises:
+        ConfigError: naming the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*NO_ROOM, *NOT_WRITABLE):
+            raise
+        own = str(error.filename or '')
+        named = path if not own or SUFFIX in own else own  # not the name that it has until it is complete
+        raise _not_written(named, str(error.strerror), error.errno in NO_ROOM) from error
+    except RuntimeError as error:
+        if TORCH_WRITER not in str(error):
+            raise
+        raise _not_written(path, 'the disk may be full', True) from error
+
+
+def _not_written(path: Any, reason: str, full: bool) -> ConfigError:
+    hint = 'make room, and run the same command again' if full else 'give a folder that can be written to'
+    return ConfigError(f'{path}: cannot be {"" if full else "read or "}written ({reason}); {hint}')
 
 
 def check_new_folder(folder: str | Path) -> None:
@@ -28,7 +65,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     """A folder to write to, which gets its name when it is complete; after an exception there is none.
 
     Raises:
-        ConfigError: when that exists, or cannot be made.
+        ConfigError: when that exists, or cannot be made or written to.
     """
     folder = Path(folder)
     check_new_folder(folder)
@@ -41,7 +78,8 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
             aside.mkdir()
         except OSError as error:
             raise ConfigError(f'{folder}: cannot be made ({error.strerror}); give a folder that can be made') from error
-        yield aside
+        with writing(folder):
+            yield aside
         check_new_folder(folder)  # somebody else may have made it meanwhile; replace would take an empty one over
         aside.replace(folder)
 
@@ -55,9 +93,13 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to; at the end it takes the place of the file, and after an exception it is gone."""
+    """A path to write to; at the end it takes the place of the file, and after an exception it is gone.
+
+    Raises:
+        ConfigError: on a full disk, or in a folder that cannot be written to.
+    """
     path = Path(path)
-    with partial_folder(path) as folder:
+    with writing(path), partial_folder(path) as folder:
         yield folder / path.name
         os.replace(folder / path.name, path)
 
@@ -71,7 +113,7 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]
         names: what they are to be called; until then, they lie in a hidden folder beside.
 
     Raises:
-        ConfigError: for a folder that cannot be written to.
+        ConfigError: for a folder that cannot be written to, or a full disk.
     """
     with ExitStack() as stack:
         try:
@@ -80,9 +122,10 @@ def written_together(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]
         except OSError as error:
             raise ConfigError(f'{folder}: cannot be written to ({error.strerror}); give a folder that can be made or '
                               'written to') from error
-        yield [aside / name for name in names]
-        for name in names:
-            os.replace(aside / name, folder / name)
+        with writing(folder):
+            yield [aside / name for name in names]
+            for name in names:
+                os.replace(aside / name, folder / name)
 
 
 def check_new_file(path: str | Path, suffixes: str | tuple[str, ...], overwrite: bool) -> Path:
@@ -129,3 +172,12 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         raise ConfigError(f'{path}: cannot be written ({error.strerror}); give a file in a folder that exists and can '
                           'be written to') from error
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

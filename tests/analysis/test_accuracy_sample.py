@@ -107,3 +107,19 @@ def test_csv(tmp_path):
         assert row['pareto'] == str(int(any(other is one for other in front)))
         places = [place for place, other in enumerate(best, 1) if other is one]
         assert row['best_near_baseline'] == ''.join(map(str, places))
+
+
+def test_what_is_no_number_is_neither_ranked_nor_shown_as_one():
+    """Not as 0 either, which would be the best of these."""
+    values = {1: dict(mAP=-.5, other=None), 2: dict(mAP=None), 3: {}, 4: dict(mAP=float('nan')), 5: dict(mAP=10**400),
+              6: dict(mAP='high'), 7: dict(mAP=-.25)}
+    found = [EvaluatedSubnet(number, {}, (8, 8), 1000 + number, 1, None, own) for number, own in values.items()]
+    own = AccuracySample([one for one in found if one.metrics], 'mAP', 'other', dict(baseline=1003), (None, None), 9)
+    assert own.best().number == 7
+    assert [one.number for one in own.front('macs')] == [1, 7]
+    assert [one.number for one in own.best_near(1003)] == [7, 1]
+    assert 'nan' not in own.report()
+    row = next(line for line in own.report().splitlines() if line.startswith('| 1 '))
+    assert [cell.strip() for cell in row.split('|')][4:6] == ['-0.5000', '-']
+    json.dumps(own._results()['best'], allow_nan=False)
+    assert AccuracySample(found, 'mAP', None, {}, (None, None), 9).best().number == 3  # nothing detected is 0

@@ -1,22 +1,16 @@
 """What is known of finished subnets survives, and is not mixed up."""
-import json
+import errno
 import os
 import random
+import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
-import torch
-from mmdet.datasets import CocoDataset
-from mmdet.utils import register_all_modules
 
 from mmbignas.errors import ConfigError
-from mmbignas.evaluation.identity import annotation_hashes, config_hash, dataset_hash, model_hash, space_hash
 from mmbignas.evaluation.ledger import Ledger, only_run
-from mmbignas.space import ModuleSpace, SearchSpace
 from tests.processes import PIPE, Process
-from tests.toy import ToyDataset, ToyModel
 
 IDENTITY = dict(supernet='a', space='b', data='c')
 WRITER = """
@@ -77,12 +71,13 @@ def test_two_processes_killed_while_they_write(tmp_path):
 
 
 @pytest.mark.parametrize(('change', 'named'), [
-    (dict(supernet='z'), 'supernet'), (dict(space='z', data='y'), 'space, data'), (dict(data='z'), 'data')])
+    ({'supernet': 'z'}, "supernet ('a' there, 'z' here)"),
+    ({'space': 'z', 'model.mean': [1]}, "space ('b' there, 'z' here), model (nothing about it there)")])
 def test_figures_of_something_else_are_refused(tmp_path, change, named):
     path = tmp_path / 'ledger.jsonl'
     Ledger(path, IDENTITY).append(dict(number=3))
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=f'ledger.jsonl: holds figures of another {named}, .*another folder'):
+    with pytest.raises(ConfigError, match=re.escape(f'which differs in {named}; give another folder')):
         Ledger(path, {**IDENTITY, **change})
     assert path.read_bytes() == before
 
@@ -115,79 +110,43 @@ def test_one_run_at_a_time(tmp_path):
     os.killpg(run.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize('line', ['{"number": 5}', '{"number": "x", "metrics": {}}', '{"metrics": {}}', '[1]', 'no'])
+@pytest.mark.parametrize('line', [
+    b'{"number": 5}', b'{"number": "x", "metrics": {}}', b'{"metrics": {}}', b'[1]', b'no', b'', b'\x00' * 512,
+    b'{"number": 5, "metrics": {"a\xff": 1}}', b'{"number": 5, "metrics": [1]}', b'{"number": true, "metrics": {}}',
+    b'{"number": "%s", "metrics": {}}' % (b'9' * 5000), b'[' * 100_000], ids=lambda line: line[:40])
 def test_lines_that_are_none_are_passed_over(tmp_path, line):
+    """Wherever they stand, also in the part that is read together with the first line."""
     path = tmp_path / 'ledger.jsonl'
     ledger = Ledger(path, IDENTITY)
-    path.write_text(path.read_text() + line + '\n')
+    path.write_bytes(path.read_bytes() + line + b'\n')
     ledger.append(dict(number=3, metrics={}))
     assert list(ledger.lines()) == list(Ledger(path, IDENTITY).lines()) == [3]
 
 
-# -- identity ---------------------------------------------------------------------------------------------------------
+def test_only_usable_lines_count_as_finished(tmp_path):
+    path = tmp_path / 'ledger.jsonl'
+    first = Ledger(path, IDENTITY)
+    first.append(dict(number=4, metrics={}, whole=False))
+    first.append(dict(number=4, metrics={}, whole=True))
+    assert Ledger(path, IDENTITY, lambda line: line['whole']).lines() == {4: dict(number=4, metrics={}, whole=True)}
 
 
-def test_model_hash_tells_weights_and_statistics_apart():
-    model = ToyModel()
-    before = model_hash(model)
-    assert before == model_hash(ToyModel()) != model_hash(ToyModel(seed=1))
-    for tensor in (model.head.weight, model.backbone.blocks[1][1].running_var):
-        value = tensor.data.flatten()[0].clone()
-        tensor.data.flatten()[0].add_(1e-6)
-        assert model_hash(model) != before
-        tensor.data.flatten()[0].copy_(value)
-        assert model_hash(model) == before
-    assert model_hash(torch.nn.Linear(2, 2).bfloat16()) != before
+@pytest.mark.parametrize('reason', [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_cannot_be_written_to(tmp_path, monkeypatch, reason):
+    """One line says which file; what was there stays, and later lines can be read."""
+    path = tmp_path / 'ledger.jsonl'
+    ledger = Ledger(path, IDENTITY)
+    ledger.append(dict(number=1, metrics={}))
+    before = path.read_bytes()
 
+    def fsync(file):
+        os.ftruncate(file, len(before) + 9)  # as much as there was room for
+        raise OSError(reason, os.strerror(reason))
 
-def space(sizes=(), **changes):
-    elements = dict(depth=dict(space=dict(min=[1], max=[3], stride=1)),
-                    out_channel=dict(space=dict(min=[4], max=[8], stride=2)))
-    return SearchSpace(dict(backbone=ModuleSpace({**elements, **changes}, num_stages=1, key='backbone')), sizes)
-
-
-def test_space_hash():
-    others = [space(sizes=[(32, 32), (64, 64)]), space(kernel_size=[3]), space(kernel_size=[5]), space(
-        out_channel=dict(space=dict(min=[4], max=[12], stride=4))), space(depth=[3]), space(
-        kernel_size=dict(space=dict(min=[3], max=[5], stride=2))), space(
-        kernel_size=dict(space=dict(min=[3], max=[5], stride=2), sample_strategy='block_wise'))]
-    hashes = [space_hash(own) for own in [space(), *others]]
-    assert len(set(hashes)) == len(hashes)
-    assert space_hash(space()) == hashes[0]
-
-
-def coco(folder, boxes=(1, 2, 30, 40), name='a.jpg', classes=('thing', )):
-    folder.mkdir(exist_ok=True)
-    content = dict(images=[dict(id=5, file_name=name, width=64, height=48)],
-                   categories=[dict(id=1, name='thing'), dict(id=2, name='other')],
-                   annotations=[dict(id=1, image_id=5, category_id=1, bbox=list(boxes), area=1200, iscrowd=0)])
-    (folder / 'a.json').write_text(json.dumps(content))
-    register_all_modules(init_default_scope=True)
-    return CocoDataset(data_root=str(folder), ann_file='a.json', data_prefix=dict(img=''), pipeline=[],
-                       metainfo=dict(classes=classes), test_mode=True)
-
-
-def test_dataset_hash_is_that_of_the_content(tmp_path):
-    expected = dataset_hash(coco(tmp_path / 'a'))
-    assert dataset_hash(coco(tmp_path / 'moved')) == expected
-    others = [dict(boxes=(1, 2, 30, 41)), dict(name='b.jpg'), dict(classes=('other', ))]
-    hashes = {dataset_hash(coco(tmp_path / 'b', **own)) for own in others}
-    assert len(hashes) == 3 and expected not in hashes
-    assert dataset_hash(ToyDataset(5)) != dataset_hash(ToyDataset(6))
-
-
-def test_config_hash_takes_places_for_nothing():
-    cfg = dict(type='CocoMetric', ann_file='/a/b.json', metric=['bbox'], kind=ToyDataset, own=ToyModel())
-    assert config_hash(cfg) == config_hash({**cfg, 'ann_file': '/c/b.json', 'own': ToyModel(seed=2)})
-    for change in (dict(metric=['segm']), dict(kind=ToyModel), dict(more=None), dict(own=Path('x'))):
-        assert config_hash({**cfg, **change}) != config_hash(cfg)
-
-
-def test_annotation_files_count_by_their_content(tmp_path):
-    cfg = dict(dataset=dict(type='RepeatDataset', dataset=dict(data_root=str(tmp_path), ann_file='a.json')),
-               more=[dict(ann_file=str(tmp_path / 'a.json')), dict(ann_file=''), dict(ann_file='missing/b.json')])
-    (tmp_path / 'a.json').write_text('[1]')
-    first = annotation_hashes(cfg)
-    assert len(first) == 3 and first[0] == first[1] and first[2] == 'b.json'
-    (tmp_path / 'a.json').write_text('[2]')
-    assert annotation_hashes(cfg)[0] != first[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', fsync)
+        with pytest.raises(ConfigError, match=re.escape(f'{path}: cannot be ') + f'.*written .{os.strerror(reason)}'):
+            ledger.append(dict(number=2, metrics={}))
+    assert path.read_bytes().startswith(before) and list(ledger.lines()) == [1]
+    ledger.append(dict(number=3, metrics={}))
+    assert list(ledger.lines()) == list(Ledger(path, IDENTITY).lines()) == [1, 3]

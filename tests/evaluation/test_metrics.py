@@ -18,6 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mmbignas.agreement.partial_evaluation import restricted
 from mmbignas.errors import ConfigError
+from mmbignas.evaluation.metrics import completed, without_number
 from mmbignas.utils.adaptations import exact_metrics
 from tests.runs import python
 
@@ -195,3 +196,14 @@ def test_what_cannot_be_restricted(dataset, ann_file):
     with pytest.raises(ConfigError, match=r"^test_dataloader\.dataset must be a data set of MMDetection .*'list'"):
         restricted(evaluator, [], [0], 'test').__enter__()
     assert evaluator.metrics[0].img_ids is None
+
+
+def test_metrics_of_several_subnets_side_by_side():
+    """What one lacks is 0, since it detected nothing, but for what is no number for those that have it."""
+    nan = float('nan')
+    first, second, third = completed([dict(mAP=.5, cell=nan, own='a'), {}, dict(mAP=.25, cell=nan, some=nan)])
+    assert (first['mAP'], second['mAP'], third['mAP'], second['own']) == (.5, 0., .25, 0.)
+    assert all(np.isnan(own[name]) for own in (first, second, third) for name in ('cell', 'some'))
+    lines = without_number([dict(number=1, metrics=dict(a=1., b=None)), dict(number=2, metrics={})])
+    assert lines == [dict(number=1, metrics=dict(a=1., b=None)), dict(number=2, metrics=dict(b=None))]
+    assert completed([]) == []

@@ -2,6 +2,7 @@
 import copy
 import csv
 import json
+import math
 import random
 import re
 import shlex
@@ -192,12 +193,34 @@ def test_an_interrupted_run_goes_on(tmp_path, first):
         line['number'] for line in lines_of(tmp_path / 'whole')]
 
 
+def test_what_a_ledger_says_of_costs_has_no_effect(tmp_path):
+    """Costs follow from a number; lines that are damaged, or whose number and settings differ, are done again."""
+    arguments = dict(subnet_count=8, baseline_flops=6000)
+    runner_for(tmp_path, **arguments).test()
+    folder = tmp_path / 'sample_accuracy'
+    expected, path = json.loads((folder / 'results.json').read_text()), folder / 'ledger.jsonl'
+    header, *lines = path.read_bytes().splitlines()
+    lines = [json.loads(line) for line in lines]
+    lines[0].update(macs=-5, params='x', latency_ms=1e-9)
+    del lines[1]['macs'], lines[1]['seconds'], lines[1]['image_size'], lines[1]['ops']
+    lines[2].update(image_size=None, macs=None)
+    broken = [{**lines[3], 'subnet_settings': [1]}, {**lines[4], 'number': lines[5]['number']},
+              {**lines[6], 'metrics': None}]
+    texts = [json.dumps(line).encode() for line in [*lines[:3], *broken, lines[5], lines[7]]]
+    path.write_bytes(b'\n'.join([header, texts[0][:30] + b'\xff' + texts[0][31:], b'\xfe', *texts, b'']))
+    metric = CountingMetric()
+    metrics = runner_for(tmp_path, metric=metric, **arguments).test()
+    assert metric.count == 3
+    assert json.loads((folder / 'results.json').read_text()) == expected
+    assert metrics['sample_accuracy/best_macs'] == expected['best']['macs'] > 0
+
+
 @pytest.mark.parametrize(('change', 'named'), [
-    (dict(model=trained_model(seed=1)), 'supernet'), (dict(image_size=[[6, 6], [3, 3]]), 'space'),
-    (dict(hooks=[], calib_bn=False), 'evaluation')])
+    (dict(model=trained_model(seed=1)), 'weights'), (dict(image_size=[[6, 6], [3, 3]]), 'space'),
+    (dict(hooks=[], calib_bn=False), r'test_cfg.calib_bn \(True there, False here\)')])
 def test_figures_of_something_else_are_refused(tmp_path, change, named):
     runner_for(tmp_path, subnet_count=2).test()
-    with pytest.raises(ConfigError, match=f'ledger.jsonl: holds figures of another {named},'):
+    with pytest.raises(ConfigError, match=f'ledger.jsonl: holds figures that .* differs in {named}'):
         runner_for(tmp_path, subnet_count=2, **change).test()
 
 
@@ -205,7 +228,7 @@ def test_other_data_are_refused(tmp_path):
     runner_for(tmp_path, subnet_count=2).test()
     runner = runner_for(tmp_path, subnet_count=2)
     runner._test_dataloader = dataloader(11, 4, seed=1)
-    with pytest.raises(ConfigError, match='ledger.jsonl: holds figures of another data,'):
+    with pytest.raises(ConfigError, match=r'holds figures that .* differs in data.length .10 there, 11 here'):
         runner.test()
 
 
@@ -224,17 +247,34 @@ def test_metrics_that_do_not_exist(tmp_path):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), None])
-def test_a_metric_without_a_value_counts_as_nothing(tmp_path, value):
+def test_a_metric_without_a_value_is_worth_nothing(tmp_path, value):
     first = {'mAP': value, 'other': .1} if value is not None else {'other': .1}
-    turns = [{'mAP': .5, 'other': .1}, first, {}, {'mAP': .25, 'other': .1}]
+    turns = [{'mAP': -.5, 'other': .1}, first, {'mAP': -.75}, {'mAP': -.6, 'other': .1}]
     arguments = dict(subnet_count=4, metric1='coco/mAP', metric2='coco/other')
     runner_for(tmp_path / 'a', metric=TellingMetric(turns), **arguments).test()
     results = json.loads((tmp_path / 'a' / 'sample_accuracy' / 'results.json').read_text())
-    assert (results['evaluated'], results['best']['metrics']['coco/mAP']) == (4, .5)
+    best = results['best']['metrics'].get('coco/mAP')  # what is no number is not 0; what is missing is
+    assert (results['evaluated'], best) == (4, -.5 if value is not None else None)
     runner_for(tmp_path / 'a', metric=TellingMetric([]), **arguments).test()  # and on a resume
-    if value is not None:  # known by its name alone
-        arguments['subnet_count'] = 2
-        runner_for(tmp_path / 'b', metric=TellingMetric([turns[1], turns[1]]), **arguments).test()
+
+
+@pytest.mark.parametrize('loop', ['SampleAccuracyLoop', 'SubnetSearchLoop'])
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_metric_to_rank_by_that_is_no_number(tmp_path, loop, value):
+    """Such as the precision of a class without a box: an error after the first subnet, and `-` where it is shown."""
+    metric = TellingMetric([{'mAP': value, 'other': .1}] * 3)
+    with pytest.raises(ConfigError, match="test_cfg.metric1 must be a metric that is a number for these data, such as "
+                       "coco/other, got 'coco/mAP'"):
+        runner_for(tmp_path, metric=metric, loop=loop, subnet_count=3, metric1='coco/mAP').test()
+    assert metric.count == 1
+    metric = TellingMetric([{'mAP': value, 'other': .1}, {}, {'mAP': value, 'other': .2}])
+    metrics = runner_for(tmp_path / 'b', metric=metric, loop=loop, subnet_count=3, metric1='coco/other',
+                         metric2='coco/mAP').test()
+    folder = tmp_path / 'b' / loop.removesuffix('Loop').replace('SampleAccuracy', 'sample_accuracy').replace(
+        'SubnetSearch', 'search')
+    page = (folder / 'subnets.html').read_text()
+    assert page.count('coco/mAP -') > 0 and 'coco/mAP 0.0000' not in page
+    assert math.isnan(next(own for name, own in metrics.items() if name.endswith('best_coco/mAP')))
 
 
 def test_an_evaluator_that_is_silent_at_first(tmp_path):

@@ -71,6 +71,39 @@ def test_what_is_said_and_written(workspace, sampled, tmp_path):
     assert certificate['subnet_settings'] == line['subnet_settings'] and certificate['macs'] == line['macs']
 
 
+FULL = """
+import errno, os, runpy, sys
+room, fsync = iter(range(5)), os.fsync
+def full(file):
+    if next(room, None) is None:
+        os.ftruncate(file, os.fstat(file).st_size - 9)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    fsync(file)
+os.fsync = full
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+def test_a_disk_that_fills_up(workspace, whole, config, sampled, tmp_path):
+    """One line says what could not be written; what was finished stays, and the same command does the rest."""
+    command = ('tools/test.py', config(), whole / 'epoch_2.pth', '--work-dir', tmp_path)
+    lines, _ = sampled
+    ledger = tmp_path / 'sample_accuracy' / 'ledger.jsonl'
+    text = python('-c', FULL, *command, code=2, imported=True)
+    assert 'Traceback' not in text and 'Logging error' not in text
+    [error] = [line for line in text.splitlines() if line.startswith('error')]
+    assert error == (f'error: {ledger}: cannot be written (No space left on device); make room, and run the same '
+                     'command again')
+    before = lines_of(tmp_path)
+    assert len(before) == 5
+    python(*command)
+    after = lines_of(tmp_path)
+    assert {number: after[number] for number in before} == before  # evaluated once
+    assert {number: line['metrics'] for number, line in after.items()} == {
+        number: line['metrics'] for number, line in lines.items()}
+
+
 @pytest.mark.parametrize('parallel', ['images', 'subnet'])
 def test_two_processes_killed_and_started_again(workspace, whole, config, sampled, parallel, tmp_path):
     folder = workspace / f'killed_{parallel}'
@@ -102,7 +135,7 @@ def test_mmdetections_own_tool_and_a_part_of_the_images(workspace, whole, config
     python(MMDET_TOOLS / 'test.py', path, whole / 'epoch_2.pth', '--work-dir', workspace / 'part')
     [line] = lines_of(workspace / 'part').values()
     truth = COCO(Config.fromfile(str(path)).test_evaluator.ann_file)
-    boxes = workspace / 'boxes.bbox.json'
+    boxes = workspace / f'subnet{line["number"]}' / 'boxes.bbox.json'
     own = COCOeval(truth, truth.loadRes(str(boxes)), 'bbox')
     ids = {box['image_id'] for box in json.loads(boxes.read_text())}
     assert len(ids) == 3 < len(truth.imgs)

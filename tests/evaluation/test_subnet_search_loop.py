@@ -1,6 +1,6 @@
 """A search with real evaluations: what is told is what was measured, in one process and in several."""
 import json
-import time
+import shlex
 
 import optuna
 import pytest
@@ -104,7 +104,7 @@ def test_objectives_that_do_not_exist(tmp_path):
 
 def test_another_study_is_refused(tmp_path):
     search_for(tmp_path, subnet_count=1).test()
-    with pytest.raises(ConfigError, match='identity.supernet'):
+    with pytest.raises(ConfigError, match='differs in weights;'):
         search_for(tmp_path, model=trained_model(seed=1), subnet_count=2).test()
     with pytest.raises(ConfigError, match='constraints'):
         search_for(tmp_path, constraints=dict(macs=20000), subnet_count=2).test()
@@ -155,7 +155,7 @@ def test_waits_for_what_others_evaluate(tmp_path, monkeypatch):
     search_for(tmp_path, subnet_count=2).test()
     monkeypatch.setattr('mmbignas.evaluation.subnet_search_loop.WAIT_SECONDS', .1)
     study, trials = trials_of(tmp_path)
-    attributes = dict(trials[0].user_attrs, subnet='7', owner='elsewhere:1:1', heartbeat=time.time())
+    attributes = dict(trials[0].user_attrs, subnet='7', owner='elsewhere:1:1', heartbeat=0.)
     del attributes['line']
     study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs=attributes,
                                               params=trials[0].params, distributions=trials[0].distributions))
@@ -176,3 +176,14 @@ def test_each_validation_has_a_study_of_its_own(tmp_path, storage):
     assert [name.split('_')[:2] for name in folders] == [['iter', '4']] * 2 + [['iter', '8']] * 2
     for name in folders:
         assert json.loads((tmp_path / 'search' / name / 'results.json').read_text())['evaluated'] == 2
+
+
+def test_the_command_that_shows_the_study_can_be_pasted(tmp_path, monkeypatch):
+    """Whatever is in the name of its storage."""
+    storage, messages = tmp_path / 'a$(touch X) `b`;c' / 'study.db', []
+    runner = search_for(tmp_path, subnet_count=1, storage=str(storage))
+    monkeypatch.setattr(runner.logger, 'info', messages.append)
+    runner.test()
+    [line] = [text for text in messages if 'optuna-dashboard' in text]
+    words = shlex.split(line.partition('to look at it: ')[2])
+    assert words == ['optuna-dashboard', f'sqlite:///{storage}']

@@ -3,6 +3,7 @@ import copy
 import json
 import random
 
+import numpy as np
 import pytest
 import torch
 from mmdet.engine.hooks import DetVisualizationHook
@@ -375,3 +376,19 @@ def test_metrics_are_those_of_the_exported_networks(tmp_path, calibrate):
         plain_runner._val_loop.pop('calib_bn')
         for name, value in plain_runner.val().items():
             assert metrics[f'{own.name}/{name}'] == pytest.approx(value, rel=1e-5), (own.name, name)
+
+
+@pytest.mark.parametrize('loop', ['SubnetValLoop', 'EvaluateSubnetLoop'])
+def test_tables_show_what_is_no_number_as_such(tmp_path, monkeypatch, loop):
+    """One subnet detects nothing: its missing metric is 0, but that of a class without a box is none."""
+    metric = TellingMetric([dict(mAP=.5, cell=float('nan')), {}])
+    more = dict(latency=None, image_size=[6, 6], metric1='coco/mAP', metric2='coco/cell') if 'Ev' in loop else {}
+    runner = build_runner(tmp_path, trained_model(), metric=metric, test_cfg=dict(
+        type=f'mmbignas.{loop}', subnets=['max', 'min'], calib_bn=False, **more))
+    messages = []
+    monkeypatch.setattr(runner.logger, 'info', messages.append)
+    metrics = runner.test()
+    [table] = [text for text in messages if '| max ' in text]
+    rows = [[cell.strip() for cell in line.split('|')[-3:-1]] for line in table.splitlines() if line.startswith('| m')]
+    assert rows == [['0.500', '-'], ['0.000', '-']]
+    assert metrics['min/coco/mAP'] == 0 and np.isnan(metrics['min/coco/cell'])

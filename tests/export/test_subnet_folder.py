@@ -26,6 +26,8 @@ from mmbignas.data.resizing import at_resolution
 from mmbignas.export.subnet_folder import SubnetExporter, check_export_folder, read_back
 from mmbignas.space import Subnet, load_subnet
 from mmbignas.supernet import Supernet
+from mmbignas.supernet.hashes import model_hash, space_hash
+from mmbignas.utils.identity import config_hash
 from mmbignas.utils.sealed_files import is_as_written
 from tests.models.same_network import check_plain_layers, tensors
 from tests.small_models import big_fpn, big_resnet, big_retina_head, build, element, retinanet, scramble, tower
@@ -100,6 +102,8 @@ def test_what_is_in_the_folder(tmp_path: Path, exporter: SubnetExporter) -> None
     certificate = exporter.export(exporter.supernet.space.min(), folder)
     assert sorted(path.name for path in folder.iterdir()) == ['certificate.json', 'checkpoint.pth', 'config.py']
     assert json.loads((folder / 'certificate.json').read_text()) == certificate
+    assert certificate['identity'] == dict(
+        weights=model_hash(exporter.model), space=space_hash(exporter.space), model=config_hash(exporter.cfg.model))
     assert [path.name for path in folder.parent.iterdir()] == ['small']
     assert is_as_written(folder / 'checkpoint.pth')
     checkpoint = torch.load(folder / 'checkpoint.pth')

@@ -150,6 +150,19 @@ def test_a_table_is_for_one_model(case: Case, table_file: Path) -> None:
         LatencyPredictor(table, other.cost_model)
     with pytest.raises(ConfigError, match='table.json: was measured with batch_size 1, now it is 2'):
         case.build(table_file, FakeBackend(), batch_size=2)
+    settings = copy.deepcopy(case.config)
+    settings.update(data_preprocessor=dict(type='DetDataPreprocessor', mean=[1, 2, 3]), test_cfg=dict(a=1),
+                    init_cfg=dict(type='Pretrained', checkpoint='a.pth'))  # which take no time
+    assert LatencyPredictor(table, case.cost_model, settings)(case.cost_model.space.min()) > 0
+    settings['backbone']['act_cfg'] = dict(type='SiLU')  # of the same space, with the same parameters
+    named = r'table.json: was measured with another network, which differs in model.backbone.act_cfg'
+    with pytest.raises(ConfigError, match=named):
+        LatencyPredictor(table, case.cost_model, settings)
+    with pytest.raises(ConfigError, match=named):
+        build_latency_table(table_file, settings, case.model, case.cost_model, FakeBackend(), fitted=4, held_out=3)
+    del table.identity['settings']  # of an earlier version
+    with pytest.raises(ConfigError, match=r'which differs in model \(nothing about it there\); build a table'):
+        LatencyPredictor(table, case.cost_model, case.config)
 
 
 def test_what_cannot_work_is_refused_first(tmp_path: Path, case: Case) -> None:

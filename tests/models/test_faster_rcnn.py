@@ -94,6 +94,8 @@ def test_latency_of_as_many_proposals_as_an_image_may_have(config: ConfigDict) -
     outputs = TensorMode(model.eval())(torch.randn(2, 3, *SIZE))
     assert seen == [2 * PROPOSALS] and outputs[0][0].shape == (2 * PROPOSALS, NUM_CLASSES + 1)
     assert measure_latency(model, SIZE, threads=1, seconds=0, min_samples=2).median > 0
+    with pytest.raises(ConfigError, match='backend must be torch or torch_compile with a two-stage detector'):
+        measure_latency(model, SIZE, backend='onnxruntime', threads=1)
 
 
 def test_rpn_of_one_size_is_mmdetections() -> None:

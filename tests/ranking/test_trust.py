@@ -20,10 +20,11 @@ from mmbignas.analysis.accuracy_sample import EvaluatedSubnet
 from mmbignas.cost import CostModel
 from mmbignas.data.pipeline_size import pipeline_size
 from mmbignas.errors import ConfigError
-from mmbignas.evaluation.identity import space_hash
-from mmbignas.ranking.chosen_subnets import check_space, choose_spread, find_ledger, read_ledger
+from mmbignas.ranking.chosen_subnets import check_metric, check_same_model, choose_spread, find_ledger, read_ledger
 from mmbignas.ranking.trust import TrustCheck, _scaled
 from mmbignas.supernet.build import build_model
+from mmbignas.supernet.hashes import space_hash
+from mmbignas.utils.identity import settings_of
 from tests.processes import environment
 from tests.runs import ROOT, assert_same_state, python
 
@@ -92,20 +93,31 @@ def test_bad_counts():
         choose_spread([subnet(number, .1) for number in range(2)], METRIC, 3, 0)
 
 
-def test_ledgers_of_another_space(tmp_path):
+@pytest.fixture(scope='module')
+def sampled():
+    """A config of a sample, its model and what its subnets cost."""
     cfg = Config.fromfile(str(ROOT / 'configs' / 'shapes_sample_accuracy.py'))
-    space = CostModel(build_model(cfg), [cfg.test_cfg.image_size]).space
-    path = tmp_path / 'ledger.jsonl'
-    path.write_text(json.dumps(dict(identity=dict(space=space_hash(space)))) + '\n')
-    check_space(path, cfg)
-    cfg.model.backbone.depth.space.min = [1, 2, 1, 1, 1]
-    with pytest.raises(ConfigError, match='ledger.jsonl: holds figures of another space'):
-        check_space(path, cfg)
+    model = build_model(cfg)
+    return cfg, model, CostModel(model, [cfg.test_cfg.image_size])
+
+
+def test_ledgers_of_another_model(tmp_path, sampled):
+    cfg, model, cost_model = sampled
+    cfg, path = copy.deepcopy(cfg), tmp_path / 'ledger.jsonl'
+    identity = dict(space=space_hash(cost_model.space), **settings_of(model=cfg.model, test_dataloader=dict(a=1)))
+    path.write_text(json.dumps(dict(identity=identity)) + '\n')
+    check_same_model(path, cfg, model)
+    cfg.model.data_preprocessor.mean = [1, 2, 3]
+    with pytest.raises(ConfigError, match=r'ledger.jsonl: .* in model.data_preprocessor.mean .*\[1, 2, 3\] here'):
+        check_same_model(path, cfg, model)
+    path.write_text(json.dumps(dict(identity=dict(space='a' * 64, supernet='b'))) + '\n')  # of an earlier version
+    with pytest.raises(ConfigError, match='ledger.jsonl: .* which differs in space; give'):
+        check_same_model(path, cfg, model)
     cfg.test_cfg.pop('image_size')  # not known
-    check_space(path, cfg)
+    check_same_model(path, cfg, model)
     for text in ('no JSON', '[1]', line_of(subnet(3, .1))):
         path.write_text(text + '\n')
-        check_space(path, Config.fromfile(str(ROOT / 'configs' / 'shapes_sample_accuracy.py')))
+        check_same_model(path, sampled[0], model)
 
 
 def line_of(own):
@@ -113,20 +125,45 @@ def line_of(own):
                            macs=own.macs, params=own.params, latency_ms=None, metrics=own.metrics))
 
 
-def test_ledgers(tmp_path):
+def test_ledgers(tmp_path, sampled):
+    cfg, model, cost_model = sampled
+    space, size = cost_model.space, tuple(cfg.test_cfg.image_size)
     file = tmp_path / 'sample_accuracy' / 'ledger.jsonl'
     file.parent.mkdir()
-    lines = [line_of(subnet(number, .1)) for number in (3, 10**20, 3)]
-    torn = lines[1][:30], lines[0][:40]
-    file.write_text('\n'.join([json.dumps(dict(identity={})), lines[0], torn[0], *lines[1:], torn[1]]))
+    whole = {number: json.loads(line_of(subnet(number, .1, size, space[number].to_dict()))) for number in (3, 7, 11)}
+    others = [{**whole[3], 'number': 4}, {**whole[3], 'subnet_settings': [1]}, {**whole[7], 'image_size': None},
+              {**whole[7], 'image_size': [10**30, 1]}, {**whole[3], 'subnet_settings': {}}, {**whole[3], 'metrics': 5},
+              {**whole[3], 'metrics': {METRIC: .9}}]
+    lines = [json.dumps(own).encode() for own in (
+        dict(identity={}), *others[:6], {**whole[3], 'macs': -5}, whole[7], {'number': 11, **whole[11], 'params': 'x'},
+        others[6])]
+    file.write_bytes(b'\n'.join([*lines[:2], b'\xff\xfe', b'\x00' * 600, lines[8][:40], *lines[2:], lines[7][:30]]))
     for path in (file, file.parent, tmp_path):
         assert find_ledger(path) == file
-    assert [own.number for own in read_ledger(file)] == [3, 10**20]
+    for sizes in (cfg.test_cfg.image_size, [cfg.test_cfg.image_size]):
+        found = read_ledger(file, model, sizes)
+        assert [own.number for own in found] == [3, 7, 11]
+        for own in found:
+            cost = cost_model(space[own.number])
+            assert (own.macs, own.params, own.image_size) == (cost.macs, cost.params, size)
+            assert (own.settings, own.metric(METRIC)) == (space[own.number].to_dict(), .1)
     with pytest.raises(ConfigError, match='ledger not found: .*none.jsonl'):
         find_ledger(tmp_path / 'none.jsonl')
     file.write_text('[1]\n2\n\n')
-    with pytest.raises(ConfigError, match='no evaluated subnets'):
-        read_ledger(file)
+    with pytest.raises(ConfigError, match='no evaluated subnets of this model'):
+        read_ledger(file, model)
+
+
+def test_metrics_that_rank(tmp_path):
+    path = Path('ledger.jsonl')
+    subnets = [EvaluatedSubnet(number, {}, (8, 8), 1, 1, metrics=own) for number, own in enumerate([
+        dict(none=None, some=None, all=1, kind='a'), dict(none=None, some=.5, all=2), {}])]
+    assert check_metric(subnets, None, path) == check_metric(subnets, 'all', path) == 'all'
+    for name in ('none', 'some', 'kind', 'missing'):
+        with pytest.raises(ConfigError, match=f"--metric must be one of all, got '{name}'"):
+            check_metric(subnets, name, path)
+    with pytest.raises(ConfigError, match='no metric is a number for each subnet that has it'):
+        check_metric(subnets[2:], None, path)
 
 
 def rates(schedulers, steps):
@@ -244,7 +281,8 @@ def test_what_cannot_work_is_refused_before_training(workspace, changes, argumen
 
 def test_each_sees_images_of_its_own_size(workspace, tmp_path):
     """By a data preprocessor that resizes, where the pipeline gives another size or does not tell."""
-    cfg, lines = read(workspace), read_ledger(workspace / 'ledger.jsonl')
+    cfg = read(workspace)
+    lines = read_ledger(workspace / 'ledger.jsonl', build_model(cfg))
     sizes = [(128, 128), (96, 96), (64, 96), (96, 64)] * 5
     (tmp_path / 'ledger.jsonl').write_text('\n'.join(line_of(EvaluatedSubnet(
         own.number, {**own.settings, 'image_size': list(size)}, size, own.macs, own.params, metrics=own.metrics))
@@ -328,7 +366,8 @@ def test_trainings_are_ordinary_ones(workspace, finished):
 @pytest.mark.slow
 def test_result(workspace, finished):
     numbers, (_, output) = finished
-    out, known = workspace / 'out', {own.number: own for own in read_ledger(workspace / 'ledger.jsonl')}
+    out, known = workspace / 'out', {own.number: own for own in read_ledger(
+        workspace / 'ledger.jsonl', build_model(read(workspace)))}
     result = json.loads((out / 'trust.json').read_text())
     lines = [json.loads(line) for line in (out / 'trust.jsonl').read_text().splitlines()][1:]
     assert [line['number'] for line in lines] == [own['number'] for own in result['subnets']] == numbers
@@ -351,7 +390,7 @@ def test_a_finished_run_only_says_so(workspace, finished):
     (dict(epochs=3), 'max_epochs'), (dict(epochs=2, seed=1), 'seed'), (dict(epochs=2, count=4), 'choice of subnets'),
     (dict(epochs=2, metric='coco/bbox_mAP_50'), 'metric')])
 def test_another_check_in_the_same_folder_is_refused(workspace, finished, arguments, part):
-    with pytest.raises(ConfigError, match=f'trust.jsonl: holds figures of another .*{part}'):
+    with pytest.raises(ConfigError, match=f'trust.jsonl: holds figures that .* differs in .*{part}'):
         TrustCheck(read(workspace), workspace, **{'count': 3, **arguments}).run(workspace / 'out')
 
 
@@ -359,7 +398,7 @@ def test_another_check_in_the_same_folder_is_refused(workspace, finished, argume
 def test_another_config_or_ledger_in_the_same_folder_is_refused(workspace, finished, tmp_path):
     cfg = read(workspace)
     cfg.optim_wrapper.optimizer.lr = 1.
-    with pytest.raises(ConfigError, match='another config'):
+    with pytest.raises(ConfigError, match='differs in optim_wrapper.optimizer.lr .0.002 there, 1.0 here'):
         TrustCheck(cfg, workspace, 3, epochs=2).run(workspace / 'out')
     (tmp_path / 'ledger.jsonl').write_text((workspace / 'ledger.jsonl').read_text() + '{}\n')
     with pytest.raises(ConfigError, match='another ledger'):

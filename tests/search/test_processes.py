@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from mmbignas.search.owner import THREAD, is_gone, is_here, this_process
 from tests.search import worker
 from tests.search.tables import accuracy, tiny_space
+from tests.search.worker import dead_owner
 
 STORAGES = ('search.db', 'search.journal')
 
@@ -83,13 +84,6 @@ def test_killed_between_the_result_and_the_end(tmp_path: Path) -> None:
     assert study.study.trials[0].values == [0.25, proposal.costs['macs']]
 
 
-def dead_owner() -> str:
-    process = subprocess.Popen([sys.executable, '-c', ''])
-    process.wait()
-    host, _, _ = this_process().rsplit(':', 2)
-    return f'{host}:{process.pid}:12345'
-
-
 def test_the_owner() -> None:
     assert not is_gone(this_process())
     assert is_gone(dead_owner())
@@ -107,14 +101,18 @@ def test_the_owner() -> None:
     zombie.wait()
 
 
-def test_a_silent_process_elsewhere(tmp_path: Path) -> None:
+def test_a_silent_process_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = worker.open_study(tmp_path / 'search.db', stale_after=1e5)
     here = worker.open_study(tmp_path / 'search.db', stale_after=1e5)
     proposal = elsewhere.ask()
     elsewhere._set(proposal, 'owner', 'elsewhere/x:1:1')
-    elsewhere._set(proposal, 'heartbeat', time.time() - 0.9e5)
-    assert here.ask().number != proposal.number
-    elsewhere._set(proposal, 'heartbeat', time.time() - 1.1e5)
+    now = time.monotonic()
+    # Its clock says anything: what counts is how long this process has seen the same sign.
+    for seconds, sign in ((0, -1e9), (.9e5, -1e9), (1.1e5, 1e9), (2e5, 1e9), (2.05e5, 5.), (3e5, 5.)):
+        monkeypatch.setattr(time, 'monotonic', lambda seconds=seconds: now + seconds)
+        elsewhere._set(proposal, 'heartbeat', sign)
+        assert here.counts()['running'] == 1, seconds
+    monkeypatch.setattr(time, 'monotonic', lambda: now + 3.06e5)
     again = here.ask()
     assert again.number == proposal.number
     assert not elsewhere.tell(proposal, dict(**proposal.costs, metrics={}))

@@ -1,20 +1,27 @@
 """What a study keeps and refuses."""
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import re
+import shutil
+import sqlite3
 import warnings
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 
 from mmbignas import ConfigError, DependencyError
 from mmbignas.search import SubnetStudy, open_storage
 from mmbignas.search.storage import dashboard_address
 from tests.search.tables import accuracy, costs_of, line_of, tiny_space
+from tests.search.worker import dead_owner
 
 SPACE = tiny_space()
 COSTS = costs_of(SPACE)
@@ -45,13 +52,23 @@ def test_objectives() -> None:
     study = open_study(objectives=['box', 'latency_ms', 'params', 'mask'],
                        costs=lambda subnet: dict(**COSTS(subnet), latency_ms=1.5))
     assert [direction.name for direction in study.study.directions] == ['MAXIMIZE', 'MINIMIZE', 'MINIMIZE', 'MAXIMIZE']
-    for metrics, expected in ((dict(box=0.5, mask=0.25), [0.5, 0.25]), ({}, [0, 0]), (dict(box=None), [0, 0]),
-                              (dict(box=float('nan'), mask=-1.), [0, -1])):
+    for metrics, expected in ((dict(box=0.5, mask=0.25), [0.5, 0.25]), ({}, [0, 0]), (dict(mask=-1.), [0, -1])):
         proposal = study.ask()
-        assert study.tell(proposal, dict(**proposal.costs, metrics=metrics))
+        # What a line says of costs does not count.
+        assert study.tell(proposal, dict(macs=-5, params='x', metrics=metrics))
         values = study.study.trials[-1].values
         assert [values[0], values[3]] == expected
         assert values[1:3] == [1.5, proposal.costs['params']]
+
+
+@pytest.mark.parametrize('value', [None, float('nan'), float('inf'), 10**400, 'high'])
+def test_an_objective_that_is_no_number_is_no_result(value: Any) -> None:
+    """Nor worth 0, which would be better than any negative metric."""
+    study = open_study()
+    proposal = study.ask()
+    assert not study.tell(proposal, dict(metrics=dict(accuracy=value)))
+    assert study.counts() == dict(finished=0, running=0, failed=1)
+    assert study.ask().number == proposal.number
 
 
 @pytest.mark.parametrize('objectives, message', [
@@ -68,11 +85,12 @@ def test_another_study_is_refused(tmp_path: Path) -> None:
     open_study(tmp_path / 'search.db', identity=identity)
     open_study(tmp_path / 'search.db', identity=identity)
     for other, differ in ((dict(identity=identity, objectives=['accuracy', 'params']), 'objectives'),
-                          (dict(identity={**identity, 'data': 'x'}), 'identity.data'),
+                          (dict(identity={**identity, 'data': 'x'}), "data ('def' there, 'x' here)"),
                           (dict(identity=dict(supernet='abc', extra=1)),
-                           'identity.data, identity.evaluation, identity.extra'),
+                           'extra (nothing about it there), data (nothing about it here), evaluation (nothing about it '
+                           'here)'),
                           (dict(identity=identity, constraints=dict(macs='1G')), 'constraints')):
-        with pytest.raises(ConfigError, match=re.escape(f"the study 'subnets' is another one, its {differ} differ")):
+        with pytest.raises(ConfigError, match=re.escape(f"'subnets' is another one, which differs in {differ};")):
             open_study(tmp_path / 'search.db', **other)
     open_study(tmp_path / 'search.db', name='other')  # beside it
 
@@ -130,8 +148,7 @@ def test_a_subnet_that_always_fails_is_left_out(tmp_path: Path) -> None:
     for _ in range(3):  # it comes first until then
         again = study.ask()
         assert again.number == broken.number
-        study._set(again, 'owner', 'elsewhere/x:1:1')
-        study._set(again, 'heartbeat', 0)  # as if its process had died, which is not the subnet's fault
+        study._set(again, 'owner', dead_owner())  # as if its process had died, which is not the subnet's fault
     again = study.ask()
     study.fail(again)
     message = f'the evaluation of subnet {broken.number} failed 2 times; the search leaves it out'
@@ -198,7 +215,7 @@ def test_a_study_with_other_directions(directions: list[Any], trials: int) -> No
     theirs = optuna.create_study(storage=storage, study_name='subnets', directions=directions)
     for _ in range(trials):
         theirs.tell(theirs.ask(), [0.] * len(directions))
-    message = 'has trials that are not' if trials else 'is another one, its directions differ'
+    message = 'has trials that are not' if trials else 'is another one, which differs in directions'
     with pytest.raises(ConfigError, match=f"storage: the study 'subnets' {message}"):
         open_study(storage)
     assert theirs.user_attrs == {} and len(theirs.trials) == trials  # nothing was done to it
@@ -221,3 +238,127 @@ def test_storages_as_the_dashboard_takes_them(tmp_path: Path) -> None:
     assert dashboard_address(f'{tmp_path}/own.journal') == f'{tmp_path}/own.journal'
     assert dashboard_address('postgresql://me:secret@host:5432/name') == 'postgresql://me:***@host:5432/name'
     assert dashboard_address('postgresql://me@host/name') == 'postgresql://me@host/name'
+
+
+# -- damage -----------------------------------------------------------------------------------------------------------
+
+
+def finished_study(storage: Any, count: int = 3) -> SubnetStudy:
+    study = open_study(storage)
+    for _ in range(count):
+        proposal = study.ask()
+        study.tell(proposal, line_of(study, proposal))
+    return study
+
+
+@pytest.mark.parametrize('damage', [
+    b'no JSON\n', b'\x00' * 600 + b'\n', b'\n', b'[1]\n', b'5\n', b'{"op_code": 99}\n', b'{"op_code": 4}\n',
+    b'\xff\xfe\n', b'{"op_code": 4, "study_id": [1], "worker_id": "x"}\n', b'{}\n'], ids=map(str, range(10)))
+def test_a_damaged_line_of_a_journal_is_named(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / 'search.journal'
+    study = finished_study(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b''.join([*lines[:4], damage, *lines[4:]]))
+    with pytest.raises(ConfigError, match=re.escape(f'storage: {path}: line 5 is damaged, or not of a journal of')):
+        open_study(path)
+    with path.open('ab') as file:  # while another process works on it
+        file.write(damage)
+    path.write_bytes(b''.join([*lines, damage, *lines[-1:]]))
+    with pytest.raises(ConfigError, match=re.escape(f'{path}: line {len(lines) + 1} is damaged')):
+        study.ask()
+
+
+@pytest.mark.parametrize(('attribute', 'value'), [
+    ('subnet', 'x'), ('subnet', 7), ('subnet', '99'), ('subnet', '9' * 5000), ('subnet', None), ('owner', 5),
+    ('owner', 'a:b'), ('line', 5), ('line', dict(metrics=[1])), ('line', dict(number=3))])
+def test_attributes_that_no_search_has_written(attribute: str, value: Any) -> None:
+    storage = InMemoryStorage()
+    study = finished_study(storage)
+    proposal = study.ask()
+    study._set(proposal, attribute, value)
+    message = re.escape("storage: InMemoryStorage, study 'subnets': trial 3 is not of a search in this space, or "
+                        f'damaged: its {attribute} is ')
+    for call in (study.ask, study.counts, study.lines, open_study(storage).ask):
+        with pytest.raises(ConfigError, match=message):
+            call()
+
+
+def test_what_follows_from_a_subnet_is_not_read() -> None:
+    """Objectives and parameters that somebody else wrote have no effect on what is drawn."""
+    storages = InMemoryStorage(), InMemoryStorage()
+    first, second = (finished_study(own) for own in storages)
+    for trial in storages[1]._studies[0].trials:
+        trial.values, trial.params = [-7., -7.], {}
+    assert [first.ask().number for _ in range(4)] == [second.ask().number for _ in range(4)]
+
+
+@pytest.fixture(scope='module')
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('database') / 'search.db'
+    finished_study(path)
+    return path
+
+
+@pytest.mark.parametrize('change', [
+    'ALTER TABLE studies RENAME COLUMN study_name TO name', 'DROP TABLE trials', 'DROP TABLE trial_user_attributes',
+    "UPDATE trial_user_attributes SET value_json = '{'", "UPDATE trials SET state = 'ASLEEP'",
+    "UPDATE trial_params SET distribution_json = '{}'", "UPDATE alembic_version SET version_num = 'v99'",
+    "UPDATE study_user_attributes SET value_json = '5'", 'DELETE FROM version_info'])
+def test_a_database_of_another_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Path, change: str
+                                      ) -> None:
+    path = Path(shutil.copy(database, tmp_path))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(change)
+        connection.commit()
+    monkeypatch.setattr('mmbignas.search.storage.time.sleep', lambda seconds: None)  # between attempts
+    if 'version_info' in change:
+        assert len(open_study(path).lines()) == 3  # it is written again
+        return
+    with pytest.raises(ConfigError, match='^storage: ') as error:
+        open_study(path).ask()
+    assert '\n' not in str(error.value) and ('search.db' in str(error.value) or "'subnets'" in str(error.value))
+
+
+@pytest.mark.parametrize('content', [b'', b'x' * 5000, b'SQLite format 3\x00' + b'x' * 5000])
+def test_a_file_that_is_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr('mmbignas.search.storage.time.sleep', lambda seconds: None)
+    (tmp_path / 'search.db').write_bytes(content)
+    if not content:
+        assert open_study(tmp_path / 'search.db').ask() is not None  # a new one
+        return
+    with pytest.raises(ConfigError, match='^storage: .*search.db cannot be opened .*database'):
+        open_study(tmp_path / 'search.db')
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / 'search.journal'
+    study = finished_study(path)
+    proposal = study.ask()
+
+    def fsync(file: int) -> None:
+        os.ftruncate(file, path.stat().st_size - 9)
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', fsync)
+        with pytest.raises(ConfigError, match=re.escape(f'storage: {path}') + '.*No space left on device.*goes on'):
+            study.tell(proposal, line_of(study, proposal))
+    again = open_study(path)
+    assert len(again.lines()) == 3
+    assert again.tell(proposal, line_of(study, proposal)) and len(again.lines()) == 4
+
+
+def test_a_full_database(tmp_path: Path, database: Path) -> None:
+    path = Path(shutil.copy(database, tmp_path))
+    study = open_study(path)
+    proposal = study.ask()
+
+    @sqlalchemy.event.listens_for(study.study._storage._backend.engine, 'checkout')
+    def limit(connection: Any, *args: Any) -> None:  # SQLite's own: no more pages than there are
+        connection.execute(f'PRAGMA max_page_count = {connection.execute("PRAGMA page_count").fetchone()[0]}')
+
+    with pytest.raises(ConfigError, match='search.db.*cannot be read or written .*database or disk is full'):
+        study.tell(proposal, dict(line_of(study, proposal), text='x' * 100_000))
+    again = open_study(path)
+    assert len(again.lines()) == 3
+    assert again.tell(proposal, line_of(study, proposal)) and len(again.lines()) == 4
