@@ -157,7 +157,7 @@ done
 
 say "4/5 lint, test and docs tools, ONNX, search"
 "${install[@]}" ruff mypy build pytest pytest-timeout pytest-xdist filelock hypothesis seaborn \
-    onnx onnxruntime onnxscript optuna plotly scikit-learn \
+    onnx onnxruntime onnxscript optuna plotly 'psycopg[binary]' scikit-learn \
     sphinx myst-parser myst-nb furo nbclient nbformat ipykernel
 
 say "5/5 this package, editable"

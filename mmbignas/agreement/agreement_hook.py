@@ -119,11 +119,7 @@ def _comparison(runner: Any, every: Mapping[str, Any], new: Mapping[str, Any]) -
             known = {own.by_label for own in files[stage]}
             files[stage] += [own for own in metric_categories(loop.evaluator, f'{stage}_evaluator')
                              if own.by_label not in known]
-    for wrong, line in category_lines(files):
-        if wrong:
-            yield line
-        else:
-            runner.logger.warning(line)
+    yield from category_lines(files)
     for stage, loop in new.items():
         yield from batch_lines(loop.dataloader, f'{stage}_dataloader')
         yield from image_lines(loop.dataloader.dataset, f'{stage}_dataloader.dataset')

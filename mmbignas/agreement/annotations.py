@@ -60,33 +60,27 @@ def categories_of(dataset: Any, key: str) -> list[Categories]:
     return found
 
 
-def category_lines(stages: Mapping[str, Sequence[Categories]]) -> Iterator[tuple[bool, str]]:
+def category_lines(stages: Mapping[str, Sequence[Categories]]) -> Iterator[str]:
     """What is wrong with the categories of annotation files.
 
     A file may have fewer categories than there are classes, and more. But MMDetection numbers the categories that it
-    finds, so where one in the middle is lacking, the labels behind it get wrong names. While all files lack the same,
-    metrics are right nonetheless.
+    finds, so where one in the middle is lacking, the labels behind it get wrong names.
 
     Args:
         stages: ``train``, ``val``, ... -> the files of its data sets.
-
-    Yields:
-        tuple: whether it is wrong (or merely to be known), and one line.
     """
-    every = [own for files in stages.values() for own in files]
     for files in stages.values():
         # One of several data sets may lack what another has.
         open_ones = {name for own in files for name in own.classes} - {name for own in files for name in own.by_label}
         for own in files:
             lacking = [name for name in own.lacking if name in open_ones]
             if not own.by_label or lacking and own.unused:
-                yield True, (f'{own.key}: {own.path} must have categories named as in metainfo.classes, it '
-                             f'{"has none of them" if not own.by_label else f"lacks {listed(lacking)}"} and has '
-                             f'{listed(own.unused)} instead')
+                yield (f'{own.key}: {own.path} must have categories named as in metainfo.classes, it '
+                       f'{"has none of them" if not own.by_label else f"lacks {listed(lacking)}"} and has '
+                       f'{listed(own.unused)} instead')
             elif own.shifted:
-                same = bool(own.lacking) and all(other.by_label == own.by_label for other in every)
-                yield not same, (f'{own.key}: {own.path} must have its categories in the order of metainfo.classes, '
-                                 f'by which MMDetection numbers them; it {_order(own)}')
+                yield (f'{own.key}: {own.path} must have its categories in the order of metainfo.classes, '
+                       f'by which MMDetection numbers them; it {_order(own)}')
 
 
 def _order(own: Categories) -> str:
