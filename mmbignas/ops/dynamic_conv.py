@@ -98,7 +98,8 @@ def _autocast_once(weight: Tensor) -> Tensor:
     would be converted one by one, and their gradients added in another precision than the plain network's.
     """
     kind = weight.device.type
-    if not hasattr(torch, 'get_autocast_dtype') or not torch.is_autocast_enabled(kind):  # the former before torch 2.4
+    # There is no autocast on the meta device, and no such function before torch 2.4.
+    if weight.is_meta or not hasattr(torch, 'get_autocast_dtype') or not torch.is_autocast_enabled(kind):
         return weight
     return weight.to(torch.get_autocast_dtype(kind))
 
