@@ -77,8 +77,8 @@ def read_config(args: argparse.Namespace) -> Config:
     """Read the config file and apply ``--cfg-options``, both of :func:`add_config_arguments`.
 
     Raises:
-        ConfigError: There is no such file, it is no config, or one without a model. What a config raises itself, as
-            the program that it is, passes through.
+        ConfigError: There is no such file, or it is no config, or empty. What a config raises itself, as the program that it
+            is, passes through.
         DependencyError: The config uses MMPretrain, which cannot be used here.
     """
     if not Path(args.config).is_file():
@@ -92,7 +92,7 @@ def read_config(args: argparse.Namespace) -> Config:
             raise
         raise ConfigError(f'{args.config}: cannot be read as a config ({type(error).__name__}: '
                           f'{in_one_line(error)})') from error
-    if not isinstance(cfg.get('model'), Mapping):
+    if not len(cfg) or not isinstance(cfg.get('model', {}), Mapping):
         raise must_be(f'{args.config}: model', 'a dict', cfg.get('model'))
     if cfg.get('default_scope') == 'mmpretrain' or 'mmpretrain.' in repr(cfg.to_dict()):
         require_mmpretrain(f'the config {args.config}')

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import random
 import resource
@@ -127,7 +128,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True)
 def scope() -> None:
-    """Start every test in MMDetection's scope, whatever a Runner before it has set."""
+    """Start every test in MMDetection's scope, and with all logs, whatever was set before it."""
+    logging.disable(logging.NOTSET)
     from mmengine.registry import init_default_scope
     init_default_scope('mmdet')
 

@@ -174,6 +174,8 @@ def _open_database(url: str, name: str) -> BaseStorage:
     """Open a database; what several processes do at once while its tables are made is tried again."""
     try:
         make_url(url.format(SCHEMA_VERSION=''))  # as Optuna does
+        if url.count('@') > 1:  # a part of the password would be taken for the host
+            raise ValueError
     except (ArgumentError, ValueError, LookupError):
         # Their texts may have parts of a password.
         raise ConfigError(f'storage: {name} is no URL of a database; give a file, or a URL such as sqlite:///search.db '

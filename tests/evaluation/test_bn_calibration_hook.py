@@ -274,7 +274,7 @@ def test_validation_of_subnets(root, tmp_path):
     loaded_ids.clear()
     metrics = runner.val()
     assert set(metrics) == {'max/mean', 'max_calib/mean', 'min/mean', 'min_calib/mean'}
-    assert len(loaded_ids) == 4 + 4 * NUM_IMAGES
+    assert len(loaded_ids) == 4 + 4 + 4 * NUM_IMAGES  # calibration, the trial before it, four evaluations
     batches = next(hook for hook in runner.hooks if isinstance(hook, BNCalibrationHook)).images.batches()
     expected = []
     for width in (8, 4):

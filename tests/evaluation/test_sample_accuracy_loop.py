@@ -122,7 +122,7 @@ def test_results(tmp_path):
 
 def commands(folder):
     """Number of a subnet -> the command on the page that exports it, as words."""
-    facts = json.loads(re.search(r'const subnets = (\[.*\]);', (folder / 'subnets.html').read_text())[1])
+    facts = json.loads(re.search(r'id="subnets">(\[.*?\])</script>', (folder / 'subnets.html').read_text())[1])
     words = [shlex.split(own['command']) for own in facts]
     return {int(own[own.index('--subnet') + 1]): own for own in words}
 

@@ -197,7 +197,7 @@ def test_latencies(monkeypatch: Any, tmp_path: Path, model: nn.Module) -> None:
     own = SampleFlops([64, 64], 11)
     own.table = 'a table'  # type: ignore[assignment]
     monkeypatch.setattr(sample_flops, 'LatencyPredictor',
-                        lambda table, cost_model: milliseconds if table == 'a table' else None)
+                        lambda table, cost_model, model_cfg: milliseconds if table == 'a table' else None)
     texts: list[str] = []
     own.run(model, tmp_path, texts.append)
     latencies = [line['latency_ms'] for line in lines_of(tmp_path)]

@@ -61,7 +61,7 @@ def test_what_is_said_and_written(workspace, sampled, tmp_path):
     assert f'in {folder}: results.json, subnets.csv' in text
     page = (folder / 'subnets.html').read_text()
     commands = {facts['facts'].split(',')[0]: facts['command'] for facts in json.loads(
-        re.search(r'const subnets = (\[.*\]);', page)[1])}
+        re.search(r'id="subnets">(\[.*?\])</script>', page)[1])}
     number, line = next(iter(lines.items()))
     tool, *arguments = shlex.split(commands[f'subnet {number}'])[1:]
     assert arguments[0] == f'{folder}/config.py'
@@ -184,7 +184,7 @@ def test_the_command_of_a_run_with_options(workspace, whole, config, tmp_path):
            'model.backbone.depth.space.min=[1,2,2,1,1]')
     [line] = lines_of(folder).values()
     page = (folder / 'sample_accuracy' / 'subnets.html').read_text()
-    [facts] = json.loads(re.search(r'const subnets = (\[.*\]);', page)[1])
+    [facts] = json.loads(re.search(r'id="subnets">(\[.*?\])</script>', page)[1])
     tool, *arguments = shlex.split(facts['command'])[1:]
     python(tool, *arguments[:-1], tmp_path / 'exported too', '--calib-images', 0)
     certificate = json.loads((tmp_path / 'exported too' / 'certificate.json').read_text())

@@ -11,6 +11,7 @@ from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from mmbignas import ConfigError
 from mmbignas.supernet import Supernet, load_weights, read_checkpoint
 from tests.models.same_network import tensors
 from tests.runs import MMDET_TOOLS, ROOT, launch, mim_name, python
@@ -68,11 +69,13 @@ def test_mmdetections_own_test_tool(workspace, predictions, tested):
 def test_the_inferencer(exported, workspace):
     folder, _ = exported
     image = next((workspace / 'data' / 'val').iterdir())
-    for model in (str(folder / 'config.py'), None):  # without a config it takes the one in the checkpoint
-        inferencer = DetInferencer(model, str(folder / 'checkpoint.pth'), device='cpu', show_progress=False)
-        [found] = inferencer(str(image))['predictions']
-        assert len(found['bboxes']) == len(found['scores']) > 0
-        assert inferencer.model.dataset_meta['classes'] == ('circle', 'square', 'triangle')
+    inferencer = DetInferencer(str(folder / 'config.py'), str(folder / 'checkpoint.pth'), device='cpu',
+                               show_progress=False)
+    [found] = inferencer(str(image))['predictions']
+    assert len(found['bboxes']) == len(found['scores']) > 0
+    assert inferencer.model.dataset_meta['classes'] == ('circle', 'square', 'triangle')
+    with pytest.raises(ConfigError, match='give the config as a file'):  # and not the one in the checkpoint
+        DetInferencer(None, str(folder / 'checkpoint.pth'), device='cpu')
 
 
 def test_get_flops(exported):

@@ -82,7 +82,7 @@ def test_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, c
     ('measure CONFIG --image-size 64 64 --device gpu', "device must be one of cpu, cuda with backend torch, got 'gpu'"),
     ('measure CONFIG --image-size 64 64 --batch-size 0', 'batch_size must be an integer >= 1, got 0'),
     ('table CONFIG --image-size 64 64 --out no/table.json', 'no/table.json: cannot be written'),
-    ('table CONFIG --image-size 64 64 --out CONFIG', 'is damaged, or no latency table'),
+    ('table CONFIG --image-size 64 64 --out CONFIG', 'is not valid JSON'),
 ])
 def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, config: str, command: str,
                              message: str) -> None:

@@ -401,7 +401,7 @@ def test_another_config_or_ledger_in_the_same_folder_is_refused(workspace, finis
     with pytest.raises(ConfigError, match='differs in optim_wrapper.optimizer.lr .0.002 there, 1.0 here'):
         TrustCheck(cfg, workspace, 3, epochs=2).run(workspace / 'out')
     (tmp_path / 'ledger.jsonl').write_text((workspace / 'ledger.jsonl').read_text() + '{}\n')
-    with pytest.raises(ConfigError, match='another ledger'):
+    with pytest.raises(ConfigError, match='which differs in ledger'):
         TrustCheck(read(workspace), tmp_path, 3, epochs=2).run(workspace / 'out')
 
 
