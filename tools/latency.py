@@ -29,6 +29,8 @@ def parse_args() -> argparse.Namespace:
     measured = commands.add_parser('measure', help='measure subnets as ordinary networks')
     measured.add_argument('--subnet', nargs='+', default=['max', 'min'],
                           help='max, min, middle, random, numbers or files of subnets (default: max min)')
+    measured.add_argument('--pause', type=float, default=0., metavar='SECONDS',
+                          help='wait before each measurement, so that a GPU does not throttle (RF-DETR: 0.2)')
     table = commands.add_parser('table', help='measure blocks and some subnets, from which others are predicted')
     table.add_argument('--out', required=True, metavar='TABLE.json',
                        help='the table; a table that is there already is completed')
@@ -64,11 +66,12 @@ def measure_subnets(cfg: Config, args: argparse.Namespace) -> None:
         subnet = choice.draw(cost_model.space, random.Random(0))
         height, width = subnet.image_size or cost_model.space.image_sizes[0]
         plain, cost = MODELS.build(subnet_config(cfg.model, model, subnet, (height, width))), cost_model(subnet)
-        latency = measure_latency(plain, (height, width), args.batch_size, args.backend, args.device, args.threads)
+        latency = measure_latency(plain, (height, width), args.batch_size, args.backend, args.device, args.threads,
+                                  pause=args.pause)
         rows.append([choice.name, f'{height}x{width}', format_macs(cost.macs), format_params(cost.params),
                      f'{latency.median:.2f}', f'{latency.iqr:.2f}'])
     print(AsciiTable(rows).table)
-    print_conditions(batch_size=args.batch_size, **conditions)
+    print_conditions(batch_size=args.batch_size, **({'pause': args.pause} if args.pause else {}), **conditions)
 
 
 def build_table(cfg: Config, args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 
+from mmbignas import ConfigError
 from mmbignas.latency.timing import measure
 
 
@@ -51,6 +52,19 @@ def test_a_slow_start_does_not_count() -> None:
     assert measure(machine.run, seconds=10., clock=machine.clock) == (1000., 0., 10)
     machine = Machine([5.] * 4 + [1.] * 1000)  # slow for a while: the warm-up takes a fifth of the time
     assert measure(machine.run, seconds=100., clock=machine.clock).median == 1000.
+
+
+def test_pauses_are_not_measured() -> None:
+    machine = Machine([0.5])
+
+    def sleep(seconds: float) -> None:
+        machine.now += seconds
+
+    timing = measure(machine.run, seconds=10., pause=1.5, clock=machine.clock, sleep=sleep)
+    assert timing == (500., 0., 10)  # at least 10, each after a pause
+    assert measure(machine.run, seconds=40., pause=1.5, clock=machine.clock, sleep=sleep) == (500., 0., 20)
+    with pytest.raises(ConfigError, match='pause must be a number >= 0, got -1'):
+        measure(machine.run, pause=-1)
 
 
 def test_bursts_are_synchronized_once() -> None:
