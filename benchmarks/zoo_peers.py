@@ -10,9 +10,10 @@ import contextlib
 import copy
 import io
 import json
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -39,6 +40,7 @@ PEER_FAMILIES = (
     'mmdet/retinanet', 'mmdet/rtmdet', 'mmdet/yolox', 'mmdet/ssd', 'mmdet/centernet', 'mmdet/regnet', 'mmdet/vfnet',
     'mmdet/reppoints', 'mmdet/cascade_rcnn')
 RATIO, DIVISOR = 0.5, 8
+LIMIT = 300  # seconds for each of the other packages
 
 
 def shares(family: str) -> dict[str, Any]:
@@ -71,12 +73,28 @@ def shares(family: str) -> dict[str, Any]:
     for name, measure in (('modelopt', modelopt_share), ('torch_pruning', pruning_share)):
         start = time.perf_counter()
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), time_limit(LIMIT):
                 found = measure(stock, batch, plan)
             result[name] = dict(found, seconds=time.perf_counter() - start)
         except Exception as error:  # whatever a package may raise
             result[name] = dict(failed=f'{type(error).__name__}: {" ".join(str(error).split())[:200]}')
     return result
+
+
+@contextlib.contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError in what takes longer; for the main thread."""
+
+    def end(*_: Any) -> None:
+        raise TimeoutError(f'not finished within {seconds} s')
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def computes(model: nn.Module, batch: Mapping[str, Any]) -> None:
