@@ -77,8 +77,8 @@ def read_config(args: argparse.Namespace) -> Config:
     """Read the config file and apply ``--cfg-options``, both of :func:`add_config_arguments`.
 
     Raises:
-        ConfigError: There is no such file, or it is no config, or empty. What a config raises itself, as the program that it
-            is, passes through.
+        ConfigError: There is no such file, or it is no config, or empty. What a config raises itself, as the program
+            that it is, passes through.
         DependencyError: The config uses MMPretrain, which cannot be used here.
     """
     if not Path(args.config).is_file():

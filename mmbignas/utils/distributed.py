@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmbignas.errors import ConfigError
-from mmbignas.utils.rules import number
+from mmbignas.utils.rules import must_be, number
 
 # Where each launcher leaves the number of a process on its machine, from which MMEngine takes the number of its GPU.
 LOCAL_RANKS = dict(pytorch='LOCAL_RANK', slurm='SLURM_LOCALID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
@@ -42,8 +42,10 @@ def build_runner(cfg: Config) -> Runner:
         cfg: A complete config. Without CUDA a distributed one gets a model wrapper that fits.
 
     Raises:
-        ConfigError: There is no CUDA, and the processes were not started by the launcher.
+        ConfigError: There is no model, or no CUDA, and the processes were not started by the launcher.
     """
+    if cfg.get('model') is None:
+        raise must_be('model', 'a dict', None)
     if cfg.launcher != 'none' and not torch.cuda.is_available():
         distribute_on_cpu(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -127,7 +127,7 @@ def test_without_cuda(monkeypatch, capsys, config):
         run(monkeypatch, 'train.py', config, '--amp', '--cfg-options', 'optim_wrapper.type=OptimWrapperDict')
     assert 'error: optim_wrapper.type must be OptimWrapper, AmpOptimWrapper or BFloat16' in capsys.readouterr().err
     with pytest.raises(ConfigError, match='SLURM_PROCID'):
-        build_runner(Config(dict(launcher='slurm')))
+        build_runner(Config(dict(launcher='slurm', model={})))
 
 
 def read(*arguments):
