@@ -47,6 +47,7 @@ class RegionRecorder:
 
     def start(self) -> None:
         """Begin to watch, forgetting what was seen before."""
+        self.stop()  # after an exception it may still watch
         self._features, self.calls = {}, []
         for name in self._methods:
             setattr(self._head, name, partial(self._call, name, getattr(self._head, name)))
