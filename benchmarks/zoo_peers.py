@@ -169,8 +169,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 Parameters of the smallest network, of the full network's, by `benchmarks/zoo.py --peers`: half of every width, in steps
 of {DIVISOR} channels, by ModelOpt {_version('nvidia-modelopt')} (`autonas`) and Torch-Pruning
-{_version('torch-pruning')} (half of every group, rounded down; depth is not its topic). ModelOpt also leaves blocks out where only widths were asked
-for, so its two columns are the same. What each makes has to compute the batch.
+{_version('torch-pruning')} (half of every group, rounded down; depth is not its topic). ModelOpt also leaves blocks
+out where only widths were asked for, so its two columns are the same. What each makes has to compute the batch.
 Seconds are for all that a package does, the proof of the plan included here.
 
 | family | mmbignas, widths | and depths | ModelOpt, widths | and depths | Torch-Pruning, widths | s |
